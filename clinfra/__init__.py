@@ -1,0 +1,1 @@
+"""clinfra: blob storage, image resizing and a caching reverse proxy on Twisted."""

@@ -1,0 +1,1 @@
+"""The operator's side: health, status and purge."""

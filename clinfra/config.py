@@ -1,0 +1,274 @@
+"""Every key of the configuration, its type, default and one sentence.
+
+The classes here are the reference: `etc/clinfra.toml` is checked against them and
+`--help` is made of them.  Reading files, merging and checking is `settings.py`;
+nothing here does I/O.  Rule modules of the proxy bring config classes of their own,
+made the same way (see `key`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NewType
+
+import attrs
+from attrs import frozen
+
+Seconds = NewType("Seconds", float)
+"""A duration; in files a number of seconds or text: "500ms", "30s", "2h", "7d"."""
+
+Bytes = NewType("Bytes", int)
+"""A size; in files a number of bytes or text such as "16KiB", "1GiB", "2MB"."""
+
+Pattern = NewType("Pattern", str)
+"""A regular expression (Python's `re`), compiled when the configuration is read."""
+
+Endpoint = NewType("Endpoint", str)
+"""A Twisted server endpoint string, e.g. "tcp:8080:interface=127.0.0.1"."""
+
+
+def key(default: Any, doc: str) -> Any:
+    """Return an attrs field for one configuration key.
+
+    Args:
+        default: what holds when the key is absent; lists are given as tuples.
+        doc: the one sentence of `etc/clinfra.toml`.
+    """
+    return attrs.field(default=default, metadata={"doc": doc})
+
+
+def table(factory: type[Any], doc: str) -> Any:
+    """Return an attrs field for a sub-table whose class has defaults for every key."""
+    return attrs.field(factory=factory, metadata={"doc": doc})
+
+
+@frozen
+class Limits:
+    """What one listener accepts; a slow or hostile client costs no more than this."""
+
+    head_bytes: Bytes = key(Bytes(16384), "Longest request line plus header fields.")
+    header_count: int = key(100, "Most header fields in a request.")
+    body_bytes: Bytes = key(Bytes(5 << 30), "Largest request body.")
+    buffer_bytes: Bytes = key(
+        Bytes(262144), "Bytes kept in memory for a slow reader or writer, each way."
+    )
+    pipeline_depth: int = key(16, "Most requests waiting on one connection.")
+    connections: int = key(10000, "Most client connections at a time.")
+    head_timeout: Seconds = key(Seconds(20), "From first byte to end of the head.")
+    body_timeout: Seconds = key(Seconds(60), "Longest silence inside a request body.")
+    idle_timeout: Seconds = key(Seconds(75), "Longest wait for the next request.")
+    write_timeout: Seconds = key(
+        Seconds(60), "Longest time a client may take no bytes of its answer."
+    )
+
+
+@frozen
+class BlobConfig:
+    """The blob store: one replica of one bucket."""
+
+    listen: tuple[Endpoint, ...] = key(
+        (Endpoint("tcp:8081:interface=127.0.0.1"),), "Where the blob store listens."
+    )
+    cluster_file: str = key(
+        "", "The original's cluster JSON; empty means a cluster of this replica alone."
+    )
+    replica: str = key("", "Name of this replica in the cluster file.")
+    index: str = key("sqlite", 'Index module; "sqlite".')
+    store: str = key("volume", 'Store module; "volume".')
+    ttl: Seconds | None = key(
+        None, "Time to live of blobs put without one; absent means for ever."
+    )
+    serve_deleted: bool = key(
+        False, "Serve deleted blobs until purged, as the original did."
+    )
+    max_clock_skew: Seconds = key(
+        Seconds(300), "Stamps further in the future than this are refused."
+    )
+    max_blob_bytes: Bytes = key(Bytes(5 << 30), "Largest blob.")
+    min_free_bytes: Bytes = key(
+        Bytes(64 << 20), "Free space below which PUT answers 507; deletes still work."
+    )
+    volume_bytes: Bytes = key(Bytes(1 << 30), "Size at which a volume is sealed.")
+    cache_bytes: Bytes = key(
+        Bytes(64 << 20), "Memory for the index rows and small blobs read most."
+    )
+    purge_interval: Seconds = key(Seconds(60), "Time between purges.")
+    expiration_delay: Seconds = key(
+        Seconds(86400), "How long an expired blob can still be undeleted."
+    )
+    limits: Limits = table(Limits, "What the blob listener accepts.")
+
+
+@frozen
+class ImageConfig:
+    """The image service."""
+
+    listen: tuple[Endpoint, ...] = key(
+        (Endpoint("tcp:8082:interface=127.0.0.1"),), "Where the image service listens."
+    )
+    blob_url: str = key(
+        "", "Blob service to store in; empty means the one in this process."
+    )
+    sizes: tuple[str, ...] = key(
+        ("50x50c", "300x300", "600x450"), "Sizes made when a request names none."
+    )
+    quality: int = key(70, "JPEG quality when a request names none.")
+    ttl: Seconds = key(Seconds(7776000), "Time to live of results (90 days).")
+    response: str = key(
+        "checksum", "Answer when a request names none: none, checksum or info."
+    )
+    formats: tuple[str, ...] = key(
+        ("JPEG", "PNG", "GIF", "TIFF", "BMP"), "Formats accepted."
+    )
+    max_bytes: Bytes = key(Bytes(32 << 20), "Largest upload.")
+    max_width: int = key(7000, "Widest image accepted, in pixels.")
+    max_height: int = key(7000, "Highest image accepted, in pixels.")
+    max_pixels: int = key(50_000_000, "Most pixels accepted.")
+    max_scans: int = key(64, "Most scans of a progressive JPEG.")
+    max_sizes: int = key(16, "Most sizes in one request.")
+    max_size_pixels: int = key(16_000_000, "Most pixels of one result.")
+    workers: int = key(0, "Worker processes; 0 means one per core.")
+    worker_bytes: Bytes = key(Bytes(1 << 30), "Memory one worker may use.")
+    worker_timeout: Seconds = key(Seconds(10), "Time one image may take.")
+    worker_jobs: int = key(1000, "Images after which a worker is replaced.")
+    queue: int = key(64, "Uploads waiting for a worker before 503.")
+    publish_exif: bool = key(
+        True, "Keep EXIF in the info as the original did; GPS and serials never."
+    )
+    save_bad_path: str = key("", "Directory for uploads that could not be read.")
+    save_bad_bytes: Bytes = key(Bytes(256 << 20), "Most bytes kept there.")
+    limits: Limits = table(Limits, "What the image listener accepts.")
+
+
+@frozen
+class CacheConfig:
+    """The proxy's cache: a hot tier in this process over memcached."""
+
+    memcached: tuple[str, ...] = key(
+        (), 'Servers as "host:port"; none means the hot tier only.'
+    )
+    memcached_timeout: Seconds = key(
+        Seconds(0.25), "An answer later than this is a miss."
+    )
+    memcached_retry: Seconds = key(Seconds(5), "A dead server is asked again after.")
+    hot_bytes: Bytes = key(Bytes(128 << 20), "Memory of the hot tier.")
+    hot_object_bytes: Bytes = key(Bytes(1 << 20), "Largest answer in the hot tier.")
+    object_bytes: Bytes = key(Bytes(16 << 20), "Largest answer cached at all.")
+    grace: Seconds = key(
+        Seconds(3600), "How long past freshness an answer is kept for validation."
+    )
+
+
+@frozen
+class PoolConfig:
+    """A pool of origins."""
+
+    members: tuple[str, ...] = key(
+        (), 'Origins as "host:port" or "host:port=weight"; "unix:/path" also.'
+    )
+    connect_timeout: Seconds = key(Seconds(3), "Time to connect.")
+    response_timeout: Seconds = key(Seconds(60), "Longest silence before the head.")
+    read_timeout: Seconds = key(Seconds(60), "Longest silence inside the body.")
+    attempts: int = key(3, "Tries of one request, the first included.")
+    idle_connections: int = key(64, "Connections kept open for reuse, per member.")
+    idle_timeout: Seconds = key(Seconds(4), "How long they are kept.")
+    max_connections: int = key(1024, "Most connections per member.")
+
+
+@frozen
+class RouteConfig:
+    """Which requests go to which pool; the first match wins."""
+
+    pool: str = key("", "Name of the pool.")
+    match: Pattern = key(Pattern(""), "Regular expression searched in host/path.")
+    prefix: str = key("", "Path prefix to match; checked before `match`.")
+    strip_prefix: bool = key(False, "Remove `prefix` from the path.")
+
+
+@frozen
+class ModuleConfig:
+    """One rule module in the pipeline; further keys are the module's own."""
+
+    use: str = key(
+        "", "A built-in's name, a dotted path, a plug-in's name or FILE.py:Class."
+    )
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@frozen
+class ProxyConfig:
+    """The caching reverse proxy."""
+
+    listen: tuple[Endpoint, ...] = key(
+        (Endpoint("tcp:8080:interface=127.0.0.1"),), "Where the proxy listens."
+    )
+    default_host: str = key("localhost", "Host of requests that name none.")
+    default_port: int = key(80, "Port left out of host/path when rules match.")
+    trusted_proxies: tuple[str, ...] = key(
+        (), "Networks whose X-Forwarded-For and X-Forwarded-Proto are believed."
+    )
+    rules_dir: str = key("", "Directory of drop-in rule modules (*.py).")
+    modules: tuple[ModuleConfig, ...] = key(
+        tuple(
+            ModuleConfig(use=name)
+            for name in (
+                "Logger",
+                "Welcome",
+                "Redirector",
+                "HeaderStamper",
+                "DirectCache",
+                "BlobForwarder",
+                "Forwarder",
+                "Exceptions",
+            )
+        ),
+        "The rule modules, in order.",
+    )
+    pools: Mapping[str, PoolConfig] = key(
+        attrs.Factory(dict), 'Pools by name; "blob" and "image" are there by default.'
+    )
+    routes: tuple[RouteConfig, ...] = key(
+        (
+            RouteConfig(pool="blob", prefix="/blob/", strip_prefix=True),
+            RouteConfig(pool="image", prefix="/image/", strip_prefix=True),
+        ),
+        "Routes, in order.",
+    )
+    default_pool: str = key("", "Pool of requests that no route matches.")
+    cache: CacheConfig = table(CacheConfig, "The cache.")
+    limits: Limits = table(Limits, "What the proxy listener accepts.")
+
+
+@frozen
+class AdminConfig:
+    """Health, status and purge."""
+
+    listen: tuple[Endpoint, ...] = key(
+        (Endpoint("tcp:8090:interface=127.0.0.1"),), "Where the admin pages listen."
+    )
+    limits: Limits = table(Limits, "What the admin listener accepts.")
+
+
+@frozen
+class LoggingConfig:
+    """Access log and events."""
+
+    format: str = key("text", "text or json.")
+    level: str = key("info", "debug, info, warn, error or critical.")
+    access: bool = key(True, "One line per request.")
+    file: str = key("", "File to append to; empty means standard output.")
+
+
+@frozen
+class Config:
+    """The whole configuration; a product that is None is not started."""
+
+    data_dir: str = key("clinfra-data", "Where everything that must last is kept.")
+    stop_timeout: Seconds = key(
+        Seconds(10), "How long requests in flight may take to finish at stop."
+    )
+    blob: BlobConfig | None = table(BlobConfig, "The blob store.")
+    image: ImageConfig | None = table(ImageConfig, "The image service.")
+    proxy: ProxyConfig | None = table(ProxyConfig, "The caching reverse proxy.")
+    admin: AdminConfig | None = table(AdminConfig, "Health, status and purge.")
+    logging: LoggingConfig = table(LoggingConfig, "Access log and events.")

@@ -1,0 +1,1 @@
+"""The rule modules that come with the proxy, one file each."""

@@ -1,0 +1,1 @@
+"""How clinfra speaks HTTP; knows no product."""

@@ -1,0 +1,1 @@
+"""What clinfra promises, as tests."""

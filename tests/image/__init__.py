@@ -1,0 +1,1 @@
+"""Tests of clinfra's image."""
