@@ -27,14 +27,25 @@ Endpoint = NewType("Endpoint", str)
 """A Twisted server endpoint string, e.g. "tcp:8080:interface=127.0.0.1"."""
 
 
-def key(default: Any, doc: str) -> Any:
+def key(
+    default: Any,
+    doc: str,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float = 0,
+    most: float | None = None,
+) -> Any:
     """Return an attrs field for one configuration key.
 
     Args:
         default: what holds when the key is absent; lists are given as tuples.
         doc: the one sentence of `etc/clinfra.toml`.
+        choices: the only texts allowed; none means any.
+        least: smallest number allowed.
+        most: largest number allowed, if any.
     """
-    return attrs.field(default=default, metadata={"doc": doc})
+    metadata = {"doc": doc, "choices": choices, "least": least, "most": most}
+    return attrs.field(default=default, metadata=metadata)
 
 
 def table(factory: type[Any], doc: str) -> Any:
@@ -46,14 +57,18 @@ def table(factory: type[Any], doc: str) -> Any:
 class Limits:
     """What one listener accepts; a slow or hostile client costs no more than this."""
 
-    head_bytes: Bytes = key(Bytes(16384), "Longest request line plus header fields.")
-    header_count: int = key(100, "Most header fields in a request.")
+    head_bytes: Bytes = key(
+        Bytes(16384), "Longest request line plus header fields.", least=1024
+    )
+    header_count: int = key(100, "Most header fields in a request.", least=1)
     body_bytes: Bytes = key(Bytes(5 << 30), "Largest request body.")
     buffer_bytes: Bytes = key(
-        Bytes(262144), "Bytes kept in memory for a slow reader or writer, each way."
+        Bytes(262144),
+        "Bytes kept in memory for a slow reader or writer, each way.",
+        least=1024,
     )
-    pipeline_depth: int = key(16, "Most requests waiting on one connection.")
-    connections: int = key(10000, "Most client connections at a time.")
+    pipeline_depth: int = key(16, "Most requests waiting on one connection.", least=1)
+    connections: int = key(10000, "Most client connections at a time.", least=1)
     head_timeout: Seconds = key(Seconds(20), "From first byte to end of the head.")
     body_timeout: Seconds = key(Seconds(60), "Longest silence inside a request body.")
     idle_timeout: Seconds = key(Seconds(75), "Longest wait for the next request.")
@@ -73,8 +88,8 @@ class BlobConfig:
         "", "The original's cluster JSON; empty means a cluster of this replica alone."
     )
     replica: str = key("", "Name of this replica in the cluster file.")
-    index: str = key("sqlite", 'Index module; "sqlite".')
-    store: str = key("volume", 'Store module; "volume".')
+    index: str = key("sqlite", 'Index module; "sqlite".', choices=("sqlite",))
+    store: str = key("volume", 'Store module; "volume".', choices=("volume",))
     ttl: Seconds | None = key(
         None, "Time to live of blobs put without one; absent means for ever."
     )
@@ -88,7 +103,9 @@ class BlobConfig:
     min_free_bytes: Bytes = key(
         Bytes(64 << 20), "Free space below which PUT answers 507; deletes still work."
     )
-    volume_bytes: Bytes = key(Bytes(1 << 30), "Size at which a volume is sealed.")
+    volume_bytes: Bytes = key(
+        Bytes(1 << 30), "Size at which a volume is sealed.", least=1 << 20
+    )
     cache_bytes: Bytes = key(
         Bytes(64 << 20), "Memory for the index rows and small blobs read most."
     )
@@ -112,25 +129,29 @@ class ImageConfig:
     sizes: tuple[str, ...] = key(
         ("50x50c", "300x300", "600x450"), "Sizes made when a request names none."
     )
-    quality: int = key(70, "JPEG quality when a request names none.")
+    quality: int = key(70, "JPEG quality when a request names none.", least=1, most=100)
     ttl: Seconds = key(Seconds(7776000), "Time to live of results (90 days).")
     response: str = key(
-        "checksum", "Answer when a request names none: none, checksum or info."
+        "checksum",
+        "Answer when a request names none: none, checksum or info.",
+        choices=("none", "checksum", "info"),
     )
     formats: tuple[str, ...] = key(
         ("JPEG", "PNG", "GIF", "TIFF", "BMP"), "Formats accepted."
     )
     max_bytes: Bytes = key(Bytes(32 << 20), "Largest upload.")
-    max_width: int = key(7000, "Widest image accepted, in pixels.")
-    max_height: int = key(7000, "Highest image accepted, in pixels.")
-    max_pixels: int = key(50_000_000, "Most pixels accepted.")
-    max_scans: int = key(64, "Most scans of a progressive JPEG.")
-    max_sizes: int = key(16, "Most sizes in one request.")
-    max_size_pixels: int = key(16_000_000, "Most pixels of one result.")
+    max_width: int = key(7000, "Widest image accepted, in pixels.", least=1)
+    max_height: int = key(7000, "Highest image accepted, in pixels.", least=1)
+    max_pixels: int = key(50_000_000, "Most pixels accepted.", least=1)
+    max_scans: int = key(64, "Most scans of a progressive JPEG.", least=1)
+    max_sizes: int = key(16, "Most sizes in one request.", least=1)
+    max_size_pixels: int = key(16_000_000, "Most pixels of one result.", least=1)
     workers: int = key(0, "Worker processes; 0 means one per core.")
-    worker_bytes: Bytes = key(Bytes(1 << 30), "Memory one worker may use.")
+    worker_bytes: Bytes = key(
+        Bytes(1 << 30), "Memory one worker may use.", least=64 << 20
+    )
     worker_timeout: Seconds = key(Seconds(10), "Time one image may take.")
-    worker_jobs: int = key(1000, "Images after which a worker is replaced.")
+    worker_jobs: int = key(1000, "Images after which a worker is replaced.", least=1)
     queue: int = key(64, "Uploads waiting for a worker before 503.")
     publish_exif: bool = key(
         True, "Keep EXIF in the info as the original did; GPS and serials never."
@@ -169,10 +190,10 @@ class PoolConfig:
     connect_timeout: Seconds = key(Seconds(3), "Time to connect.")
     response_timeout: Seconds = key(Seconds(60), "Longest silence before the head.")
     read_timeout: Seconds = key(Seconds(60), "Longest silence inside the body.")
-    attempts: int = key(3, "Tries of one request, the first included.")
+    attempts: int = key(3, "Tries of one request, the first included.", least=1)
     idle_connections: int = key(64, "Connections kept open for reuse, per member.")
     idle_timeout: Seconds = key(Seconds(4), "How long they are kept.")
-    max_connections: int = key(1024, "Most connections per member.")
+    max_connections: int = key(1024, "Most connections per member.", least=1)
 
 
 @frozen
@@ -193,6 +214,8 @@ class ModuleConfig:
         "", "A built-in's name, a dotted path, a plug-in's name or FILE.py:Class."
     )
     options: Mapping[str, Any] = attrs.field(factory=dict)
+    where: str = attrs.field(default="", eq=False)
+    """Where the entry stands, for error messages: "FILE: proxy.modules[1]"."""
 
 
 @frozen
@@ -203,7 +226,9 @@ class ProxyConfig:
         (Endpoint("tcp:8080:interface=127.0.0.1"),), "Where the proxy listens."
     )
     default_host: str = key("localhost", "Host of requests that name none.")
-    default_port: int = key(80, "Port left out of host/path when rules match.")
+    default_port: int = key(
+        80, "Port left out of host/path when rules match.", least=1, most=65535
+    )
     trusted_proxies: tuple[str, ...] = key(
         (), "Networks whose X-Forwarded-For and X-Forwarded-Proto are believed."
     )
@@ -253,8 +278,12 @@ class AdminConfig:
 class LoggingConfig:
     """Access log and events."""
 
-    format: str = key("text", "text or json.")
-    level: str = key("info", "debug, info, warn, error or critical.")
+    format: str = key("text", "text or json.", choices=("text", "json"))
+    level: str = key(
+        "info",
+        "debug, info, warn, error or critical.",
+        choices=("debug", "info", "warn", "error", "critical"),
+    )
     access: bool = key(True, "One line per request.")
     file: str = key("", "File to append to; empty means standard output.")
 
