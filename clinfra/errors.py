@@ -66,10 +66,19 @@ class StorageFull(Trouble):
 
 
 class OriginFailed(Trouble):
-    """A server behind us broke the connection or the protocol."""
+    """A server behind us broke the connection or the protocol.
+
+    Attributes:
+        replayable: the request may be sent again: it did not reach the origin, or
+            doing it twice does no harm; and its body can still be read from its start.
+    """
+
+    def __init__(self, sentence: str, replayable: bool = False) -> None:
+        super().__init__(sentence)
+        self.replayable = replayable
 
 
-class OriginTimeout(Trouble):
+class OriginTimeout(OriginFailed):
     """A server behind us did not answer in time."""
 
 
