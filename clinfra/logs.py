@@ -1,0 +1,358 @@
+"""What the process writes down: events, and one line per request.
+
+Nothing here knows a product.  Formatting happens where the event happens; writing is
+done by one thread, so that neither a slow disk nor a stalled pipe holds the reactor,
+and a full disk costs lines, never service (how many is written once there is room).
+
+Both logs escape whatever is not plain printable text, so nobody can forge a line,
+and show no value whose name sounds like a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from attrs import define, field
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from clinfra.config import LoggingConfig
+from clinfra.web.exchange import IExchange
+
+PENDING_BYTES = 8 << 20
+"""Most that waits for the disk; what comes on top is counted and dropped."""
+
+FLUSH_SECONDS = 0.5
+"""How long an access-log line may wait to be written with others."""
+
+_SECRET_WORDS = (
+    r"passw|secret|token|authori[sz]ation|cookie|signature|credential|api_?key"
+)
+_SECRET_NAME = re.compile(_SECRET_WORDS, re.IGNORECASE)
+_SECRET_QUERY = re.compile(
+    rf"([?&](?:[^=&?]*(?:{_SECRET_WORDS})[^=&?]*|sig|key|auth)=)[^&]*", re.IGNORECASE
+)
+_NOT_GRAPHIC = re.compile(r"[^!-~]")
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_HIDDEN = "***"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def escape_word(text: str) -> str:
+    """Return text as one printable ASCII word (no blanks)."""
+    return _NOT_GRAPHIC.sub(_escaped, text) if _NOT_GRAPHIC.search(text) else text
+
+
+def escape_line(text: str) -> str:
+    """Return text that cannot break out of its line or move a terminal's cursor."""
+    return _CONTROL.sub(_escaped, text)
+
+
+def hide_secrets(target: str) -> str:
+    """Return a request target without the values of parameters that sound secret."""
+    return _SECRET_QUERY.sub(rf"\1{_HIDDEN}", target) if "=" in target else target
+
+
+@define(eq=False)
+class LineWriter:
+    """Lines appended to a file by a thread; before `start` they are written at once.
+
+    A file that was renamed or removed (log rotation) is opened anew.
+
+    Args:
+        path: file to append to; None writes to `descriptor`.
+        descriptor: of an open file, standard output by default.
+    """
+
+    path: Path | None = None
+    descriptor: int = field(
+        factory=lambda: sys.__stdout__.fileno() if sys.__stdout__ else 1
+    )
+    lost_lines: int = 0
+    _pending: deque[str] = field(factory=deque)
+    _pending_bytes: int = 0
+    _torn: bool = False
+    _wake: threading.Event = field(factory=threading.Event)
+    _lock: threading.Lock = field(factory=threading.Lock)
+    _thread: threading.Thread | None = None
+    _closing: bool = False
+
+    def open(self) -> None:
+        """Open the file.  Raises OSError."""
+        if self.path is not None:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self.descriptor = os.open(self.path, flags, 0o640)
+
+    def start(self) -> None:
+        """Write in a thread from now on (call after any fork)."""
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str, *, soon: bool = False) -> None:
+        """Append a line (newline included), from any thread.
+
+        Args:
+            soon: wake the writer now; otherwise within FLUSH_SECONDS.
+        """
+        if self._pending_bytes > PENDING_BYTES:
+            self.lost_lines += 1
+            return
+        self._pending_bytes += len(line)
+        self._pending.append(line)
+        if self._thread is None:
+            self.flush()
+        elif soon:
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Write all that is pending; never raises."""
+        with self._lock:
+            lines = []
+            while self._pending:
+                lines.append(self._pending.popleft())
+            self._pending_bytes = 0
+            if not lines:
+                return
+            lost, self.lost_lines = self.lost_lines, 0
+            if lost:
+                lines.insert(0, f"{lost} log lines were lost\n")
+            if self._torn:
+                lines.insert(0, "\n")
+            data = "".join(lines).encode("utf-8", "backslashreplace")
+            try:
+                self._reopen_if_moved()
+                while data:
+                    data = data[self._write(data) :]
+                self._torn = False
+            except OSError:
+                # A full disk, a closed pipe: say so once there is room again.
+                self._torn = True
+                self.lost_lines += lost + data.count(b"\n")
+
+    def _write(self, data: bytes) -> int:
+        try:
+            return os.write(self.descriptor, data)
+        except BlockingIOError:
+            # Somebody made our standard output non-blocking; give it a moment.
+            if not select.select([], [self.descriptor], [], 1)[1]:
+                raise
+            return 0
+
+    def _reopen_if_moved(self) -> None:
+        if self.path is None:
+            return
+        ours = os.fstat(self.descriptor)
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            old = self.descriptor
+            self.open()
+            os.close(old)
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._wake.wait(FLUSH_SECONDS)
+            self._wake.clear()
+            self.flush()
+
+    def close(self) -> None:
+        """Write what is pending, waiting at most two seconds for a stalled reader."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._closing = True
+            self._wake.set()
+            thread.join(2)
+            if thread.is_alive():
+                return
+        self.flush()
+
+
+def _stamp(seconds: float) -> str:
+    """Return UTC as RFC 3339 with milliseconds."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds * 1000) % 1000:03d}Z"
+
+
+def _without_secrets(event: LogEvent) -> LogEvent:
+    if any(_SECRET_NAME.search(name) for name in event):
+        return {
+            name: _HIDDEN if _SECRET_NAME.search(name) else value
+            for name, value in event.items()
+        }
+    return event
+
+
+def format_text(event: LogEvent) -> str:
+    """Return "TIME LEVEL NAMESPACE: MESSAGE", a traceback indented below."""
+    event = _without_secrets(event)
+    level = event.get("log_level") or LogLevel.info
+    namespace = event.get("log_namespace") or event.get("log_system") or "-"
+    line = (
+        f"{_stamp(event.get('log_time', 0.0))} {level.name}"
+        f" {escape_word(str(namespace))}: {escape_line(formatEvent(event))}\n"
+    )
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure):
+        trace = failure.getTraceback().rstrip().split("\n")
+        line += "".join(f"    {escape_line(each)}\n" for each in trace)
+    return line
+
+
+def _plain(value: object) -> object:
+    """Return a value as JSON has it, or as text."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value)
+
+
+def format_json(event: LogEvent) -> str:
+    """Return an event as a JSON object: time, level, namespace, event, its fields."""
+    event = _without_secrets(event)
+    level = event.get("log_level") or LogLevel.info
+    record: dict[str, object] = {
+        "time": _stamp(event.get("log_time", 0.0)),
+        "level": level.name,
+        "namespace": event.get("log_namespace") or event.get("log_system") or "-",
+        "event": formatEvent(event),
+    }
+    for name, value in event.items():
+        if not name.startswith("log_") and name not in _LEGACY and name not in record:
+            record[name] = _plain(value)
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure):
+        record["traceback"] = failure.getTraceback()
+    return json.dumps(record) + "\n"
+
+
+_LEGACY = frozenset(
+    ("format", "message", "time", "isError", "failure", "why", "system", "log_legacy")
+)
+"""Keys that twisted.python.log adds to events for observers of its own kind."""
+
+
+@implementer(ILogObserver)
+@define(eq=False)
+class EventLog:
+    """Events as lines."""
+
+    _write: Callable[..., None]
+    _format: Callable[[LogEvent], str]
+
+    def __call__(self, event: LogEvent) -> None:
+        try:
+            line = self._format(event)
+        except Exception as error:
+            # An event whose fields cannot be shown must not take the log with it.
+            line = f"an event could not be formatted: {escape_line(repr(error))}\n"
+        self._write(line, soon=True)
+
+
+def make_event_log(config: LoggingConfig, writer: LineWriter) -> ILogObserver:
+    """Return the observer that [logging] asks for."""
+    form = format_json if config.format == "json" else format_text
+    level = LogLevel.levelWithName(config.level)
+    return FilteringLogObserver(
+        EventLog(writer.write, form),
+        [LogLevelFilterPredicate(defaultLogLevel=level)],
+    )
+
+
+class AccessLog:
+    """One line per request, for `web.site.Site`.
+
+    Text: time, service, client, method, host and target, status, body bytes, ms,
+    then what products noted: "… GET example.org/a 200 1024 0.8ms cache=hit".
+    A status of 0 means the client went away before there was one.
+
+    Args:
+        write: takes a line; `LineWriter.write`.
+        service: name of the product.
+        clock: returns unix seconds.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        service: str,
+        *,
+        json_lines: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._write = write
+        self._service = service
+        self._clock = clock
+        self._second = -1
+        self._stamp = ""
+        self._format = self._json if json_lines else self._text
+
+    def __call__(self, exchange: IExchange, seconds: float) -> None:
+        now = int(self._clock())
+        if now != self._second:
+            self._second = now
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+        self._write(self._format(exchange, seconds))
+
+    def _text(self, exchange: IExchange, seconds: float) -> str:
+        head = exchange.head
+        target = (head.host + head.target).decode("latin-1")
+        if "=" in target:
+            target = hide_secrets(target)
+        if _NOT_GRAPHIC.search(target):
+            target = escape_word(target)
+        notes = exchange.notes
+        tail = ""
+        if notes:
+            for name, value in notes.items():
+                tail += f" {name}={escape_word(str(value))}"
+        return (
+            f"{self._stamp} {self._service} {exchange.client_ip or '-'}"
+            f" {head.method.decode('latin-1')} {target} {exchange.status}"
+            f" {exchange.bytes_out} {seconds * 1000:.1f}ms{tail}\n"
+        )
+
+    def _json(self, exchange: IExchange, seconds: float) -> str:
+        head = exchange.head
+        record = {
+            "time": self._stamp,
+            "event": "request",
+            "service": self._service,
+            "client": exchange.client_ip,
+            "method": head.method.decode("latin-1"),
+            "host": head.host.decode("latin-1"),
+            "target": hide_secrets(head.target.decode("latin-1")),
+            "status": exchange.status,
+            "bytes": exchange.bytes_out,
+            "ms": round(seconds * 1000, 1),
+        }
+        for name, value in exchange.notes.items():
+            record.setdefault(name, _plain(value))
+        return json.dumps(record) + "\n"
