@@ -1,0 +1,121 @@
+"""Run comparisons, print their table, keep the figures as JSON.
+
+    python -m benchmarks [hot] [pass] [blob] [image] [--rounds N] [--seconds S]
+
+The exit status is 0 when every bar holds, 1 when one is missed, 2 when nothing could be
+measured at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from benchmarks import blob, hot, image, needs, pass_through
+from benchmarks.figures import BenchmarkFailed, Row
+from benchmarks.rounds import Plan
+from benchmarks.servers import Cores, Stage
+from benchmarks.table import format_row, format_summary
+
+RESULTS = Path(__file__).with_name("results")
+
+COMPARISONS: Mapping[str, Callable[[Stage, Plan], Iterator[Row]]] = {
+    "hot": hot.run,
+    "pass": pass_through.run,
+    "blob": blob.run,
+    "image": image.run,
+}
+_PROGRAMS = {
+    "hot": ("nginx", "varnishd", "wrk"),
+    "pass": ("nginx", "varnishd", "wrk"),
+    "blob": ("nginx", "wrk"),
+    "image": (),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the command line asks; return the exit status."""
+    options = _parser().parse_args(argv)
+    names: list[str] = options.comparison or list(COMPARISONS)
+    plan = Plan(rounds=options.rounds, seconds=options.seconds)
+    rows: list[Row] = []
+    try:
+        _install(names)
+        cores = Cores.choose()
+        for name in names:
+            with Stage(RESULTS / "work" / name, cores) as stage:
+                for row in COMPARISONS[name](stage, plan):
+                    print(format_row(row), end="\n\n", flush=True)
+                    rows.append(row)
+    except BenchmarkFailed as failure:
+        print(f"benchmarks: {failure}", file=sys.stderr)
+        return 2
+    print(format_summary(rows))
+    _save(rows, plan, options.json)
+    return 1 if any(row.missed() for row in rows) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure clinfra and its peers side by side on two cores.",
+    )
+    parser.add_argument(
+        "comparison", nargs="*", help=f"which: {', '.join(COMPARISONS)} (all)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="turns of every contender (3)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="length of a turn (4)"
+    )
+    parser.add_argument(
+        "--json", type=Path, help="where the figures go (benchmarks/results/TIME.json)"
+    )
+    return parser
+
+
+def _install(names: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in COMPARISONS]
+    if unknown:
+        raise BenchmarkFailed(f"no comparison is called {', '.join(unknown)}")
+    wanted = {program for name in names for program in _PROGRAMS[name]}
+    needs.programs("taskset", "setpriv", *sorted(wanted))
+    if "image" in names:
+        needs.python_package("pyvips")
+
+
+def _save(rows: Sequence[Row], plan: Plan, path: Path | None) -> None:
+    """Write every sample, with what is needed to judge it later."""
+    path = path or RESULTS / time.strftime("%Y%m%d-%H%M%S.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "plan": attrs.asdict(plan),
+        "rows": [
+            {
+                **attrs.asdict(row),
+                "measure": row.measure.value,
+                "ratios": {
+                    result.name: row.ratio(result.name) for result in row.results[1:]
+                },
+            }
+            for row in rows
+        ],
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"figures in {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

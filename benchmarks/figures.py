@@ -1,0 +1,106 @@
+"""The values a run yields, and how they are compared.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from statistics import median
+
+from attrs import frozen
+
+
+class BenchmarkFailed(Exception):
+    """A contender could not be started or answered wrongly; its figures are void."""
+
+
+@frozen
+class Sample:
+    """One short run against one contender.
+
+    Attributes:
+        rate: units of work (requests, images) per second of wall time.
+        per_core: the same per second of the server's CPU time, kernel included; on a
+            machine shared with others this is the steadier figure.
+        p50_ms: median latency; None where there is none.
+        p99_ms: 99th percentile.
+    """
+
+    rate: float
+    per_core: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class Measure(Enum):
+    """What a row's ratios are made of."""
+
+    PER_CORE = "per core"
+    RATE = "per second"
+
+    def of(self, sample: Sample) -> float:
+        """Return the figure of `sample` that counts."""
+        return sample.per_core if self is Measure.PER_CORE else sample.rate
+
+
+@frozen
+class Result:
+    """Everything measured of one contender in one row, a sample per round.
+
+    Attributes:
+        trouble: why there are no samples; empty when there are.
+    """
+
+    name: str
+    samples: tuple[Sample, ...]
+    trouble: str = ""
+
+    def typical(self) -> Sample:
+        """Return the medians of the samples, each taken on its own."""
+        p50s = [s.p50_ms for s in self.samples if s.p50_ms is not None]
+        p99s = [s.p99_ms for s in self.samples if s.p99_ms is not None]
+        return Sample(
+            rate=median(s.rate for s in self.samples),
+            per_core=median(s.per_core for s in self.samples),
+            p50_ms=median(p50s) if p50s else None,
+            p99_ms=median(p99s) if p99s else None,
+        )
+
+
+@frozen
+class Bar:
+    """What the first contender of a row must reach against another one."""
+
+    against: str
+    at_least: float
+
+
+@frozen
+class Row:
+    """One comparison: the first result is ours, the others are the peers'."""
+
+    title: str
+    measure: Measure
+    results: tuple[Result, ...]
+    bars: tuple[Bar, ...] = ()
+    note: str = ""
+
+    def ratio(self, name: str) -> float | None:
+        """Return ours ÷ theirs, the median of the rounds; None when either failed.
+
+        Rounds are compared one by one, so what slows the whole machine for a while
+        slows both sides of a quotient.
+        """
+        ours = self.results[0]
+        theirs = next(result for result in self.results if result.name == name)
+        pairs = list(zip(ours.samples, theirs.samples, strict=False))
+        if not pairs:
+            return None
+        return median(self.measure.of(a) / self.measure.of(b) for a, b in pairs)
+
+    def missed(self) -> Sequence[Bar]:
+        """Return the bars that do not hold, those that could not be measured too."""
+        return [
+            bar
+            for bar in self.bars
+            if (ratio := self.ratio(bar.against)) is None or ratio < bar.at_least
+        ]

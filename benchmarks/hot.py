@@ -1,0 +1,68 @@
+"""Hot cache hits of 1 KB and 20 KB at 64 keep-alive connections.
+
+Bars: ≥ 1.0 x Varnish, ≥ 3 x a plain twisted.web Resource that has the bytes at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from benchmarks import load, peers
+from benchmarks.figures import Bar, BenchmarkFailed, Measure, Row, Sample
+from benchmarks.rounds import Contender, Plan, compare
+from benchmarks.servers import Lazily, Server, Stage
+
+CONNECTIONS = 64
+
+
+def run(stage: Stage, plan: Plan) -> Iterator[Row]:
+    """Yield a row per size."""
+    origin = peers.origin(stage).port
+    servers = {
+        "clinfra proxy": Lazily(partial(peers.clinfra_proxy, stage, origin)),
+        "Varnish": Lazily(partial(peers.varnish, stage, origin)),
+        "nginx proxy_cache": Lazily(partial(peers.nginx_front, stage, origin)),
+        "plain Resource": Lazily(partial(peers.plain_site, stage, origin)),
+    }
+    bars = [Bar("Varnish", 1.0), Bar("plain Resource", 3.0)]
+    for size in ("1k", "20k"):
+        path = f"/hot/{size}"
+        contenders = [
+            Contender(
+                name,
+                partial(check_hit, server, path, peers.BODIES[size]),
+                partial(measure, server, path, stage.cores.load),
+            )
+            for name, server in servers.items()
+        ]
+        title = f"hot cache hit, {size.upper()}B, {CONNECTIONS} connections"
+        yield compare(title, contenders, plan, measure=Measure.PER_CORE, bars=bars)
+
+
+def measure(server: Lazily, path: str, core: int, seconds: float) -> Sample:
+    """Ask for one path for so many seconds."""
+    return load.drive(
+        server(), path, core=core, connections=CONNECTIONS, seconds=seconds
+    )
+
+
+def check_hit(server: Lazily, path: str, body: bytes) -> None:
+    """The answer is right, and the second one comes from the cache."""
+    if _serials(server(), path, body) > 1:
+        raise BenchmarkFailed(f"{server().name} does not cache {path}")
+
+
+def check_pass(server: Lazily, path: str, body: bytes) -> None:
+    """The answer is right, and every one comes from the origin."""
+    if _serials(server(), path, body) < 2:
+        raise BenchmarkFailed(f"{server().name} answers {path} without the origin")
+
+
+def _serials(server: Server, path: str, body: bytes) -> int:
+    """Ask twice; return from how many answers of the origin the two were made.
+
+    The plain Resource has no origin: it counts as one.
+    """
+    answers = [load.expect(server, path, body) for _ in range(2)]
+    return len({answer.fields.get(peers.SERIAL) for answer in answers})

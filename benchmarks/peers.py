@@ -1,0 +1,203 @@
+"""How clinfra and every peer are configured and started.
+
+Peers run as they come, with what a careful administrator would add: keep-alive to the
+origin, no access log for nginx, one worker on the one core.  clinfra runs on its
+defaults, access log included.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from random import Random
+
+from benchmarks.servers import Server, Stage, free_port
+
+BODIES = {
+    "1k": Random(1).randbytes(1024),
+    "20k": Random(20).randbytes(20480),
+}
+"""What the origin serves, by name, under /hot/ (cacheable) and /pass/ (not)."""
+
+SERIAL = "x-serial"
+"""A field that differs in every answer of the origin: equal means cached."""
+
+_NGINX = """\
+daemon off;
+worker_processes 1;
+pid {directory}/{name}.pid;
+error_log stderr;
+{user}
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_requests 100000000;
+    default_type application/octet-stream;
+    client_body_temp_path {directory}/{name}-body;
+    proxy_temp_path {directory}/{name}-proxy;
+    fastcgi_temp_path {directory}/{name}-fastcgi;
+    uwsgi_temp_path {directory}/{name}-uwsgi;
+    scgi_temp_path {directory}/{name}-scgi;
+    {http}
+}}
+"""
+
+_ORIGIN = """\
+server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    root {root};
+    add_header X-Serial $request_id;
+    location /hot/ {{
+        add_header X-Serial $request_id;
+        add_header Cache-Control "public, max-age=3600";
+    }}
+    location /pass/ {{
+        add_header X-Serial $request_id;
+        add_header Cache-Control "no-store";
+    }}
+}}
+"""
+
+_FRONT = """\
+proxy_cache_path {directory}/{name}-cache keys_zone=hot:10m;
+upstream origin {{
+    server 127.0.0.1:{origin};
+    keepalive 64;
+    keepalive_requests 100000000;
+}}
+server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    location /hot/ {{ proxy_pass http://origin; proxy_cache hot; }}
+    location /pass/ {{ proxy_pass http://origin; }}
+}}
+"""
+
+_VARNISH = """\
+vcl 4.1;
+backend origin {{ .host = "127.0.0.1"; .port = "{origin}"; }}
+sub vcl_recv {{
+    if (req.url ~ "^/pass/") {{ return (pass); }}
+}}
+"""
+
+_CLINFRA_PROXY = """\
+[logging]
+file = "{directory}/clinfra-proxy-access.log"
+[proxy]
+listen = ["tcp:{port}:interface=127.0.0.1"]
+default_pool = "origin"
+[proxy.pools.origin]
+members = ["127.0.0.1:{origin}"]
+"""
+
+_CLINFRA_BLOB = """\
+[logging]
+file = "{directory}/clinfra-blob-access.log"
+[blob]
+listen = ["tcp:{port}:interface=127.0.0.1"]
+"""
+
+
+def origin(stage: Stage) -> Server:
+    """Start the origin of all proxies: nginx serving files, on the load's core."""
+    root = stage.directory / "www"
+    for folder in ("hot", "pass"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for name, body in BODIES.items():
+            (root / folder / name).write_bytes(body)
+    port = free_port()
+    http = _ORIGIN.format(port=port, root=root)
+    return _nginx(stage, "origin", http, port, on_load_core=True)
+
+
+def nginx_static(stage: Stage, root: Path) -> Server:
+    """Start nginx serving the files below `root`."""
+    port = free_port()
+    http = f"server {{ listen 127.0.0.1:{port} backlog=4096; root {root}; }}"
+    return _nginx(stage, "nginx static", http, port)
+
+
+def nginx_front(stage: Stage, origin_port: int) -> Server:
+    """Start nginx as a caching proxy: /hot/ is cached, /pass/ is not."""
+    port = free_port()
+    http = _FRONT.format(
+        directory=stage.directory, name="nginx-front", origin=origin_port, port=port
+    )
+    return _nginx(stage, "nginx front", http, port)
+
+
+def varnish(stage: Stage, origin_port: int) -> Server:
+    """Start Varnish, which caches /hot/ and passes /pass/."""
+    port = free_port()
+    vcl = stage.directory / "varnish.vcl"
+    vcl.write_text(_VARNISH.format(origin=origin_port))
+    # Its shared-memory log is written with every request and wants a tmpfs.
+    home = Path("/dev/shm") / f"clinfra-bench-varnish-{os.getpid()}-{port}"
+    argv = ["varnishd", "-F", "-j", "none", "-n", str(home), "-f", str(vcl)]
+    argv += ["-a", f"127.0.0.1:{port}", "-s", "malloc,256m"]
+    stage.remove_at_end(home)
+    return stage.start("Varnish", argv, port)
+
+
+def plain_site(stage: Stage, origin_port: int) -> Server:
+    """Start stock twisted.web: Resource at /hot/, ReverseProxyResource at /pass/."""
+    port = free_port()
+    argv = [sys.executable, "-m", "benchmarks.plain_site", str(port), str(origin_port)]
+    return stage.start("twisted.web", argv, port)
+
+
+def file_store(stage: Stage, root: Path) -> Server:
+    """Start the store that keeps one synced file per blob."""
+    port = free_port()
+    argv = [sys.executable, "-m", "benchmarks.file_store", str(port), str(root)]
+    return stage.start("file store", argv, port)
+
+
+def clinfra_proxy(stage: Stage, origin_port: int) -> Server:
+    """Start clinfra's proxy alone in front of the origin."""
+    port = free_port()
+    text = _CLINFRA_PROXY.format(
+        directory=stage.directory, port=port, origin=origin_port
+    )
+    return _clinfra(stage, "clinfra proxy", text, port)
+
+
+def clinfra_blob(stage: Stage) -> Server:
+    """Start clinfra's blob store alone, on a fresh data directory."""
+    port = free_port()
+    text = _CLINFRA_BLOB.format(directory=stage.directory, port=port)
+    return _clinfra(stage, "clinfra blob", text, port)
+
+
+def _nginx(
+    stage: Stage, name: str, http: str, port: int, *, on_load_core: bool = False
+) -> Server:
+    file_name = name.replace(" ", "-")
+    text = _NGINX.format(
+        directory=stage.directory,
+        name=file_name,
+        user="user root;" if os.geteuid() == 0 else "",
+        http=http,
+    )
+    configuration = stage.directory / f"{file_name}.conf"
+    configuration.write_text(text)
+    argv = ["nginx", "-c", str(configuration), "-p", str(stage.directory)]
+    argv += ["-e", "stderr"]
+    return stage.start(name, argv, port, on_load_core=on_load_core)
+
+
+def _clinfra(stage: Stage, name: str, text: str, port: int) -> Server:
+    file_name = name.replace(" ", "-")
+    configuration = stage.directory / f"{file_name}.toml"
+    configuration.write_text(text)
+    data = stage.directory / f"{file_name}-data"
+    stage.remove_now(data)
+    twistd = Path(sys.executable).with_name("twistd")
+    argv = [str(twistd), "-n", "--pidfile=", "--reactor=clinfra", "clinfra"]
+    argv += ["--config", str(configuration), "--data-dir", str(data)]
+    return stage.start(name, argv, port)
