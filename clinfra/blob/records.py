@@ -1,0 +1,104 @@
+"""What is remembered of a blob: two registers, and where the bytes are.
+
+`Data` is the last write, `Expiry` the last word on when it ends; they are merged
+independently (see `merge`).  A `Row` is both, as the index keeps them, with the
+place of the bytes.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen
+class Data:
+    """The last write.
+
+    Attributes:
+        modified: stamp of the write.
+        sha256: 32 bytes.
+        size: of the body, bytes.
+        crc32: of the body; checked whenever a small body is read.
+        content_type: as the writer gave it, "" when it is to be guessed.
+    """
+
+    modified: int
+    sha256: bytes
+    size: int
+    crc32: int
+    content_type: str = ""
+
+
+@frozen
+class Expiry:
+    """The last word on when a blob ends.
+
+    Attributes:
+        modified_deleted: stamp of that word.
+        deleted: unix seconds when it ends or ended; 0 never.
+    """
+
+    modified_deleted: int
+    deleted: int
+
+    def passed(self, now: float) -> bool:
+        """Return whether the blob has ended at `now`, unix seconds."""
+        return self.deleted != 0 and self.deleted <= now
+
+
+@frozen
+class State:
+    """Both registers; `data` is None while only a delete has been seen."""
+
+    data: Data | None
+    expiry: Expiry
+
+
+@frozen
+class Locator:
+    """Where a store keeps one record.
+
+    Attributes:
+        volume: number of the volume.
+        offset: of the record in it, bytes.
+        head_bytes: from there to the body.
+        length: of the whole record, padding included.
+    """
+
+    volume: int
+    offset: int
+    head_bytes: int
+    length: int
+
+
+@frozen
+class Row:
+    """A blob in the index.
+
+    Attributes:
+        name: stored name.
+        state: the registers.
+        at: where the bytes are; None exactly when there is no data.
+        seq: change sequence number of this replica, for the change feed.
+        volumes: lowest and highest volume that ever held bytes of this name.  As
+            long as one of them exists, rebuilding the index may come across old bytes,
+            and the record of the delete that outdid them must be kept.
+    """
+
+    name: str
+    state: State
+    at: Locator | None
+    seq: int = 0
+    volumes: tuple[int, int] | None = None
+
+    @property
+    def data(self) -> Data | None:
+        """The data register."""
+        return self.state.data
+
+    @property
+    def expiry(self) -> Expiry:
+        """The expiry register."""
+        return self.state.expiry
