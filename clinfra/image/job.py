@@ -1,0 +1,115 @@
+"""What is asked of a worker and what it gives back, as values and as JSON.
+
+Pure.  The picture itself and the results never pass through here: they travel as file
+descriptors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from clinfra.config import ImageConfig
+from clinfra.image.sizes import Size
+
+
+class BadImage(Exception):
+    """These bytes cannot or may not be rendered; `reason` is for the log."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ResultTooLarge(Exception):
+    """The picture is fine, but a size of it would have too many pixels."""
+
+    def __init__(self, size_name: str) -> None:
+        super().__init__(size_name)
+        self.size_name = size_name
+
+
+@frozen
+class Bounds:
+    """What a picture may be, checked before it is decoded."""
+
+    formats: tuple[str, ...]
+    max_bytes: int
+    max_width: int
+    max_height: int
+    max_pixels: int
+    max_scans: int
+    max_size_pixels: int
+
+    @classmethod
+    def of(cls, config: ImageConfig) -> Bounds:
+        """Take them from the configuration."""
+        return cls(
+            formats=tuple(config.formats),
+            max_bytes=config.max_bytes,
+            max_width=config.max_width,
+            max_height=config.max_height,
+            max_pixels=config.max_pixels,
+            max_scans=config.max_scans,
+            max_size_pixels=config.max_size_pixels,
+        )
+
+
+@frozen
+class Job:
+    """One upload to render.
+
+    Attributes:
+        sizes: the renditions, each once.
+        quality: of the JPEGs, 1 to 100.
+        filename: goes into the info.
+        publish_exif: put EXIF into the info.
+    """
+
+    sizes: tuple[Size, ...]
+    quality: int
+    bounds: Bounds
+    filename: str | None = None
+    publish_exif: bool = True
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return what `from_json` reads."""
+        return attrs.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Job:
+        """Read what `to_json` wrote."""
+        bounds = values["bounds"]
+        return cls(
+            sizes=tuple(Size(**size) for size in values["sizes"]),
+            quality=values["quality"],
+            bounds=Bounds(**{**bounds, "formats": tuple(bounds["formats"])}),
+            filename=values["filename"],
+            publish_exif=values["publish_exif"],
+        )
+
+
+@frozen
+class Rendered:
+    """Everything made of one upload.
+
+    Attributes:
+        info: the info JSON, without blob names.
+        renditions: size name → JPEG.
+    """
+
+    info: Mapping[str, int | str]
+    renditions: Mapping[str, bytes]
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the upload, hexadecimal."""
+        return str(self.info["checksum"])
+
+    def info_json(self, extra: Mapping[str, object] | None = None) -> bytes:
+        """Write the info as the original did."""
+        return json.dumps({**self.info, **(extra or {})}).encode("ascii")

@@ -1,0 +1,48 @@
+"""What the results of an upload are called: the original's content-addressed names.
+
+Pure.  The base is the first 64 bits of the upload's SHA-256 in base 62; the blob
+service turns it into a stored name, which already says where the blob lives.
+"""
+
+from __future__ import annotations
+
+import string
+
+from attrs import frozen
+
+_ALPHABET = string.digits + string.ascii_lowercase + string.ascii_uppercase
+
+
+def base62(number: int) -> str:
+    """Write a number that is not negative with digits, lower and upper case letters."""
+    digits = ""
+    while True:
+        number, digit = divmod(number, 62)
+        digits = _ALPHABET[digit] + digits
+        if not number:
+            return digits
+
+
+def base_name(sha256: str) -> str:
+    """Return the plain name of an upload, given the hex digest of its bytes."""
+    return base62(int(sha256[:16], 16))
+
+
+@frozen
+class BlobNames:
+    """The stored names of one upload's results.
+
+    Attributes:
+        stored: what the blob service made of the base name.
+    """
+
+    stored: str
+
+    @property
+    def info(self) -> str:
+        """Name of the info JSON."""
+        return f"{self.stored}.json"
+
+    def size(self, name: str) -> str:
+        """Name of one rendition."""
+        return f"{self.stored}_{name}.jpg"
