@@ -1,0 +1,226 @@
+"""A listener: what all connections to one port share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.web import server
+from twisted.web.resource import IResource
+
+from clinfra.config import Limits
+from clinfra.web.channel import Channel
+from clinfra.web.exchange import Exchange, IExchange
+from clinfra.web.heads import BadHead, RequestHead, parse_request_head
+from clinfra.web.request import serve
+
+if TYPE_CHECKING:
+    from clinfra.interfaces import Lane
+
+log = Logger()
+
+_SWEEP_SECONDS = 1.0
+_MEMO_ENTRIES = 1024
+_MEMO_HEAD_BYTES = 2048
+_REFUSALS = 64
+"""Connections over the limit that are told so at a time; others are just closed."""
+
+
+class _Session(server.Session):
+    """A session whose time is its site's."""
+
+    def __init__(self, site: Site, uid: bytes) -> None:
+        super().__init__(site, uid, reactor=site.reactor)
+
+
+class Site(server.Site):
+    """A `twisted.web` Site on our own channel.
+
+    Args:
+        resource: root of the resources, ours or anybody's.
+        lane: asked first with each exchange; True when it has taken it.
+        access_log: called once per request, with the seconds it took.
+        server: what the Server field of answers says.
+
+    Attributes:
+        now: the reactor's seconds, as of the last sweep.
+        stamp: the Server and Date fields of this second, each after a line end.
+        date: the Date field alone.
+        memo: heads parsed before, by their bytes.
+        channels: every open connection.
+        draining: no further request is accepted on any connection.
+        requests: how many were received.
+        refused: how many heads or connections were turned away.
+    """
+
+    sessionFactory = _Session  # type: ignore[assignment] # knows its reactor
+
+    def __init__(
+        self,
+        resource: IResource,
+        *,
+        reactor: IReactorTime,
+        limits: Limits | None = None,
+        lane: Lane | None = None,
+        access_log: Callable[[IExchange, float], None] | None = None,
+        server: bytes = b"clinfra",
+    ) -> None:
+        super().__init__(resource, reactor=reactor)
+        self.limits = limits if limits is not None else Limits()
+        self.lane = lane
+        self.access_log = access_log
+        self.time = reactor.seconds
+        self.channels: set[Channel] = set()
+        self.memo: dict[bytes, RequestHead] = {}
+        self.draining = False
+        self.requests = 0
+        self.refused = 0
+        self._server = b"\r\nServer: " + server
+        self._sweeping: IDelayedCall | None = None
+        self._unflushed: list[Exchange] = []
+        self._emptied: list[Deferred[None]] = []
+        self._tick()
+
+    # The factory.
+
+    def startFactory(self) -> None:
+        """Nothing of the stock access log is wanted."""
+
+    def stopFactory(self) -> None:
+        """Nothing to close: connections outlive their port."""
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Offer HTTP/1.1 only in TLS negotiations."""
+        return [b"http/1.1"]
+
+    def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override] # stock returns a proxy of its own channel
+        """Make a channel, unless there are far too many."""
+        if len(self.channels) >= self.limits.connections + _REFUSALS:
+            self.refused += 1
+            return None
+        return Channel(self)
+
+    # What channels tell and ask.
+
+    def opened(self, channel: Channel) -> bool:
+        """Take note of a connection; False when it is one too many."""
+        self.channels.add(channel)
+        if self._sweeping is None:
+            self._tick()
+            self._sweeping = self.reactor.callLater(_SWEEP_SECONDS, self._sweep)
+        return len(self.channels) <= self.limits.connections
+
+    def closed(self, channel: Channel) -> None:
+        """Forget a connection."""
+        self.channels.discard(channel)
+        if not self.channels:
+            if self._sweeping is not None:
+                self._sweeping.cancel()
+                self._sweeping = None
+            waiting, self._emptied = self._emptied, []
+            for waiter in waiting:
+                waiter.callback(None)
+
+    def read_head(self, raw: bytes) -> RequestHead:
+        """Parse a request's head, and remember it.  Raises BadHead."""
+        limits = self.limits
+        if len(raw) > limits.head_bytes:
+            raise BadHead(*self.too_long(raw))
+        head = parse_request_head(raw, max_fields=limits.header_count)
+        if head.content_length and head.content_length > limits.body_bytes:
+            raise BadHead(413, f"The body is over {limits.body_bytes} bytes.")
+        if len(raw) <= _MEMO_HEAD_BYTES:
+            if len(self.memo) >= _MEMO_ENTRIES:
+                self.memo.clear()
+            self.memo[raw] = head
+        return head
+
+    def too_long(self, head: bytes) -> tuple[int, str]:
+        """Return status and sentence for a head over the limit."""
+        if 0 <= head.find(b"\r\n") < self.limits.head_bytes:
+            return 431, "The header fields are too long."
+        return 414, "The request line is too long."
+
+    def dispatch(self, exchange: Exchange) -> None:
+        """Have a request answered, by the lane or by the resources."""
+        self.requests += 1
+        lane = self.lane
+        try:
+            if lane is None or not lane(exchange):
+                serve(exchange, self)
+        except Exception:
+            log.failure("A request failed.")
+            if exchange.status:
+                exchange.abort()
+            else:
+                exchange.respond(
+                    500,
+                    ((b"Content-Type", b"text/plain; charset=utf-8"),),
+                    b"Something went wrong here.\n",
+                )
+
+    def flush_later(self, exchange: Exchange) -> None:
+        """Have its head sent at the end of this turn, if no body came before."""
+        if not self._unflushed:
+            self.reactor.callLater(0, self._flush)
+        self._unflushed.append(exchange)
+
+    def _flush(self) -> None:
+        unflushed, self._unflushed = self._unflushed, []
+        for exchange in unflushed:
+            exchange.flush()
+
+    def log_access(self, exchange: Exchange) -> None:
+        """Call the access log, whatever it does."""
+        if self.access_log is not None:
+            try:
+                self.access_log(exchange, self.time() - exchange.started_at)
+            except Exception:
+                log.failure("The access log failed.")
+
+    # Time.
+
+    def _tick(self) -> None:
+        self.now = self.time()
+        self.date = b"\r\nDate: " + formatdate(self.now, usegmt=True).encode()
+        self.stamp = self._server + self.date
+
+    def _sweep(self) -> None:
+        """Once a second: the Date field, and whoever is late."""
+        self._sweeping = self.reactor.callLater(_SWEEP_SECONDS, self._sweep)
+        self._tick()
+        now = self.now
+        for channel in [each for each in self.channels if each.deadline <= now]:
+            channel.late(now)
+
+    # The end.
+
+    def stop_accepting(self) -> None:
+        """Close idle connections; the others close after the answer they are at."""
+        self.draining = True
+        for channel in list(self.channels):
+            if channel.idle:
+                channel.close()
+
+    def drained(self, timeout_seconds: float) -> Deferred[None]:
+        """Fire when no connection is left; after the time-out, cut those that are."""
+        finished: Deferred[None] = Deferred()
+        if not self.channels:
+            finished.callback(None)
+            return finished
+        self._emptied.append(finished)
+        cutting = self.reactor.callLater(timeout_seconds, self._cut)
+
+        def stop_cutting(result: None) -> None:
+            if cutting.active():
+                cutting.cancel()
+
+        return finished.addCallback(stop_cutting)
+
+    def _cut(self) -> None:
+        for channel in list(self.channels):
+            channel.abort()

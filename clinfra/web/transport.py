@@ -1,0 +1,185 @@
+"""Sockets that write at once.
+
+Twisted keeps what is written until the reactor's next turn, which costs two system
+calls and a turn for each answer.  The transports here try `send` at once when nothing
+is waiting, and leave the rest to Twisted's own buffer: order, back-pressure and the
+reporting of lost connections stay exactly Twisted's.  Only plain TCP and UNIX stream
+sockets have them; TLS is used as Twisted has it.
+
+`BLOCKING` errors and broken connections are treated alike here: the bytes are left to
+the buffer, and the reactor finds out on its next turn, so that no protocol is told of
+its end while it is still inside `write`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from twisted.internet import abstract, tcp, unix
+from twisted.internet.interfaces import IListeningPort, IReactorFDSet
+from twisted.internet.protocol import ClientFactory
+
+
+class Wire(Protocol):
+    """What the HTTP protocols need of a transport (TCP, UNIX, TLS, or a fake)."""
+
+    disconnecting: bool
+
+    def write(self, data: bytes, /) -> None: ...
+    def writeSequence(self, pieces: Iterable[bytes], /) -> None: ...
+    def loseConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def loseWriteConnection(self) -> None: ...
+    def registerProducer(self, producer: object, streaming: bool, /) -> None: ...
+    def unregisterProducer(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def getPeer(self) -> object: ...
+    def getHost(self) -> object: ...
+
+
+class SendsFiles(Wire, Protocol):
+    """A transport that can send from a file descriptor."""
+
+    def sendFile(self, fd: int, offset: int, count: int) -> int: ...
+
+
+class _Eager(tcp.Connection):
+    """Mixed in before a stream transport of `tcp` or `unix`."""
+
+    def write(self, data: bytes) -> None:
+        """Send what the kernel takes now; the rest is buffered as ever."""
+        if (
+            self._tempDataLen
+            or self.dataBuffer
+            or self.TLS
+            or not self.connected
+            or self.disconnecting
+            or self._writeDisconnecting
+            or self._writeDisconnected
+        ):
+            super().write(data)
+            return
+        try:
+            sent = self.socket.send(data)
+        except OSError:
+            super().write(data)
+            return
+        if sent != len(data):
+            super().write(memoryview(data)[sent:])
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Write the pieces as one."""
+        self.write(b"".join(iovec))
+
+    def sendFile(self, fd: int, offset: int, count: int) -> int:
+        """Send up to `count` bytes of an open file, without copying them here.
+
+        Whatever could not be sent, the registered streaming producer is paused and
+        resumed on a later turn, when the socket takes bytes again: it is the caller's
+        part to register one and to come back.  That also gives other connections
+        their turn when this one takes everything.
+
+        Returns:
+            How many bytes were taken; 0 when something else waits to be sent, when the
+            kernel is full, or when the connection is broken (the reactor will say so).
+
+        Raises:
+            EOFError: the file ends before `offset`.
+        """
+        if not self.connected or self.disconnecting:
+            return 0
+        sent = 0
+        if not (self.dataBuffer or self._tempDataLen):
+            try:
+                sent = os.sendfile(self.socket.fileno(), fd, offset, count)
+            except OSError:
+                sent = 0
+            else:
+                if not sent:
+                    raise EOFError
+        if self.producer is not None and not self.producerPaused:
+            self.producerPaused = True
+            self.producer.pauseProducing()  # type: ignore[attr-defined] # streaming
+        self.startWriting()
+        return sent
+
+
+class EagerServer(_Eager, tcp.Server):
+    """An accepted TCP connection."""
+
+
+class EagerUNIXServer(_Eager, unix.Server):
+    """An accepted UNIX connection."""
+
+
+class EagerClient(_Eager, tcp.Client):
+    """A TCP connection made by us."""
+
+
+class EagerUNIXClient(_Eager, unix.Client):
+    """A UNIX connection made by us."""
+
+
+class EagerConnector(tcp.Connector):
+    """Like `reactor.connectTCP`'s connector."""
+
+    def _makeTransport(self) -> EagerClient:
+        return EagerClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+class EagerUNIXConnector(unix.Connector):
+    """Like `reactor.connectUNIX`'s connector."""
+
+    def _makeTransport(self) -> EagerUNIXClient:  # type: ignore[override] # as unix does
+        return EagerUNIXClient(self.address, self, self.reactor, self.checkPID)
+
+
+def make_eager(port: IListeningPort) -> None:
+    """Make the connections this port accepts from now on write at once.
+
+    A port of another kind (a test's, a wrapper's) is left as it is.
+    """
+    if type(port) is tcp.Port:
+        port.transport = EagerServer
+    elif type(port) is unix.Port:
+        port.transport = EagerUNIXServer
+
+
+def connect_tcp(
+    reactor: IReactorFDSet,
+    host: str,
+    port: int,
+    factory: ClientFactory[Any],
+    timeout_seconds: float,
+) -> EagerConnector:
+    """Do what `reactor.connectTCP` does, for a transport that writes at once."""
+    connector = EagerConnector(host, port, factory, timeout_seconds, None, reactor)
+    connector.connect()
+    return connector
+
+
+def connect_unix(
+    reactor: IReactorFDSet,
+    path: str,
+    factory: ClientFactory[Any],
+    timeout_seconds: float,
+) -> EagerUNIXConnector:
+    """Do what `reactor.connectUNIX` does, for a transport that writes at once."""
+    connector = EagerUNIXConnector(path, factory, timeout_seconds, reactor, False)
+    connector.connect()
+    return connector
+
+
+def backlog(transport: object) -> int | None:
+    """Return how many bytes wait in a transport's buffers; None when it cannot be told.
+
+    Used to see whether a slow client takes anything at all.
+    """
+    while not isinstance(transport, abstract.FileDescriptor):
+        transport = getattr(transport, "transport", None)
+        if transport is None:
+            return None
+    return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
