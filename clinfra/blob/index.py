@@ -1,0 +1,96 @@
+"""The seam between a replica and its index: what is known of every name.
+
+The index decides.  A change counts when `apply` has returned; bytes in the store
+without a row are garbage.  `apply` is called in the writer thread only; what reads may
+be called in any thread and sees every change applied before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from attrs import field, frozen
+from zope.interface import Interface
+
+from clinfra.blob.records import Row
+
+
+@frozen
+class VolumeMark:
+    """What the index knows of a volume.
+
+    Attributes:
+        indexed: everything before this offset has been indexed, bytes.
+        live: bytes of records that rows point at.
+    """
+
+    indexed: int
+    live: int
+
+
+@frozen(eq=False)
+class Batch:
+    """Changes that are applied together or not at all.
+
+    Attributes:
+        rows: rows to insert or replace.
+        forget: names to remove.
+        marks: volume → mark; None removes the volume.
+    """
+
+    rows: Sequence[Row] = ()
+    forget: Sequence[str] = ()
+    marks: Mapping[int, VolumeMark | None] = field(factory=dict)
+
+
+class IBlobIndex(Interface):
+    """Rows by name, durable."""
+
+    def open() -> None:
+        """Make it ready.  Raises IndexDamaged when it cannot be trusted."""
+
+    def close() -> None:
+        """Release everything."""
+
+    def clear() -> None:
+        """Forget everything, to be rebuilt; the old is set aside if it can be."""
+
+    def get(name: str) -> Row | None:
+        """Return the row of a stored name."""
+
+    def apply(batch: Batch) -> None:
+        """Apply changes durably.  Raises errors.StorageFull or another exception, and
+        then nothing has changed."""
+
+    def last_seq() -> int:
+        """Return the highest change sequence number ever applied."""
+
+    def changes(after: int, limit: int) -> Sequence[Row]:
+        """Return rows whose change number is above `after`, in that order."""
+
+    def expired(before: int, after: tuple[int, str], limit: int) -> Sequence[Row]:
+        """Return rows that ended before a time, by (deleted, name), above `after`."""
+
+    def names_after(name: str, limit: int) -> Sequence[Row]:
+        """Return rows in order of name, above `name`."""
+
+    def listing(start: int | None, stop: int | None, limit: int) -> Sequence[Row]:
+        """Return rows with data by `modified`, start <= modified < stop."""
+
+    def windows(
+        start: int | None, stop: int | None, width: int
+    ) -> Sequence[tuple[int, int, int, int]]:
+        """Return (start, stop, count, checksum) of each non-empty window of stamps.
+
+        The checksum is the original's, computed as SQLite's AVG does.
+        """
+
+    def marks() -> Mapping[int, VolumeMark]:
+        """Return what is known of the volumes."""
+
+    def facts() -> Mapping[str, object]:
+        """Return what status pages show."""
+
+
+class IndexDamaged(Exception):
+    """The index on disk cannot be trusted and has to be rebuilt."""

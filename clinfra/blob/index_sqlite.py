@@ -1,0 +1,367 @@
+"""The index in one SQLite file: WAL, synchronous FULL, one writer.
+
+Stamps are unsigned 64-bit numbers; columns hold them minus 2**63 (`stamps.to_signed`),
+which keeps their order beyond 2038.  Each thread that reads has a read-only connection
+of its own, so readers never wait for the writer.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attrs import define, field
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
+from clinfra.blob.records import Data, Expiry, Locator, Row, State
+from clinfra.blob.stamps import from_signed, to_signed
+from clinfra.errors import StorageFull
+
+_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE blob (
+    name TEXT PRIMARY KEY,
+    modified INTEGER,
+    sha256 BLOB,
+    size INTEGER,
+    crc32 INTEGER,
+    content_type TEXT,
+    modified_deleted INTEGER NOT NULL,
+    deleted INTEGER NOT NULL,
+    volume INTEGER,
+    offset INTEGER,
+    head_bytes INTEGER,
+    length INTEGER,
+    seq INTEGER NOT NULL,
+    first_volume INTEGER,
+    last_volume INTEGER
+) WITHOUT ROWID;
+CREATE INDEX blob_seq ON blob (seq);
+CREATE INDEX blob_deleted ON blob (deleted, name) WHERE deleted <> 0;
+CREATE INDEX blob_modified ON blob (modified) WHERE modified IS NOT NULL;
+CREATE TABLE volume (
+    number INTEGER PRIMARY KEY,
+    indexed INTEGER NOT NULL,
+    live INTEGER NOT NULL
+);
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counter VALUES ('seq', 0);
+"""
+
+_COLUMNS = (
+    "name, modified, sha256, size, crc32, content_type, modified_deleted, deleted,"
+    " volume, offset, head_bytes, length, seq, first_volume, last_volume"
+)
+_SELECT = f"SELECT {_COLUMNS} FROM blob "
+_REPLACE = f"INSERT OR REPLACE INTO blob ({_COLUMNS}) VALUES ({', '.join('?' * 15)})"
+
+_Columns = tuple[
+    str,
+    int | None,
+    bytes,
+    int,
+    int,
+    str,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int | None,
+    int,
+]
+
+
+def _row(columns: _Columns) -> Row:
+    (
+        name,
+        modified,
+        sha256,
+        size,
+        crc32,
+        content_type,
+        modified_deleted,
+        deleted,
+        volume,
+        offset,
+        head_bytes,
+        length,
+        seq,
+        first_volume,
+        last_volume,
+    ) = columns
+    data = at = None
+    if modified is not None:
+        data = Data(from_signed(modified), sha256, size, crc32, content_type)
+        at = Locator(volume, offset, head_bytes, length)
+    return Row(
+        name,
+        State(data, Expiry(from_signed(modified_deleted), deleted)),
+        at,
+        seq,
+        None if first_volume is None else (first_volume, last_volume),
+    )
+
+
+def _columns(row: Row) -> tuple[object, ...]:
+    data, at, expiry = row.data, row.at, row.expiry
+    return (
+        row.name,
+        *(
+            (None,) * 5
+            if data is None
+            else (
+                to_signed(data.modified),
+                data.sha256,
+                data.size,
+                data.crc32,
+                data.content_type,
+            )
+        ),
+        to_signed(expiry.modified_deleted),
+        expiry.deleted,
+        *(
+            (None,) * 4
+            if at is None
+            else (at.volume, at.offset, at.head_bytes, at.length)
+        ),
+        row.seq,
+        *(row.volumes or (None, None)),
+    )
+
+
+@implementer(IBlobIndex)
+@define(eq=False)
+class SqliteIndex:
+    """Rows in an SQLite file at `path`."""
+
+    log = Logger()
+
+    path: Path
+    _writer: sqlite3.Connection | None = field(init=False, default=None)
+    _readers: list[sqlite3.Connection] = field(init=False, factory=list)
+    _local: threading.local = field(init=False, factory=threading.local)
+    _lock: threading.Lock = field(init=False, factory=threading.Lock)
+
+    # Opening and closing
+
+    def open(self) -> None:
+        """Open the file, or make it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._writer = self._connect()
+            version = self._writer.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._create(self._writer)
+            elif version != _VERSION:
+                raise IndexDamaged(f"{self.path} is of version {version}")
+            self._writer.execute("SELECT count(*) FROM volume").fetchone()
+            self._writer.execute(_SELECT + "LIMIT 1").fetchone()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise IndexDamaged(f"{self.path}: {error}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cache_size = -16384")
+        return connection
+
+    def _create(self, writer: sqlite3.Connection) -> None:
+        writer.executescript(
+            f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT"
+        )
+        fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            readers, self._readers = self._readers, []
+            self._local = threading.local()
+        for connection in readers:
+            connection.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def clear(self) -> None:
+        """Set the file aside and begin anew."""
+        self.close()
+        when = time.time_ns()
+        for suffix in ("", "-wal", "-shm"):
+            old = Path(f"{self.path}{suffix}")
+            if old.exists():
+                old.rename(f"{self.path}.aside.{when}{suffix}")
+        self.open()
+
+    # Writing: the writer thread
+
+    def apply(self, batch: Batch) -> None:
+        """Apply changes in one transaction."""
+        writer = self._writer
+        if writer is None:
+            raise RuntimeError("the index is closed")
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            if batch.rows:
+                writer.executemany(_REPLACE, map(_columns, batch.rows))
+                writer.execute(
+                    "UPDATE counter SET value = max(value, ?) WHERE name = 'seq'",
+                    (max(row.seq for row in batch.rows),),
+                )
+            if batch.forget:
+                writer.executemany(
+                    "DELETE FROM blob WHERE name = ?",
+                    ((name,) for name in batch.forget),
+                )
+            for number, mark in batch.marks.items():
+                if mark is None:
+                    writer.execute("DELETE FROM volume WHERE number = ?", (number,))
+                else:
+                    writer.execute(
+                        "INSERT OR REPLACE INTO volume VALUES (?, ?, ?)",
+                        (number, mark.indexed, mark.live),
+                    )
+            writer.execute("COMMIT")
+        except BaseException as error:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            if (
+                isinstance(error, sqlite3.OperationalError)
+                and error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            ):
+                raise StorageFull("Not enough space to keep this blob") from error
+            raise
+
+    # Reading: any thread
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            connection.execute("PRAGMA cache_size = -8192")
+            self._local.connection = connection
+            with self._lock:
+                self._readers.append(connection)
+        return connection
+
+    def _rows(self, where: str, *arguments: object) -> list[Row]:
+        return [
+            _row(found) for found in self._reader().execute(_SELECT + where, arguments)
+        ]
+
+    def get(self, name: str) -> Row | None:
+        """Return the row of a stored name."""
+        found = self._reader().execute(_SELECT + "WHERE name = ?", (name,)).fetchone()
+        return None if found is None else _row(found)
+
+    def last_seq(self) -> int:
+        """Return the highest change sequence number ever applied."""
+        found = self._reader().execute("SELECT value FROM counter WHERE name = 'seq'")
+        return int(found.fetchone()[0])
+
+    def changes(self, after: int, limit: int) -> Sequence[Row]:
+        """Return rows by change number."""
+        return self._rows("WHERE seq > ? ORDER BY seq LIMIT ?", after, limit)
+
+    def expired(self, before: int, after: tuple[int, str], limit: int) -> Sequence[Row]:
+        """Return rows that ended before a time."""
+        return self._rows(
+            "WHERE deleted <> 0 AND deleted < ? AND (deleted, name) > (?, ?)"
+            " ORDER BY deleted, name LIMIT ?",
+            before,
+            *after,
+            limit,
+        )
+
+    def names_after(self, name: str, limit: int) -> Sequence[Row]:
+        """Return rows in order of name."""
+        return self._rows("WHERE name > ? ORDER BY name LIMIT ?", name, limit)
+
+    def listing(self, start: int | None, stop: int | None, limit: int) -> Sequence[Row]:
+        """Return rows with data by `modified`."""
+        return self._rows(
+            "WHERE modified >= ? AND modified < ? ORDER BY modified LIMIT ?",
+            *_bounds(start, stop),
+            limit,
+        )
+
+    def windows(
+        self, start: int | None, stop: int | None, width: int
+    ) -> Sequence[tuple[int, int, int, int]]:
+        """Return the checksum of each non-empty window."""
+        reader = self._reader()
+        low, high = _bounds(start, stop)
+        found: list[tuple[int, int, int, int]] = []
+        while True:
+            # Jump to the next row: empty windows cost nothing.
+            first = reader.execute(
+                "SELECT min(modified) FROM blob WHERE modified >= ? AND modified < ?",
+                (low, high),
+            ).fetchone()[0]
+            if first is None:
+                return found
+            begin = from_signed(first) // width * width
+            end = begin + width
+            low, after = max(low, to_signed(begin)), min(high, to_signed(end))
+            count, average, average_deleted = reader.execute(
+                "SELECT count(*), avg(modified + 9223372036854775807 + 1),"
+                " avg(modified_deleted + 9223372036854775807 + 1)"
+                " FROM blob WHERE modified >= ? AND modified < ?",
+                (low, after),
+            ).fetchone()
+            found.append((begin, end, count, int(average + average_deleted) // 2))
+            low = after
+
+    def marks(self) -> Mapping[int, VolumeMark]:
+        """Return what is known of the volumes."""
+        return {
+            number: VolumeMark(indexed, live)
+            for number, indexed, live in self._reader().execute(
+                "SELECT number, indexed, live FROM volume"
+            )
+        }
+
+    def facts(self) -> Mapping[str, object]:
+        """Return what status pages show."""
+        reader = self._reader()
+
+        def pragma(name: str) -> int:
+            return int(reader.execute(f"PRAGMA {name}").fetchone()[0])
+
+        page_size = pragma("page_size")
+        return {
+            "database": str(self.path),
+            "page_size": page_size,
+            "size": pragma("page_count") * page_size,
+            "max_size": pragma("max_page_count") * page_size,
+            "cache_size": abs(pragma("cache_size")) * 1024,
+            "freelist_size": pragma("freelist_count") * page_size,
+        }
+
+
+def _bounds(start: int | None, stop: int | None) -> tuple[int, int]:
+    low = 0 if start is None else min(max(start, 0), (1 << 64) - 1)
+    high = (1 << 64) - 1 if stop is None else min(max(stop, 0), (1 << 64) - 1)
+    return to_signed(low), to_signed(high)

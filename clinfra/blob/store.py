@@ -1,0 +1,125 @@
+"""The seam between a replica and where it keeps bytes.
+
+A store keeps *records*: a blob's state and, when the data changed, its bytes.  What
+was appended is durable when `append` returns; nothing is ever overwritten.  The store
+knows nothing of which record counts: that is the index's word.
+
+Methods may block: they are called in the writer thread (one at a time) or, where it
+says "any thread", in reader threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from attrs import frozen
+from zope.interface import Attribute, Interface
+
+from clinfra.blob.records import Locator, State
+from clinfra.blob.volume import Damage, Found
+from clinfra.web.exchange import FileBody
+
+
+class ISpool(Interface):
+    """A large body on its way in, on disk already.  Any thread, one at a time."""
+
+    size = Attribute("bytes so far")
+    sha256 = Attribute("digest of them")
+    crc32 = Attribute("CRC-32 of them")
+
+    def write(data: bytes) -> None:
+        """Add bytes.  Raises errors.StorageFull."""
+
+    def sync() -> None:
+        """Make what was written durable, so that `append` is quick."""
+
+    def discard() -> None:
+        """Forget it; nothing is left.  Harmless after `append` took it."""
+
+
+@frozen(eq=False)
+class Entry:
+    """One record to append.
+
+    Attributes:
+        name: stored name.
+        state: both registers after the change.
+        body: the bytes, when the record carries them.
+        volumes: lowest and highest volume that held bytes of this name before.
+    """
+
+    name: str
+    state: State
+    body: bytes | ISpool | None
+    volumes: tuple[int, int] | None = None
+
+
+@frozen
+class VolumeFacts:
+    """A volume as the store sees it.
+
+    Attributes:
+        number: rising with time.
+        ttl_class: see `volume.TTL_CLASSES`; 1 holds changes only.
+        made_at: unix seconds.
+        size: bytes.
+        active: more may be appended to it.
+    """
+
+    number: int
+    ttl_class: int
+    made_at: int
+    size: int
+    active: bool
+
+
+class IBlobStore(Interface):
+    """Somewhere durable to append records to."""
+
+    def open() -> None:
+        """Make it ready.  What does not belong there is set aside, never an error."""
+
+    def close() -> None:
+        """Release everything."""
+
+    def spool(name: str, content_type: str) -> ISpool:
+        """Begin a large body.  Any thread."""
+
+    def append(entries: Sequence[Entry], now: float) -> list[Locator]:
+        """Append records; they are durable on return, all of them.
+
+        Raises errors.StorageFull or OSError, and then none of them is there.
+        """
+
+    def void(places: Sequence[Locator]) -> None:
+        """Take back records that were appended but could not be indexed."""
+
+    def read(at: Locator, offset: int, length: int) -> bytes:
+        """Return a piece of a body.  Any thread.  Raises LookupError if it is gone."""
+
+    def read_at_once(at: Locator, offset: int, length: int) -> bytes | None:
+        """Return the same if that needs no waiting for a disk.  Any thread."""
+
+    def file_of(at: Locator, offset: int, length: int) -> FileBody | bytes:
+        """Return a piece of a body for sending.  Any thread.  Raises LookupError."""
+
+    def volumes() -> Mapping[int, VolumeFacts]:
+        """Return all volumes.  Any thread."""
+
+    def scan(number: int, start: int) -> Iterator[Found | Damage]:
+        """Read through a volume from `start` (0: all of it), checking everything."""
+
+    def truncate(number: int, size: int) -> None:
+        """Cut off the end of a volume."""
+
+    def seal(number: int) -> None:
+        """Append no more to a volume."""
+
+    def remove(number: int) -> None:
+        """Delete a volume, durably."""
+
+    def free_bytes() -> int:
+        """Return what the disk has left.  Any thread."""
+
+    def facts() -> Mapping[str, object]:
+        """Return what status pages show.  Any thread."""

@@ -1,0 +1,502 @@
+"""The store of this machine's disk: records appended to volume files.
+
+Blobs that end at about the same time share a volume (see `volume.TTL_CLASSES`), so
+that it can be deleted whole; changes without bytes have volumes of their own; a large
+body is a volume by itself.  Files are ``NUMBER.volume`` (16 hex digits) in one
+directory; ``tmp`` holds large bodies on their way in and is emptied at start.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from attrs import define, field
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from clinfra.blob import volume
+from clinfra.blob.records import Locator
+from clinfra.blob.store import Entry, IBlobStore, ISpool, VolumeFacts
+from clinfra.blob.volume import Damage, Found, VolumeHead
+from clinfra.errors import StartupFailed, StorageFull
+from clinfra.web.exchange import FileBody
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SUFFIX = ".volume"
+
+MAX_OPEN_FILES = 256
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_all(fd: int, buffers: list[bytes], offset: int) -> int:
+    """Write buffers at an offset, whole; return the bytes written."""
+    total = 0
+    while buffers:
+        batch, buffers = buffers[:512], buffers[512:]
+        data: bytes | memoryview
+        wanted = sum(map(len, batch))
+        written = os.pwritev(fd, batch, offset + total)
+        if written < wanted:
+            data = memoryview(b"".join(batch))[written:]
+            while data:
+                more = os.pwrite(fd, data, offset + total + written)
+                written += more
+                data = data[more:]
+        total += written
+    return total
+
+
+@implementer(ISpool)
+class FileSpool:
+    """A large body on its way into a volume of its own."""
+
+    def __init__(self, path: Path, name: str, content_type: str) -> None:
+        self._path = path
+        self._fd = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+        )
+        self._hash = hashlib.sha256()
+        self._body_at = volume.VOLUME_HEAD_BYTES + volume.head_bytes(name, content_type)
+        self.size = 0
+        self.crc32 = 0
+
+    @property
+    def sha256(self) -> bytes:
+        """The digest of what was written so far."""
+        return self._hash.digest()
+
+    def write(self, data: bytes) -> None:
+        """Add bytes.  Raises errors.StorageFull."""
+        try:
+            _write_all(self._fd, [data], self._body_at + self.size)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise StorageFull("Not enough space to keep this blob") from error
+            raise
+        self._hash.update(data)
+        self.crc32 = zlib.crc32(data, self.crc32)
+        self.size += len(data)
+
+    def sync(self) -> None:
+        """Make what was written durable."""
+        os.fdatasync(self._fd)
+
+    def discard(self) -> None:
+        """Forget the body."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._path.unlink(missing_ok=True)
+
+    def place(self, path: Path, head: VolumeHead, record_head: bytes) -> int:
+        """Become the volume at `path`; return its size."""
+        raw = volume.pack_volume_head(head) + record_head
+        if len(raw) != self._body_at:
+            raise ValueError("the record's head is not of the length announced")
+        _write_all(self._fd, [raw], 0)
+        end = self._body_at + self.size
+        end += _write_all(
+            self._fd, [volume.padding(end - volume.VOLUME_HEAD_BYTES)], end
+        )
+        os.fdatasync(self._fd)
+        self._path.rename(path)
+        os.close(self._fd)
+        self._fd = -1
+        return end
+
+
+@define(eq=False)
+class _Volume:
+    """A volume file; `fd` is -1 while it is not open for appending."""
+
+    head: VolumeHead
+    path: Path
+    size: int
+    fd: int = -1
+
+
+@implementer(IBlobStore)
+@define(eq=False)
+class VolumeStore:
+    """Records in volume files of one directory.
+
+    Args:
+        path: the directory.
+        volume_bytes: a volume that has reached this is sealed.
+    """
+
+    log = Logger()
+
+    _path: Path
+    _volume_bytes: int
+    _volumes: dict[int, _Volume] = field(init=False, factory=dict)
+    _active: dict[int, _Volume] = field(init=False, factory=dict)
+    _resumed: set[int] = field(init=False, factory=set)
+    _open_files: OrderedDict[int, int] = field(init=False, factory=OrderedDict)
+    _lock: threading.Lock = field(init=False, factory=threading.Lock)
+    _next_number: int = field(init=False, default=1)
+    _next_spool: int = field(init=False, default=0)
+
+    # Opening and closing
+
+    def open(self) -> None:
+        """Take stock of the directory; what does not belong there is set aside."""
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            temporary = self._path / "tmp"
+            temporary.mkdir(exist_ok=True)
+            for leftover in temporary.iterdir():
+                if leftover.is_file():
+                    leftover.unlink()
+        except OSError as error:
+            raise StartupFailed(f"cannot use {self._path}: {error}") from error
+        for path in sorted(self._path.iterdir()):
+            if path.name not in ("tmp", "set-aside"):
+                self._take_stock(path)
+        self._next_number = max(self._volumes, default=0) + 1
+
+    def _take_stock(self, path: Path) -> None:
+        try:
+            number = int(path.stem, 16)
+            with path.open("rb") as file:
+                head = volume.unpack_volume_head(file.read(volume.VOLUME_HEAD_BYTES))
+            size = path.stat().st_size
+        except (OSError, ValueError):
+            head, number, size = None, -1, 0
+        if head is None or head.number != number or path.suffix != _SUFFIX:
+            self._set_aside(path)
+        else:
+            self._volumes[number] = _Volume(head, path, size)
+
+    def _set_aside(self, path: Path) -> None:
+        """Move what is not ours, or not readable, out of the way."""
+        aside = self._path / "set-aside"
+        try:
+            aside.mkdir(exist_ok=True)
+            path.rename(aside / f"{path.name}.{time.time_ns()}")
+            self.log.warn("set aside {path}: not a volume", path=str(path))
+        except OSError as error:
+            self.log.error(
+                "cannot set aside {path}: {error}", path=str(path), error=error
+            )
+
+    def close(self) -> None:
+        """Close every file."""
+        with self._lock:
+            fds = list(self._open_files.values())
+            self._open_files.clear()
+        fds += [found.fd for found in self._volumes.values() if found.fd >= 0]
+        for found in self._volumes.values():
+            found.fd = -1
+        self._active.clear()
+        self._resumed.clear()
+        for fd in fds:
+            os.close(fd)
+
+    # Writing: the writer thread
+
+    def spool(self, name: str, content_type: str) -> FileSpool:
+        """Begin a large body.  Any thread."""
+        with self._lock:
+            self._next_spool += 1
+            number = self._next_spool
+        return FileSpool(self._path / "tmp" / f"{number:016x}", name, content_type)
+
+    def append(self, entries: Sequence[Entry], now: float) -> list[Locator]:
+        """Append records, one write and one sync for each volume concerned."""
+        before = {number: found.size for number, found in self._volumes.items()}
+        try:
+            return self._append(entries, now)
+        except BaseException as error:
+            self._roll_back(before)
+            if isinstance(error, OSError):
+                if error.errno in _FULL:
+                    raise StorageFull("Not enough space to keep this blob") from error
+                # After a failed sync nobody knows what the file holds: leave it.
+                self._active.clear()
+            raise
+
+    def _append(self, entries: Sequence[Entry], now: float) -> list[Locator]:
+        places: list[Locator] = []
+        writes: dict[int, list[bytes]] = {}
+        ends: dict[int, int] = {}
+        new_files = False
+        for entry in entries:
+            body = entry.body
+            if body is not None and not isinstance(body, bytes):
+                places.append(self._append_spool(entry, now))
+                new_files = True
+                continue
+            target, made = self._target(entry, now, ends)
+            new_files |= made
+            number = target.head.number
+            raw = volume.pack_record_head(
+                entry.name,
+                entry.state,
+                _widened(entry.volumes, number) if body is not None else entry.volumes,
+                has_body=body is not None,
+            )
+            length = len(raw) + len(body or b"")
+            pad = volume.padding(length)
+            offset = ends.get(number, target.size)
+            buffers = writes.setdefault(number, [])
+            buffers.append(raw)
+            if body:
+                buffers.append(body)
+            if pad:
+                buffers.append(pad)
+            ends[number] = offset + length + len(pad)
+            places.append(Locator(number, offset, len(raw), length + len(pad)))
+        for number, buffers in writes.items():
+            target = self._volumes[number]
+            _write_all(target.fd, buffers, target.size)
+            os.fdatasync(target.fd)
+        if new_files:
+            _sync_directory(self._path)
+        for number, end in ends.items():
+            self._volumes[number].size = end
+        return places
+
+    def _target(
+        self, entry: Entry, now: float, ends: Mapping[int, int]
+    ) -> tuple[_Volume, bool]:
+        """Return the volume a record goes into, and whether it was just made."""
+        if entry.body is None:
+            ttl_class = volume.CHANGES_CLASS
+        else:
+            ttl_class = volume.ttl_class(entry.state.expiry.deleted, now)
+        active = self._active.get(ttl_class) or self._resumable(ttl_class)
+        if active is not None:
+            too_old = (
+                ttl_class > volume.CHANGES_CLASS
+                and now - active.head.made_at > ttl_class / 4
+            )
+            size = ends.get(active.head.number, active.size)
+            if size < self._volume_bytes and not too_old:
+                if active.fd < 0:
+                    active.fd = os.open(active.path, os.O_RDWR | os.O_CLOEXEC)
+                self._active[ttl_class] = active
+                return active, False
+            self.seal(active.head.number)
+        head = VolumeHead(self._take_number(), ttl_class, int(now))
+        made = _Volume(head, self._path_of(head.number), volume.VOLUME_HEAD_BYTES)
+        made.fd = os.open(
+            made.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+        )
+        self._volumes[head.number] = made
+        self._active[ttl_class] = made
+        _write_all(made.fd, [volume.pack_volume_head(head)], 0)
+        return made, True
+
+    def _resumable(self, ttl_class: int) -> _Volume | None:
+        """Return the volume that an earlier run of ours left unfinished."""
+        if ttl_class in self._resumed:
+            return None
+        self._resumed.add(ttl_class)
+        numbers = [
+            number
+            for number, found in self._volumes.items()
+            if found.head.ttl_class == ttl_class and not found.head.alone
+        ]
+        return self._volumes[max(numbers)] if numbers else None
+
+    def _append_spool(self, entry: Entry, now: float) -> Locator:
+        spool = entry.body
+        if not isinstance(spool, FileSpool):
+            raise TypeError("not a spool of this store")
+        ttl_class = volume.ttl_class(entry.state.expiry.deleted, now)
+        head = VolumeHead(self._take_number(), ttl_class, int(now), alone=True)
+        raw = volume.pack_record_head(
+            entry.name, entry.state, _widened(entry.volumes, head.number), has_body=True
+        )
+        path = self._path_of(head.number)
+        size = spool.place(path, head, raw)
+        self._volumes[head.number] = _Volume(head, path, size)
+        at = volume.VOLUME_HEAD_BYTES
+        return Locator(head.number, at, len(raw), size - at)
+
+    def _roll_back(self, before: Mapping[int, int]) -> None:
+        """Undo a failed append: cut volumes back, delete those it made."""
+        for number, found in list(self._volumes.items()):
+            try:
+                if number not in before:
+                    self._forget(number)
+                    found.path.unlink(missing_ok=True)
+                elif found.fd >= 0:
+                    found.size = before[number]
+                    os.ftruncate(found.fd, found.size)
+            except OSError as error:
+                self.seal(number)
+                self.log.error(
+                    "cannot cut back volume {number}: {error}",
+                    number=number,
+                    error=error,
+                )
+
+    def void(self, places: Sequence[Locator]) -> None:
+        """Mark records as if they had never been written."""
+        for at in places:
+            try:
+                fd = os.open(self._path_of(at.volume), os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    head = os.pread(fd, volume.RECORD_HEAD_BYTES, at.offset)
+                    os.pwrite(fd, volume.void_mark(head), at.offset)
+                    os.fdatasync(fd)
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                self.log.error(
+                    "cannot void a record of volume {number}: {error}",
+                    number=at.volume,
+                    error=error,
+                )
+
+    def truncate(self, number: int, size: int) -> None:
+        """Cut off the end of a volume."""
+        found = self._volumes[number]
+        os.truncate(found.path, size)
+        found.size = size
+
+    def seal(self, number: int) -> None:
+        """Append no more to a volume."""
+        for ttl_class, found in list(self._active.items()):
+            if found.head.number == number:
+                del self._active[ttl_class]
+
+    def remove(self, number: int) -> None:
+        """Delete a volume, durably."""
+        found = self._volumes[number]
+        self._forget(number)
+        found.path.unlink(missing_ok=True)
+        _sync_directory(self._path)
+
+    def _forget(self, number: int) -> None:
+        self.seal(number)
+        found = self._volumes.pop(number)
+        with self._lock:
+            fd = self._open_files.pop(number, -1)
+        for descriptor in (fd, found.fd):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    # Reading: any thread
+
+    def read(self, at: Locator, offset: int, length: int) -> bytes:
+        """Return a piece of a body."""
+        fd = self._borrow(at.volume)
+        try:
+            return os.pread(fd, length, at.offset + at.head_bytes + offset)
+        finally:
+            os.close(fd)
+
+    def read_at_once(self, at: Locator, offset: int, length: int) -> bytes | None:
+        """Return a piece of a body if it is in the page cache."""
+        with self._lock:
+            fd = self._open_files.get(at.volume, -1)
+            if fd < 0:
+                return None
+            buffer = bytearray(length)
+            try:
+                read = os.preadv(
+                    fd, [buffer], at.offset + at.head_bytes + offset, os.RWF_NOWAIT
+                )
+            except OSError:
+                return None
+        return bytes(buffer) if read == length else None
+
+    def file_of(self, at: Locator, offset: int, length: int) -> FileBody:
+        """Return a piece of a body as a piece of an open file."""
+        fd = self._borrow(at.volume)
+        start = at.offset + at.head_bytes + offset
+        return FileBody(fd, start, length, partial(os.close, fd))
+
+    def _borrow(self, number: int) -> int:
+        """Return a descriptor of a volume that is the caller's to close."""
+        with self._lock:
+            fd = self._open_files.get(number, -1)
+            if fd < 0:
+                try:
+                    fd = os.open(self._path_of(number), os.O_RDONLY | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    raise LookupError(number) from None
+                self._open_files[number] = fd
+                if len(self._open_files) > MAX_OPEN_FILES:
+                    os.close(self._open_files.popitem(last=False)[1])
+            else:
+                self._open_files.move_to_end(number)
+            return os.dup(fd)
+
+    def scan(self, number: int, start: int) -> Iterator[Found | Damage]:
+        """Read through a volume, checking bodies too."""
+        found = self._volumes[number]
+        with found.path.open("rb") as file:
+            yield from volume.scan(
+                number,
+                max(start, volume.VOLUME_HEAD_BYTES),
+                found.size,
+                lambda offset, length: os.pread(file.fileno(), length, offset),
+                check_bodies=True,
+            )
+
+    # Facts: any thread
+
+    def volumes(self) -> Mapping[int, VolumeFacts]:
+        """Return all volumes."""
+        active = {found.head.number for found in list(self._active.values())}
+        return {
+            number: VolumeFacts(
+                number,
+                found.head.ttl_class,
+                found.head.made_at,
+                found.size,
+                number in active,
+            )
+            for number, found in list(self._volumes.items())
+        }
+
+    def free_bytes(self) -> int:
+        """Return what the disk has left for us."""
+        found = os.statvfs(self._path)
+        return found.f_bavail * found.f_frsize
+
+    def facts(self) -> Mapping[str, object]:
+        """Return what status pages show."""
+        disk = os.statvfs(self._path)
+        return {
+            "path": str(self._path),
+            "total_space": disk.f_blocks * disk.f_frsize,
+            "free_space": disk.f_bavail * disk.f_frsize,
+            "total_inodes": disk.f_files,
+            "free_inodes": disk.f_favail,
+            "device_id": f"{os.uname().nodename}:{os.stat(self._path).st_dev}",
+            "volumes": len(self._volumes),
+        }
+
+    def _path_of(self, number: int) -> Path:
+        return self._path / f"{number:016x}{_SUFFIX}"
+
+    def _take_number(self) -> int:
+        self._next_number += 1
+        return self._next_number - 1
+
+
+def _widened(volumes: tuple[int, int] | None, number: int) -> tuple[int, int]:
+    return (
+        (min(volumes[0], number), max(volumes[1], number)) if volumes else (number,) * 2
+    )
