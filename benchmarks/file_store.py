@@ -61,8 +61,12 @@ class Files(Resource):
         self.root = root
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer with the file."""
-        return path_of(self.root, request.path).read_bytes()
+        """Answer with the file, or 404."""
+        try:
+            return path_of(self.root, request.path).read_bytes()
+        except FileNotFoundError:
+            request.setResponseCode(404)
+            return b""
 
     def render_PUT(self, request: Request) -> int:
         """Store the body in a thread, then answer 201."""

@@ -89,6 +89,7 @@ def _run(way: str, path: Path, core: int, seconds: float) -> dict[str, Any]:
     except subprocess.TimeoutExpired as stuck:
         raise BenchmarkFailed(f"{_NAMES[way]} hung") from stuck
     if run.returncode:
-        raise BenchmarkFailed(f"{_NAMES[way]}: {run.stderr.strip()[-300:]}")
+        last_line = run.stderr.strip().rpartition("\n")[2]
+        raise BenchmarkFailed(f"{_NAMES[way]} failed: {last_line}")
     figures: dict[str, Any] = json.loads(run.stdout)
     return figures

@@ -1,7 +1,7 @@
 """How clinfra and every peer are configured and started.
 
 Peers run as they come, with what a careful administrator would add: keep-alive to the
-origin, no access log for nginx, one worker on the one core.  clinfra runs on its
+origin, open files kept and no access log for nginx.  clinfra runs on its
 defaults, access log included.
 """
 
@@ -34,6 +34,7 @@ http {{
     access_log off;
     sendfile on;
     tcp_nopush on;
+    open_file_cache max=20000;
     keepalive_requests 100000000;
     default_type application/octet-stream;
     client_body_temp_path {directory}/{name}-body;
