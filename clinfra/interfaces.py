@@ -74,7 +74,10 @@ class IProduct(Interface):
         """
 
     def report() -> Mapping[str, Any]:
-        """Return what the admin pages show, as JSON-able values."""
+        """Return what the admin pages show, as JSON-able values.
+
+        "not_ready", when there, lists why it cannot serve now: /health/ready says 503.
+        """
 
 
 class IPurge(Interface):

@@ -1,0 +1,170 @@
+"""The admin pages over HTTP.
+
+    GET /               what there is, for people
+    GET /health/live    200 while the process runs
+    GET /health/ready   200 when it can serve, else 503 and the reasons, a line each
+    GET /status         JSON: version, state, uptime, each product's report
+    PURGE URL-or-path   forget a page (with a body: the pages it lists, one per line)
+    POST /purge         forget the pages of the body, one per line
+
+Purges answer "N/M pages purged": N were cached, of M named.  Nothing changes by GET,
+and web pages of other origins cannot purge.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from clinfra import errors
+from clinfra.admin.pages import Namer, split_list
+from clinfra.interfaces import IPurge
+from clinfra.web.exchange import IExchange, Response
+from clinfra.web.heads import Fields
+from clinfra.web.resource import Resource
+
+MOST_BODY_BYTES = 1 << 20
+"""Longest list of pages."""
+
+_SAFE: Fields = (
+    (b"Cache-Control", b"no-store"),
+    (b"X-Content-Type-Options", b"nosniff"),
+)
+_TEXT: Fields = ((b"Content-Type", b"text/plain; charset=utf-8"), *_SAFE)
+_JSON: Fields = ((b"Content-Type", b"application/json"), *_SAFE)
+_HTML: Fields = (
+    (b"Content-Type", b"text/html; charset=utf-8"),
+    (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"Referrer-Policy", b"no-referrer"),
+    *_SAFE,
+)
+_LOCAL = re.compile(rb"(?:localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
+"""Hosts that no foreign web page can have as its own by a trick with DNS."""
+
+
+class AdminResource(Resource):
+    """Answers every request to the admin listener.
+
+    Args:
+        status: returns what /status shows.
+        unready: returns why the process cannot serve now; nothing when it can.
+        purge: the cache, if there is one.
+        proxy_ports: returns where the proxy listens.
+        default_port: the port that host_paths leave out.
+    """
+
+    def __init__(
+        self,
+        *,
+        status: Callable[[], Mapping[str, Any]],
+        unready: Callable[[], Sequence[str]],
+        purge: IPurge | None,
+        proxy_ports: Callable[[], Collection[int]],
+        default_port: int,
+    ) -> None:
+        super().__init__()
+        self._status = status
+        self._unready = unready
+        self._purge = purge
+        self._proxy_ports = proxy_ports
+        self._default_port = default_port
+        self._pages: dict[bytes, Callable[[], Response]] = {
+            b"/": self._index,
+            b"/health/live": self._live,
+            b"/health/ready": self._ready,
+            b"/status": self._report,
+        }
+        self._actions: dict[bytes, Callable[[IExchange], Awaitable[Response]]] = {
+            b"/purge": self._purge_list
+        }
+
+    async def respond(self, exchange: IExchange) -> Response:
+        """Answer a page, or do what is asked."""
+        method, path = exchange.head.method, exchange.head.path
+        if method == b"PURGE":
+            return await self._purge_page(exchange)
+        if page := self._pages.get(path):
+            if method not in (b"GET", b"HEAD"):
+                raise errors.MethodNotAllowed(["GET", "HEAD"])
+            return page()
+        if action := self._actions.get(path):
+            if method != b"POST":
+                raise errors.MethodNotAllowed(["POST"])
+            return await action(exchange)
+        raise errors.NotFound("There is no such page here.")
+
+    def _index(self) -> Response:
+        status = self._status()
+        links = "".join(
+            f'<li><a href="{html.escape(path)}">{html.escape(path)}</a></li>'
+            for path in ("/status", "/health/live", "/health/ready")
+        )
+        products = ", ".join(html.escape(name) for name in status.get("products", {}))
+        page = (
+            '<!doctype html><html lang="en"><meta charset="utf-8">'
+            "<title>clinfra</title>"
+            f"<h1>clinfra {html.escape(str(status.get('version', '')))}</h1>"
+            f"<p>{html.escape(str(status.get('state', '')))}: {products}</p>"
+            f"<ul>{links}</ul>"
+            "<p>To forget cached pages: send PURGE for a page, or POST a list of URLs, "
+            "one per line, to /purge.</p></html>\n"
+        )
+        return Response(200, _HTML, page.encode())
+
+    def _live(self) -> Response:
+        return Response(200, _TEXT, b"alive\n")
+
+    def _ready(self) -> Response:
+        reasons = self._unready()
+        if reasons:
+            return Response(503, _TEXT, ("\n".join(reasons) + "\n").encode())
+        return Response(200, _TEXT, b"ready\n")
+
+    def _report(self) -> Response:
+        text = json.dumps(self._status(), indent=2, default=str)
+        return Response(200, _JSON, text.encode() + b"\n")
+
+    async def _purge_page(self, exchange: IExchange) -> Response:
+        head = exchange.head
+        if head.content_length != 0:
+            return await self._purge_list(exchange)
+        page = (head.host + head.target).decode("latin-1")
+        return await self._forget(exchange, [page])
+
+    async def _purge_list(self, exchange: IExchange) -> Response:
+        body = bytearray()
+        while piece := await exchange.body.read():
+            body += piece
+            if len(body) > MOST_BODY_BYTES:
+                raise errors.TooLarge(f"The list is over {MOST_BODY_BYTES} bytes.")
+        return await self._forget(exchange, split_list(bytes(body)))
+
+    async def _forget(self, exchange: IExchange, pages: Sequence[str]) -> Response:
+        _refuse_foreign(exchange)
+        if self._purge is None:
+            raise errors.NotFound("No proxy runs in this process: nothing to purge.")
+        namer = Namer(self._proxy_ports(), self._default_port, exchange.local_port)
+        host_paths = [name for page in pages for name in namer.host_paths(page)]
+        known = await self._purge.purge(host_paths)
+        exchange.notes["purged"] = f"{min(known, len(pages))}/{len(pages)}"
+        sentence = f"{min(known, len(pages))}/{len(pages)} pages purged\n"
+        return Response(200, _TEXT, sentence.encode())
+
+
+def _refuse_foreign(exchange: IExchange) -> None:
+    """Refuse what a browser sends for a page of another origin.
+
+    Programs send neither field.  Raises errors.Forbidden.
+    """
+    head = exchange.head
+    origin = head.get(b"origin")
+    site = head.get(b"sec-fetch-site")
+    scheme = b"https://" if exchange.secure else b"http://"
+    same = origin is None or (
+        origin == scheme + head.host and _LOCAL.fullmatch(head.host) is not None
+    )
+    if not same or site not in (None, b"same-origin", b"none"):
+        raise errors.Forbidden("Pages of other origins may not purge.")

@@ -1,0 +1,80 @@
+"""The admin pages as a part that `daemon` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.web.resource import IResource
+from zope.interface import implementer
+
+from clinfra.admin.resource import AdminResource
+from clinfra.interfaces import IProduct, IPurge, Lane
+
+
+@implementer(IProduct)
+class AdminService(Service):
+    """Health, status and purge, over what the other products report."""
+
+    name = "admin"
+    lane: Lane | None = None
+
+    def __init__(self, resource: IResource) -> None:
+        self.resource = resource
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def report(self) -> Mapping[str, Any]:
+        """Nothing to tell of itself."""
+        return {}
+
+
+def make_admin_service(
+    *,
+    products: Sequence[IProduct],
+    purge: IPurge | None,
+    state: Callable[[], str],
+    uptime_seconds: Callable[[], float],
+    version: str,
+    proxy_ports: Callable[[], Collection[int]],
+    default_port: int,
+) -> AdminService:
+    """Return the admin service.
+
+    Args:
+        products: whose reports are shown.
+        purge: the proxy's cache, if there is one.
+        state: returns "starting", "running" or "stopping".
+        uptime_seconds: returns how long the process has run.
+        version: of clinfra.
+        proxy_ports: returns where the proxy listens.
+        default_port: the port that host_paths leave out.
+    """
+
+    def status() -> Mapping[str, Any]:
+        return {
+            "version": version,
+            "state": state(),
+            "uptime_seconds": round(uptime_seconds(), 1),
+            "products": {each.name: each.report() for each in products},
+        }
+
+    def unready() -> Sequence[str]:
+        """Not running yet or any more, or what products say under "not_ready"."""
+        reasons = [] if state() == "running" else [f"clinfra is {state()}"]
+        for each in products:
+            for reason in each.report().get("not_ready", ()):
+                reasons.append(f"{each.name}: {reason}")
+        return reasons
+
+    return AdminService(
+        AdminResource(
+            status=status,
+            unready=unready,
+            purge=purge,
+            proxy_ports=proxy_ports,
+            default_port=default_port,
+        )
+    )

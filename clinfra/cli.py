@@ -1,0 +1,91 @@
+"""The `clinfra` command: what one does beside running `twistd clinfra`.
+
+`clinfra check` says whether a configuration is good, `clinfra config` prints the
+reference, `clinfra blob rebuild-index` makes the blob store's index anew.  Exit
+status: 0 done, 1 refused (with one line per reason on standard error), 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clinfra import config
+from clinfra.errors import ConfigProblems, StartupFailed
+from clinfra.reference import reference
+from clinfra.settings import load
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="clinfra",
+        description="Blob store, image service and caching reverse proxy.",
+        epilog="The services themselves are run by: twistd -n clinfra",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", help="say whether a configuration is good")
+    check.add_argument(
+        "--config",
+        metavar="FILE|DIR",
+        action="append",
+        default=[],
+        type=Path,
+        help="configuration, or a directory of *.toml; repeatable",
+    )
+    check.add_argument(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        help="one value on top of the files; repeatable",
+    )
+    check.set_defaults(run=_check)
+
+    show = commands.add_parser("config", help="print every key with its default")
+    show.set_defaults(run=_show_reference)
+
+    blob = commands.add_parser("blob", help="work on a stopped blob store")
+    blob_commands = blob.add_subparsers(required=True, metavar="COMMAND")
+    rebuild = blob_commands.add_parser(
+        "rebuild-index", help="make the index anew from the volumes alone"
+    )
+    rebuild.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        type=Path,
+        default=Path(config.Config().data_dir),
+        help="the data directory of the stopped process (default: %(default)s)",
+    )
+    rebuild.set_defaults(run=_rebuild_index)
+    return parser
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from clinfra.tap import check
+
+    check(load(arguments.config, assignments=arguments.set))
+    print("The configuration is good.")
+
+
+def _show_reference(arguments: argparse.Namespace) -> None:
+    print(reference(), end="")
+
+
+def _rebuild_index(arguments: argparse.Namespace) -> None:
+    from clinfra.blob.rebuild import rebuild_index
+
+    print(rebuild_index(arguments.data_dir))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    arguments = _make_parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (ConfigProblems, StartupFailed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

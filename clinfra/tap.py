@@ -1,0 +1,237 @@
+"""`twistd clinfra`: where options, reactor and products meet.
+
+The only module that imports the reactor, and the only one that knows every product.
+Products are imported when they are configured: a proxy needs no image library.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python import usage
+
+from clinfra import config
+from clinfra.admin.service import make_admin_service
+from clinfra.daemon import Daemon, Listener, Part
+from clinfra.errors import ConfigProblems, StartupFailed
+from clinfra.interfaces import IBlobs, IProduct, IPurge
+from clinfra.logs import AccessLog, LineWriter, make_event_log
+from clinfra.settings import load
+from clinfra.web.site import Site
+
+log = Logger()
+
+
+class Options(usage.Options):
+    """The command line of `twistd clinfra`."""
+
+    synopsis = "[--config FILE|DIR]... [--set SECTION.KEY=VALUE]... [--data-dir DIR]"
+    longdesc = """\
+Runs the blob store, the image service and the caching reverse proxy. Without options
+everything runs, on 127.0.0.1: proxy 8080, blob 8081, image 8082, admin 8090.
+
+Once a configuration file is given, only the sections it has are started:
+[blob] [image] [proxy] [admin]. `clinfra config` prints every key with its default.
+
+Examples:
+  twistd -n clinfra
+  twistd -n clinfra --set proxy.listen='["tcp:80"]' --set blob.ttl=30d
+  twistd -n --reactor=clinfra clinfra --config /etc/clinfra --data-dir /srv/clinfra
+"""
+    optParameters = [  # noqa: RUF012 - usage.Options reads a class attribute
+        ["data-dir", "d", "", "Where everything that must last is kept."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: list[Path] = []
+        self.assignments: list[str] = []
+        self.configuration = config.Config()
+
+    def opt_config(self, path: str) -> None:
+        """A TOML file or a directory of them; repeatable, later ones win."""
+        self.files.append(Path(path))
+
+    def opt_set(self, assignment: str) -> None:
+        """One value, section.key=value, on top of the files; repeatable."""
+        self.assignments.append(assignment)
+
+    opt_c = opt_config
+
+    def postOptions(self) -> None:
+        """Read and check the configuration: all that is wrong, before anything runs."""
+        try:
+            self.configuration = load(
+                self.files, assignments=self.assignments, data_dir=self["data-dir"]
+            )
+            check(self.configuration)
+        except ConfigProblems as problems:
+            raise usage.UsageError(f"the configuration is wrong\n{problems}") from None
+
+
+def check(configuration: config.Config) -> None:
+    """Check what only the products themselves know.  Raises ConfigProblems."""
+    if configuration.proxy is not None:
+        from clinfra.proxy.loading import check_modules
+
+        check_modules(configuration.proxy)
+
+
+def makeService(options: Options) -> Daemon:
+    """Return the root service; called by twistd."""
+    from twisted.internet import reactor
+
+    twistd: Mapping[str, Any] = options.parent or {}
+    foreground = bool(twistd.get("nodaemon", True))
+    log_file = twistd.get("logfile") or ("" if foreground else "twistd.log")
+    return compose(
+        options.configuration,
+        reactor=reactor,
+        foreground=foreground,
+        log_file="" if log_file == "-" else log_file,
+    )
+
+
+def compose(
+    configuration: config.Config,
+    *,
+    reactor: Any,
+    foreground: bool = True,
+    log_file: str = "",
+) -> Daemon:
+    """Build everything that the configuration asks for; nothing runs yet.
+
+    Args:
+        reactor: Twisted's.
+        foreground: whether somebody watches our standard output.
+        log_file: where the log goes when the configuration names no file; empty
+            means standard output.
+    """
+    try:
+        return _compose(configuration, reactor, foreground, log_file)
+    except (ConfigProblems, StartupFailed) as error:
+        print(f"clinfra: {error}", file=sys.__stderr__, flush=True)
+        raise SystemExit(1) from None
+
+
+def _compose(
+    configuration: config.Config, reactor: Any, foreground: bool, log_file: str
+) -> Daemon:
+    logging = configuration.logging
+    writer = _open_log(logging.file or log_file)
+    data_dir = Path(configuration.data_dir).absolute()
+    shown = foreground and (logging.format == "text" or logging.file != "")
+    daemon = Daemon(
+        reactor=reactor,
+        data_dir=data_dir,
+        stop_timeout_seconds=configuration.stop_timeout,
+        writer=writer,
+        observer=make_event_log(logging, writer),
+        announce=_print if shown else _log_line,
+        hints=lambda: _hints(daemon),
+        foreground=foreground,
+    )
+
+    def add(
+        product: IProduct,
+        section: _Section,
+    ) -> None:
+        access_log = None
+        if logging.access:
+            access_log = AccessLog(
+                writer.write, product.name, json_lines=logging.format == "json"
+            )
+        site = Site(
+            product.resource,
+            reactor=reactor,
+            limits=section.limits,
+            lane=product.lane,
+            access_log=access_log,
+        )
+        listeners = tuple(Listener(endpoint) for endpoint in section.listen)
+        daemon.parts.append(Part(product, site, listeners))
+
+    blobs: IBlobs | None = None
+    if configuration.blob is not None:
+        from clinfra.blob.service import make_blob_service
+
+        blob = make_blob_service(configuration.blob, reactor=reactor, data_dir=data_dir)
+        add(blob, configuration.blob)
+        blobs = blob.blobs
+    if configuration.image is not None:
+        from clinfra.image.service import make_image_service
+
+        if configuration.image.blob_url:
+            from clinfra.blob.client import BlobClient
+
+            blobs = BlobClient(configuration.image.blob_url, reactor=reactor)
+        image = make_image_service(
+            configuration.image, reactor=reactor, data_dir=data_dir, blobs=blobs
+        )
+        add(image, configuration.image)
+    purge: IPurge | None = None
+    if configuration.proxy is not None:
+        from clinfra.proxy.service import make_proxy_service
+
+        proxy = make_proxy_service(
+            configuration.proxy,
+            reactor=reactor,
+            data_dir=data_dir,
+            builtin_pools=daemon.origins,
+        )
+        add(proxy, configuration.proxy)
+        purge = proxy
+    if configuration.admin is not None:
+        began = reactor.seconds()
+        admin = make_admin_service(
+            products=[part.product for part in daemon.parts],
+            purge=purge,
+            state=lambda: daemon.state.value,
+            uptime_seconds=lambda: reactor.seconds() - began,
+            version=version("clinfra"),
+            proxy_ports=lambda: daemon.ports("proxy"),
+            default_port=configuration.proxy.default_port
+            if configuration.proxy
+            else 80,
+        )
+        add(admin, configuration.admin)
+    return daemon
+
+
+_Section = (
+    config.BlobConfig | config.ImageConfig | config.ProxyConfig | config.AdminConfig
+)
+
+
+def _open_log(file: str) -> LineWriter:
+    writer = LineWriter(Path(file).absolute() if file else None)
+    try:
+        writer.open()
+    except OSError as error:
+        raise StartupFailed(f"cannot write {writer.path}: {error.strerror}") from error
+    return writer
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.__stdout__, flush=True)
+
+
+def _log_line(line: str) -> None:
+    log.info("{line}", line=line)
+
+
+def _hints(daemon: Daemon) -> Sequence[str]:
+    """Return how to try what runs here."""
+    addresses = {part.name: part.listeners[0].address for part in daemon.parts}
+    if {"proxy", "image", "blob"} <= addresses.keys():
+        place = addresses["proxy"] + "image/"
+    elif "image" in addresses:
+        place = addresses["image"]
+    else:
+        return []
+    return [f"try    curl --data-binary @photo.jpg {place}"]
