@@ -1,23 +1,36 @@
 """Outbound HTTP/1.1: connections to origins and peers, kept open and used again.
 
-Two forms over one core.  `Pool.request` is for coroutines; `Pool.start` calls a
-receiver back and costs as little as can be, for the proxy.  Both stream both ways with
-back-pressure.  A response that is cut short never looks complete, and a body of which a
-piece has been sent is never sent again.
+Two forms over one core.  `Pool.request` is for coroutines (see `responses`);
+`Pool.start` calls a receiver back and costs as little as can be, for the proxy.  Both
+stream both ways with back-pressure.  A response that is cut short never looks complete.
+
+When a kept connection turns out to be dead before any byte of the response came, the
+request is sent once more on a new one, if nothing of it had been sent, or if doing it
+twice does no harm and all that was taken from its sender is still at hand.  A body is
+never sent again from the middle or without its beginning.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 from typing import Protocol as Shape
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConnector
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConnector, IDelayedCall, IPushProducer
 from twisted.internet.protocol import ClientFactory
+from zope.interface import implementer
 
+from clinfra.errors import InvalidRequest, Overloaded
+from clinfra.web.chunked import LAST_CHUNK, encode_chunk
+from clinfra.web.connection import HeadMemo, OriginConnection
 from clinfra.web.exchange import IBody
-from clinfra.web.heads import Field, ResponseHead
+from clinfra.web.headers import HOP_BY_HOP
+from clinfra.web.heads import Field, ResponseHead, format_request_head
+from clinfra.web.peer import Peer
+from clinfra.web.responses import OriginResponse
+from clinfra.web.transport import connect_tcp, connect_unix
 
 
 @frozen
@@ -31,10 +44,25 @@ class Origin:
     @classmethod
     def parse(cls, text: str) -> Origin:
         """Read "host:port", "[v6]:port" or "unix:/path".  Raises ValueError."""
-        raise NotImplementedError
+        kind, _, path = text.partition(":")
+        if kind == "unix" and path.startswith("/"):
+            return cls(unix_path=path)
+        host, _, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            host = ""
+        if not host or not (
+            port.isascii() and port.isdigit() and 0 < int(port) < 65536
+        ):
+            raise ValueError(f"{text!r} is neither host:port nor unix:/path")
+        return cls(host, int(port))
 
     def __str__(self) -> str:
-        raise NotImplementedError
+        if self.unix_path:
+            return f"unix:{self.unix_path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 @frozen
@@ -42,8 +70,8 @@ class PoolSettings:
     """How one pool treats each of its origins; times in seconds.
 
     Attributes:
-        connect_timeout: to get a connection, name look-up or wait for a free one
-            included.
+        connect_timeout: to connect, name look-up included; also the longest wait for
+            a free connection when there are `max_connections`.
         response_timeout: longest silence before the head (or while sending).
         read_timeout: longest silence inside the body.
         idle_timeout: how long an unused connection is kept.
@@ -67,9 +95,17 @@ Connect = Callable[[Origin, ClientFactory, float], IConnector]
 """Begins a connection: where to, what for, seconds it may take (see `connector`)."""
 
 
-def connector(reactor: object) -> Connect:
-    """Return the plain way to connect: the reactor's connectTCP and connectUNIX."""
-    raise NotImplementedError
+def connector(reactor: Any) -> Connect:
+    """Return how to connect with a real reactor, by transports that write at once."""
+
+    def connect(origin: Origin, factory: ClientFactory, timeout: float) -> IConnector:
+        if origin.unix_path:
+            made: Any = connect_unix(reactor, origin.unix_path, factory, timeout)
+        else:
+            made = connect_tcp(reactor, origin.host, origin.port, factory, timeout)
+        return cast(IConnector, made)
+
+    return connect
 
 
 class Receiver(Shape):
@@ -100,53 +136,144 @@ class Receiver(Shape):
         """
 
 
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+
+
+@implementer(IPushProducer)
 class OriginRequest:
-    """One request on its way; an IPushProducer of its response."""
+    """One request on its way; an IPushProducer of its response.
+
+    The attributes are for the pool and its connections.
+
+    Attributes:
+        opening: what is sent first and can be sent again: the head with all of the body
+            that has been taken from its sender; b"" when that is nothing yet.
+        rest: where the body comes from, when it is not in `opening` from the start.
+        body_complete: nothing more is to come from `rest`.
+        sent: something may have reached an origin.
+    """
+
+    __slots__ = (
+        *("_beyond", "_done", "_head", "_peer", "_retried", "_taken"),
+        *("body_complete", "connection", "connector", "deadline", "method"),
+        *("opening", "paused", "receiver", "rest", "sent"),
+    )
+
+    def __init__(
+        self,
+        peer: Peer,
+        method: bytes,
+        head: bytes,
+        body: bytes | IBody | None,
+        receiver: Receiver,
+    ) -> None:
+        self.method = method
+        self.receiver = receiver
+        self.connection: OriginConnection | None = None
+        self.connector: IConnector | None = None
+        self.deadline = 0.0
+        self.paused = False
+        self.sent = False
+        self.rest: IBody | None = None
+        self.opening = head
+        self._peer = peer
+        self._done = False
+        self._retried = False
+        if isinstance(body, bytes):
+            self.opening = head + body
+        elif body is not None:
+            self._head = head
+            self._taken = 0
+            self._beyond = False
+            self.opening = b""
+            self.rest = body
+            self.body_complete = False
+
+    # What the receiver asks.
 
     def pauseProducing(self) -> None:
         """Take no more of the response from the origin for now."""
-        raise NotImplementedError
+        if not self.paused and not self._done:
+            self.paused = True
+            if self.connection is not None:
+                self.connection.set_paused(True)
 
     def resumeProducing(self) -> None:
         """Go on after pauseProducing."""
-        raise NotImplementedError
+        if self.paused and not self._done:
+            self.paused = False
+            if self.connection is not None:
+                self.connection.set_paused(False)
 
     def stopProducing(self) -> None:
         """Abort."""
-        raise NotImplementedError
+        self.abort()
 
     def abort(self) -> None:
         """Forget the request: its connection is closed, its receiver hears no more."""
-        raise NotImplementedError
+        if not self._done:
+            self._done = True
+            if self.connection is not None:
+                self.connection.drop()
+            elif self.connector is not None:
+                self.connector.disconnect()
+            else:
+                self._peer.leave_queue(self)
 
+    # What the connection tells.
 
-class OriginResponse:
-    """A response for a coroutine; whoever does not read it to its end must abort it.
+    def finished(self) -> None:
+        """The response is complete."""
+        if not self._done:
+            self._done = True
+            self.receiver.response_finished()
 
-    Attributes:
-        head: the ResponseHead.
-    """
+    def failed(self, reason: Exception) -> None:
+        """There will be no (complete) response."""
+        if not self._done:
+            self._done = True
+            self.receiver.response_failed(reason)
 
-    head: ResponseHead
+    @property
+    def replayable(self) -> bool:
+        """The one who made the request may make it again."""
+        return (not self.sent or self.method in _IDEMPOTENT) and (
+            self.rest is None or not self.opening
+        )
 
-    async def read(self) -> bytes:
-        """Return the next piece of the body, b"" at its end.
+    @property
+    def can_begin_again(self) -> bool:
+        """The pool may send it again, once: all of what was taken is in `opening`."""
+        return not self._retried and (
+            not self.sent
+            or (self.method in _IDEMPOTENT and (self.rest is None or not self._beyond))
+        )
 
-        Raises errors.OriginFailed when it is cut short, errors.OriginTimeout.
+    def begin_again(self) -> None:
+        """Send the request on a new connection: the kept one was dead."""
+        self._retried = True
+        self._peer.dispatch(self, fresh=True)
+
+    def take_piece(self, piece: bytes) -> bytes:
+        """Take the next piece of the body; return what to send for it.
+
+        Raises errors.InvalidRequest when the body is not as long as announced.
         """
-        raise NotImplementedError
-
-    async def read_all(self, max_bytes: int) -> bytes:
-        """Return the whole body.  Raises as `read`, and OriginFailed when longer."""
-        raise NotImplementedError
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """Iterate over the pieces of the body: it can be a Response's body as it is."""
-        raise NotImplementedError
-
-    def abort(self) -> None:
-        """Stop here and close the connection; no harm when it is complete."""
-        raise NotImplementedError
+        length = cast(IBody, self.rest).length
+        if length is None:
+            data = encode_chunk(piece) or LAST_CHUNK
+            self.body_complete = not piece
+        else:
+            self._taken += len(piece)
+            self.body_complete = self._taken == length
+            if self._taken > length or not (piece or self.body_complete):
+                raise InvalidRequest("The body is not as long as was announced.")
+            data = piece
+        if self.opening:
+            self._beyond = True
+            return data
+        self.opening = self._head + data
+        return self.opening
 
 
 def make_request_head(
@@ -163,7 +290,26 @@ def make_request_head(
     body's true framing is added, and Host when `fields` have none.  Without a body
     (None) the result depends on nothing else and can be kept for the next request.
     """
-    raise NotImplementedError
+    kept = [pair for pair in fields if pair[0].lower() not in _FRAMING]
+    if not any(name.lower() == b"host" for name, _ in kept):
+        host = "localhost" if origin.unix_path else str(origin)
+        kept.insert(
+            0, (b"Host", host.encode("idna" if not host.isascii() else "ascii"))
+        )
+    length = len(body) if isinstance(body, bytes) else None
+    if body is None:
+        length = 0 if method in _USUALLY_WITH_BODY else None
+    elif length is None:
+        length = cast(IBody, body).length
+        if length is None:
+            kept.append((b"Transfer-Encoding", b"chunked"))
+    if length is not None:
+        kept.append((b"Content-Length", b"%d" % length))
+    return format_request_head(method, target, kept)
+
+
+_FRAMING = HOP_BY_HOP | {b"content-length", b"expect"}
+_USUALLY_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
 class Pool:
@@ -177,11 +323,30 @@ class Pool:
 
     def __init__(
         self,
-        reactor: object,
+        reactor: Any,
         settings: PoolSettings | None = None,
         connect: Connect | None = None,
     ) -> None:
-        raise NotImplementedError
+        self.settings = settings = settings or PoolSettings()
+        self.connect = connect or connector(reactor)
+        self.memo = HeadMemo()
+        self.closed = False
+        self._reactor = reactor
+        self._peers: dict[Origin, Peer] = {}
+        self._sweeping: IDelayedCall | None = None
+        self._gone: Deferred[None] | None = None
+        shortest = min(
+            settings.connect_timeout,
+            settings.response_timeout,
+            settings.read_timeout,
+            settings.idle_timeout,
+        )
+        self._sweep_seconds = max(0.02, min(0.5, shortest / 4))
+        # `now` may be as old as one sweep: add one, and nothing is cut too early.
+        self.now = 0.0
+        self.connect_wait = settings.connect_timeout + self._sweep_seconds
+        self.response_wait = settings.response_timeout + self._sweep_seconds
+        self.read_wait = settings.read_timeout + self._sweep_seconds
 
     async def request(
         self,
@@ -200,7 +365,9 @@ class Pool:
             errors.Overloaded: too many requests wait for this origin already.
             Exception: what reading `body` raised.
         """
-        raise NotImplementedError
+        response = OriginResponse()
+        head = make_request_head(origin, method, target, fields, body)
+        return await response.expect(self.start(origin, method, head, body, response))
 
     def start(
         self,
@@ -214,16 +381,50 @@ class Pool:
 
         Raises errors.Overloaded: too many requests wait for this origin already.
         """
-        raise NotImplementedError
+        if self.closed:
+            raise Overloaded("This server is stopping.")
+        peer = self._peers.get(origin)
+        if peer is None:
+            peer = self._peers[origin] = Peer(self, origin)
+            if self._sweeping is None:
+                self._sweep()
+        request = OriginRequest(peer, method, head, body, receiver)
+        peer.dispatch(request)
+        return request
 
     def load(self, origin: Origin) -> int:
         """Return how many requests are under way to `origin` (to choose the least)."""
-        raise NotImplementedError
+        peer = self._peers.get(origin)
+        return 0 if peer is None else peer.load
 
     def report(self) -> Mapping[str, Mapping[str, int]]:
         """Return origin → its active, idle and waiting numbers, for the admin pages."""
-        raise NotImplementedError
+        return {str(origin): peer.report() for origin, peer in self._peers.items()}
 
     def close(self) -> Deferred[None]:
         """Abort everything; fires when the last connection is gone."""
-        raise NotImplementedError
+        self.closed = True
+        for peer in list(self._peers.values()):
+            peer.close()
+        if not self._peers:
+            return succeed(None)
+        if self._gone is None:
+            self._gone = Deferred()
+        return self._gone
+
+    def forget(self, origin: Origin) -> None:
+        """An origin has neither connections nor requests any more."""
+        self._peers.pop(origin, None)
+        if not self._peers:
+            if self._sweeping is not None:
+                self._sweeping.cancel()
+                self._sweeping = None
+            gone, self._gone = self._gone, None
+            if gone is not None:
+                gone.callback(None)
+
+    def _sweep(self) -> None:
+        self._sweeping = self._reactor.callLater(self._sweep_seconds, self._sweep)
+        self.now = self._reactor.seconds()
+        for peer in list(self._peers.values()):
+            peer.sweep(self.now)
