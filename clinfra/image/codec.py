@@ -108,6 +108,7 @@ def render_to(
         mmap.mmap(source, length, prot=mmap.PROT_READ) as data,
         open(source, "rb", closefd=False) as file,
     ):
+        file.seek(0)
         return _render(data, file, job, sink)
 
 

@@ -17,6 +17,7 @@ from clinfra.image.sizes import Size, parse_size
 _INT = re.compile(r"[+-]?[0-9]{1,10}")
 _INT_LIMIT = 1 << 31
 _ECHOED = 100
+_RECORDED = 1024
 _BOOLS = {"1": True, "true": True, "0": False, "false": False}
 _KINDS = ("none", "checksum", "info")
 
@@ -50,6 +51,7 @@ def parse_params(query: bytes, config: ImageConfig) -> Params:
         UnsupportedMedia: a size with a side of zero.
     """
     values = _split(query)
+    filename = values.get("filename")
     names = (
         _given(values, "sizes").split(",") if "sizes" in values else list(config.sizes)
     )
@@ -75,7 +77,7 @@ def parse_params(query: bytes, config: ImageConfig) -> Params:
         quality=jpeg_quality(quality),
         ttl_seconds=ttl_seconds,
         save=save and save_blob,
-        filename=values.get("filename"),
+        filename=filename if filename is None else filename[:_RECORDED],
         response=response,
     )
 

@@ -1,0 +1,146 @@
+"""One worker process, as the reactor sees it.
+
+Started with `subprocess` (vfork: cheap however large this process is) with nothing
+open but one end of a socket pair; the other end is read by the reactor.  That end
+closes when the worker is gone, whatever killed it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.main import CONNECTION_LOST
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from clinfra.image.worker import MESSAGE_BYTES
+
+_FIRST_REAP_SECONDS = 0.001
+
+
+def command(memory_bytes: int, job_seconds: int) -> Callable[[int], Sequence[str]]:
+    """Return how to start a worker, given the descriptor of its socket."""
+
+    def arguments(descriptor: int) -> Sequence[str]:
+        numbers = (descriptor, os.getpid(), memory_bytes, job_seconds)
+        # -P: what lies in the current directory is not for a worker to import.
+        module = (sys.executable, "-P", "-m", "clinfra.image.worker")
+        return [*module, *map(str, numbers)]
+
+    return arguments
+
+
+def environment() -> dict[str, str]:
+    """Return the whole environment of a worker."""
+    return {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Keep blocks of decoded pixels for the next picture: 13 % less CPU time.
+        "PILLOW_BLOCKS_MAX": "8",
+    }
+
+
+@implementer(IReadDescriptor)
+class Child:
+    """A running worker.
+
+    Args:
+        on_message: called with each answer, decoded.
+        on_gone: called once with the exit status, negative for a signal, when the
+            process has ended and was waited for.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        arguments: Callable[[int], Sequence[str]],
+        on_message: Callable[[Child, Mapping[str, Any]], None],
+        on_gone: Callable[[Child, int], None],
+    ) -> None:
+        self._reactor = reactor
+        self._on_message = on_message
+        self._on_gone = on_gone
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._socket.setblocking(False)
+            try:
+                self._process = subprocess.Popen(
+                    arguments(theirs.fileno()),
+                    pass_fds=(theirs.fileno(),),
+                    env=environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            except BaseException:
+                self._socket.close()
+                raise
+        reactor.addReader(self)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def send(self, message: bytes, descriptors: Sequence[int]) -> None:
+        """Give it a job; it has copies of the descriptors when this returns.
+
+        Raises OSError when it is gone, which `on_gone` will tell as well.
+        """
+        socket.send_fds(self._socket, [message], list(descriptors))
+
+    def dismiss(self) -> None:
+        """Let it end by itself: it has no job."""
+        if self.fileno() >= 0:
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+    # IReadDescriptor
+
+    def fileno(self) -> int:
+        """Return the descriptor the reactor watches; -1 when closed."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """Return the name of this in the reactor's own log lines."""
+        return "image worker"
+
+    # Reactors know CONNECTION_LOST, an exception; the interface forgot it.
+    def doRead(self) -> Exception | None:  # type: ignore[override]  # see above
+        """Read one answer."""
+        try:
+            message = self._socket.recv(MESSAGE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not message:
+            return CONNECTION_LOST
+        self._on_message(self, json.loads(message))
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The worker's end is closed: make sure it ends, and wait for it."""
+        if self.fileno() < 0:
+            return
+        self._reactor.removeReader(self)
+        self._socket.close()
+        self._process.kill()
+        self._reap(_FIRST_REAP_SECONDS)
+
+    def _reap(self, pause_seconds: float) -> None:
+        status = self._process.poll()
+        if status is None:
+            self._reactor.callLater(pause_seconds, self._reap, 2 * pause_seconds)
+        else:
+            self._on_gone(self, status)

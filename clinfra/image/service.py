@@ -1,0 +1,143 @@
+"""The image service put together: its parts, its start and its end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from clinfra.config import ImageConfig
+from clinfra.errors import ConfigProblems, StartupFailed, Trouble
+from clinfra.image import sniff
+from clinfra.image.badfiles import BadFiles
+from clinfra.image.child import Child, command
+from clinfra.image.params import parse_params
+from clinfra.image.render import OnGone, OnMessage, Renderer
+from clinfra.image.resource import ImageResource
+from clinfra.image.storing import Storing
+from clinfra.interfaces import IBlobs, IProduct
+from clinfra.web.streams import Threads
+
+
+def make_image_service(
+    config: ImageConfig, *, reactor: Any, data_dir: Path, blobs: IBlobs
+) -> ImageService:
+    """Assemble the image service.
+
+    Args:
+        data_dir: of the whole process; uploads on their way are kept below it.
+        blobs: where results go.
+
+    Raises:
+        ConfigProblems: values that no type can catch.
+    """
+    check(config)
+    threads = Threads(reactor, reactor.getThreadPool())
+    start = command(config.worker_bytes, int(config.worker_timeout) + 1)
+
+    def hire(on_message: OnMessage, on_gone: OnGone) -> Child:
+        return Child(reactor, start, on_message, on_gone)
+
+    renderer = Renderer(
+        reactor,
+        hire,
+        places=config.workers or len(os.sched_getaffinity(0)),
+        timeout_seconds=config.worker_timeout,
+        jobs_per_worker=config.worker_jobs,
+        queue=config.queue,
+    )
+    bad_files = None
+    if config.save_bad_path:
+        bad_files = BadFiles(Path(config.save_bad_path), config.save_bad_bytes, threads)
+    storing = Storing(blobs)
+    spool_directory = data_dir / "image"
+    resource = ImageResource(
+        config,
+        renderer=renderer,
+        storing=storing,
+        spool_directory=spool_directory,
+        bad_files=bad_files,
+        threads=threads,
+        now=time.time,
+    )
+    return ImageService(resource, renderer, storing, spool_directory, bad_files)
+
+
+def check(config: ImageConfig) -> None:
+    """Report every value that cannot work.  Raises ConfigProblems."""
+    problems = [
+        f"image.formats: {name!r} is not one of {', '.join(sniff.FORMATS)}"
+        for name in config.formats
+        if name not in sniff.FORMATS
+    ]
+    try:
+        parse_params(b"", config)
+    except Trouble as trouble:
+        problems.append(f"image: {trouble.sentence}")
+    for key in ("max_bytes", "worker_bytes", "worker_timeout", "worker_jobs", "queue"):
+        if getattr(config, key) <= 0:
+            problems.append(f"image.{key}: must be more than 0")
+    if config.workers < 0:
+        problems.append("image.workers: must not be negative")
+    if problems:
+        raise ConfigProblems(problems)
+
+
+@implementer(IProduct)
+class ImageService(Service):
+    """The image service; see IProduct."""
+
+    name = "image"
+    lane = None
+
+    def __init__(
+        self,
+        resource: ImageResource,
+        renderer: Renderer,
+        storing: Storing,
+        spool_directory: Path,
+        bad_files: BadFiles | None,
+    ) -> None:
+        self.resource = resource
+        self._renderer = renderer
+        self._storing = storing
+        self._spool_directory = spool_directory
+        self._bad_files = bad_files
+
+    def open(self) -> None:
+        """Make the spool directory.  Raises StartupFailed."""
+        try:
+            self._spool_directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartupFailed(
+                f"The image service needs its directory: {error}"
+            ) from error
+        if not os.access(self._spool_directory, os.W_OK):
+            raise StartupFailed(f"{self._spool_directory} cannot be written to.")
+        if self._bad_files is not None:
+            self._bad_files.open()
+
+    def startService(self) -> None:
+        """Start the workers."""
+        super().startService()
+        self._renderer.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Let what is being stored finish, then end the workers."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        stopped = self._renderer.stop()
+        await self._storing.idle()
+        await stopped
+
+    def report(self) -> Mapping[str, Any]:
+        """Return what the admin pages show."""
+        return self._renderer.report()

@@ -1,0 +1,135 @@
+"""Keep the results of an upload in the blob service, whole or not at all.
+
+The renditions go first and the info last, so whoever finds the info finds everything.
+Names are made of the upload's own bytes.  So when storing fails, what had been stored
+is deleted, unless the info of an earlier upload of the same bytes is there: then those
+names belong to it, and what they hold now is as good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
+from twisted.logger import Logger
+
+from clinfra.errors import NotFound, Overloaded, Trouble
+from clinfra.image.job import Rendered
+from clinfra.image.naming import BlobNames, base_name
+from clinfra.interfaces import IBlobs
+
+T = TypeVar("T")
+
+_AT_ONCE = 4
+"""Blobs of one upload that are put at the same time."""
+
+_RETRY_AFTER_SECONDS = 5
+
+
+@define(eq=False)
+class Storing:
+    """Stores results; what was begun is finished even when nobody waits any more."""
+
+    log = Logger()
+
+    _blobs: IBlobs
+    _begun: int = field(init=False, default=0)
+    _idle: list[Deferred[None]] = field(init=False, factory=list)
+
+    def names(self, rendered: Rendered) -> BlobNames:
+        """Return what the results of an upload are called."""
+        return BlobNames(self._blobs.encode(base_name(rendered.checksum)))
+
+    def store(
+        self, names: BlobNames, rendered: Rendered, ttl_seconds: int
+    ) -> Deferred[None]:
+        """Store all results; cancelling only ends the waiting.
+
+        Fails with Overloaded when the blob service cannot take them.
+        """
+        told: Deferred[None] = Deferred()
+        self._begun += 1
+        work = Deferred.fromCoroutine(self._store(names, rendered, ttl_seconds))
+        work.addBoth(self._over)
+        work.addCallbacks(told.callback, told.errback)
+        return told
+
+    async def idle(self) -> None:
+        """Wait until nothing is being stored."""
+        if self._begun:
+            waiting: Deferred[None] = Deferred()
+            self._idle.append(waiting)
+            await waiting
+
+    def _over(self, result: T) -> T:
+        self._begun -= 1
+        if not self._begun:
+            waiting, self._idle = self._idle, []
+            for each in waiting:
+                each.callback(None)
+        return result
+
+    async def _store(
+        self, names: BlobNames, rendered: Rendered, ttl_seconds: int
+    ) -> None:
+        renditions = {
+            names.size(size): jpeg for size, jpeg in rendered.renditions.items()
+        }
+        try:
+            await self._put_all(renditions, "image/jpeg", ttl_seconds)
+            info = {names.info: rendered.info_json()}
+            await self._put_all(info, "application/json", ttl_seconds)
+        except Exception as error:
+            await self._undo(names, renditions)
+            if not isinstance(error, Trouble | OSError):
+                raise
+            self.log.warn(
+                "cannot store {name}: {error}", name=names.stored, error=str(error)
+            )
+            raise Overloaded(
+                "The blob service is not available: nothing was stored.",
+                _RETRY_AFTER_SECONDS,
+            ) from error
+
+    async def _put_all(
+        self, bodies: Mapping[str, bytes], content_type: str, ttl_seconds: int
+    ) -> None:
+        """Put several blobs; raises the first trouble when every one has ended."""
+
+        async def put(name: str, body: bytes) -> None:
+            await self._blobs.put(
+                name,
+                body,
+                ttl_seconds=ttl_seconds,
+                content_type=content_type,
+                encoded=True,
+            )
+
+        turns = DeferredSemaphore(_AT_ONCE)
+        puts = [turns.run(put, name, body) for name, body in bodies.items()]
+        # All of them, so that nothing is put after a failure was cleaned up.
+        await DeferredList(puts, consumeErrors=False)
+        for each in puts:
+            await each
+
+    async def _undo(self, names: BlobNames, renditions: Mapping[str, bytes]) -> None:
+        """Delete what a failed upload stored, as far as that is possible."""
+        try:
+            await self._blobs.info(names.info)
+        except NotFound:
+            pass
+        except Exception:
+            # It cannot even be asked: the time to live will have to do.
+            return
+        else:
+            return
+        for name in (names.info, *renditions):
+            try:
+                await self._blobs.delete(name)
+            except Exception as error:
+                self.log.warn(
+                    "cannot take {name} back: {error}", name=name, error=str(error)
+                )
+                return
