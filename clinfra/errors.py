@@ -65,6 +65,10 @@ class StorageFull(Trouble):
     """Not enough disk for what was sent; deletes still work."""
 
 
+class StorageDamaged(Trouble):
+    """What the disk holds is not what was stored; nothing wrong is served."""
+
+
 class OriginFailed(Trouble):
     """A server behind us broke the connection or the protocol.
 
