@@ -89,3 +89,81 @@ class IPurge(Interface):
 
 Lane = Callable[[Any], bool]
 """Asked first with each `web.exchange.Exchange`; True when it has taken the request."""
+
+
+class IRuleModule(Interface):
+    """A rule module of the proxy: a class with any of the hooks below.
+
+    Hooks are called in the life of a request, phase by phase, and within a phase in the
+    order in which the modules are configured.  A hook may change the request
+    (`proxy.message.Request`), and return
+
+    * None: go on;
+    * a `proxy.message.Reply`: that is the answer.  Before `forward` it goes straight to
+      `deliver`; from `forward` on it takes the place of the answer there is;
+    * an awaitable of one of these: the request waits, the others do not.
+
+    It may raise errors.Trouble, which becomes the answer that its kind stands for;
+    anything else that is raised is logged and answered 500.
+
+    A class may have a `Config`, an attrs class made with config.key(): then it is called
+    with one made of its table in the configuration file, otherwise with nothing.
+    `proxy.rules.RuleModule` is a base with all hooks doing nothing; those cost nothing.
+    """
+
+    head_only = Attribute(
+        """True when what received, route and lookup do depends on nothing but the
+        request's head, the port and the configuration: then repeated heads of cache
+        hits need not be asked about again.  False (the default) is always right."""
+    )
+
+    def attach(surroundings: Any) -> None:
+        """Called once, before the reactor runs, with a proxy.rules.Surroundings."""
+
+    def start() -> None:
+        """The reactor runs."""
+
+    def stop() -> Any:
+        """The proxy stops; may return a Deferred."""
+
+    def received(request: Any) -> Any:
+        """The head is in: redirect, rewrite, refuse, answer."""
+
+    def route(request: Any) -> Any:
+        """Choose the pool of origins (`request.pool`)."""
+
+    def lookup(request: Any) -> Any:
+        """Look for an answer at hand; sets `request.outcome`."""
+
+    def hit(request: Any) -> Any:
+        """There was one; it is `request.reply`."""
+
+    def stale(request: Any) -> Any:
+        """There was one, but the origin must be asked whether it still holds."""
+
+    def miss(request: Any) -> Any:
+        """There was none."""
+
+    def pass_(request: Any) -> Any:
+        """The cache has nothing to do with this request."""
+
+    def forward(request: Any) -> Any:
+        """Last changes to what the origin gets; the forwarder's own hook answers."""
+
+    def response(request: Any) -> Any:
+        """The head of an origin's answer is in `request.reply`: it may be changed."""
+
+    def store(request: Any) -> Any:
+        """Keep the answer, or add taps that see its body."""
+
+    def deliver(request: Any) -> Any:
+        """Any answer, just before it is sent."""
+
+    def failed(request: Any, trouble: Any) -> Any:
+        """Something went wrong (an errors.Trouble): return the page to show, if any."""
+
+    def done(request: Any) -> None:
+        """It is over, whole or not: log it.  Every module's is called."""
+
+    def report() -> Mapping[str, Any]:
+        """Return what the admin pages show of this module."""
