@@ -66,7 +66,7 @@ def _make_parser() -> argparse.ArgumentParser:
 def _check(arguments: argparse.Namespace) -> None:
     from clinfra.tap import check
 
-    check(load(arguments.config, assignments=arguments.set))
+    load(arguments.config, assignments=arguments.set, check=check)
     print("The configuration is good.")
 
 

@@ -1,4 +1,4 @@
-"""From TOML files and command-line options to the values of `config.py`.
+"""From TOML files and command-line options to one checked configuration.
 
 Everything wrong is found before anything starts and told at once, one line each:
 "FILE: section.key: sentence".  Only reading the files is I/O; nothing is bound or
@@ -11,287 +11,22 @@ file is given, a product whose section is missing is not started.
 
 from __future__ import annotations
 
-import math
-import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import attrs
 from attrs import define, field
-from cattrs import (
-    AttributeValidationNote,
-    ClassValidationError,
-    Converter,
-    ForbiddenExtraKeysError,
-    IterableValidationError,
-)
-from cattrs.cols import (
-    homogenous_tuple_structure_factory,
-    is_mapping,
-    mapping_structure_factory,
-)
-from cattrs.gen import make_dict_structure_fn, override
-from twisted.internet.endpoints import serverFromString
 
 from clinfra import config
 from clinfra.errors import ConfigProblems
+from clinfra.schema import KeyPath, read_table
 
 T = TypeVar("T")
-KeyPath = tuple[str, ...]
 
 SECTIONS = ("blob", "image", "proxy", "admin")
 """The sections that listen; once a file is given, only those it names are started."""
-
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-_BYTES = {"": 1, "b": 1}
-for _power, _letter in enumerate("kmgt", start=1):
-    _BYTES[_letter + "b"] = 1000**_power
-    _BYTES[_letter + "ib"] = 1024**_power
-_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", re.ASCII)
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    """Say whether this is a number that TOML and arithmetic agree on."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value)
-
-
-def parse_seconds(value: object) -> float:
-    """Return a duration: a number of seconds, or text such as "500ms", "2h", "7d".
-
-    Raises ValueError.
-    """
-    if isinstance(value, str):
-        match = _AMOUNT.fullmatch(value)
-        if match and match[2].lower() in _SECONDS:
-            return float(match[1]) * _SECONDS[match[2].lower()]
-    elif _is_number(value):
-        return float(value)
-    raise ValueError(f'a duration such as 30 or "500ms", "2h" is needed, not {value!r}')
-
-
-def parse_bytes(value: object) -> int:
-    """Return a size: a whole number of bytes, or text such as "16KiB", "2MB".
-
-    Raises ValueError.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        match = _AMOUNT.fullmatch(value)
-        if match and match[2].lower() in _BYTES:
-            return int(float(match[1]) * _BYTES[match[2].lower()])
-    raise ValueError(f'a size such as 4096 or "16KiB" is needed, not {value!r}')
-
-
-def _parse_pattern(value: object) -> str:
-    text = _parse_text(value)
-    try:
-        re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{text!r} is not a regular expression: {error}") from error
-    return text
-
-
-def _parse_endpoint(value: object) -> str:
-    """Check an endpoint string by Twisted's own parsers, which do not bind."""
-    text = _parse_text(value)
-    try:
-        serverFromString(None, text)  # no reactor: it is only parsed
-    except Exception as error:
-        # Each kind of endpoint has a parser of its own, with errors of its own.
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{text!r} is not a server endpoint: {reason}") from error
-    return text
-
-
-def _parse_text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    raise ValueError(f"text is needed, not {value!r}")
-
-
-def _parse_whole(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise ValueError(f"a whole number is needed, not {value!r}")
-
-
-def _parse_number(value: object) -> float:
-    if _is_number(value):
-        return float(value)
-    raise ValueError(f"a number is needed, not {value!r}")
-
-
-def _parse_boolean(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ValueError(f"true or false is needed, not {value!r}")
-
-
-def _parse_module(value: object) -> config.ModuleConfig:
-    if not isinstance(value, Mapping):
-        raise ValueError(f'a table with the key "use" is needed, not {value!r}')
-    options = dict(value)
-    use = options.pop("use", None)
-    if not isinstance(use, str) or not use:
-        raise ValueError('the key "use" must name a rule module')
-    return config.ModuleConfig(use=use, options=options)
-
-
-def _check_bounds(value: Any, attribute: attrs.Attribute[Any]) -> None:
-    """Raise ValueError when a value is not one that `config.key` allows."""
-    if value is None:
-        return
-    choices: Sequence[str] = attribute.metadata.get("choices", ())
-    if choices and value not in choices:
-        raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return
-    least, most = attribute.metadata.get("least"), attribute.metadata.get("most")
-    if least is not None and value < least:
-        raise ValueError(f"{value} is less than {least}")
-    if most is not None and value > most:
-        raise ValueError(f"{value} is more than {most}")
-
-
-def _make_converter() -> Converter:
-    """Return a cattrs converter that guesses nothing: "5" is not 5, 1 is not true."""
-    converter = Converter(detailed_validation=True, forbid_extra_keys=True)
-    parsers: dict[Any, Callable[[object], Any]] = {
-        str: _parse_text,
-        int: _parse_whole,
-        float: _parse_number,
-        bool: _parse_boolean,
-        config.Seconds: parse_seconds,
-        config.Bytes: parse_bytes,
-        config.Pattern: _parse_pattern,
-        config.Endpoint: _parse_endpoint,
-        config.ModuleConfig: _parse_module,
-    }
-
-    def structure_list(kind: Any, converter: Converter) -> Callable[..., Any]:
-        inner = homogenous_tuple_structure_factory(kind, converter)
-
-        def structure(value: Any, kind: Any) -> Any:
-            if not isinstance(value, list | tuple):
-                raise ValueError(f"a list is needed, not {value!r}")
-            return inner(value, kind)
-
-        return structure
-
-    def structure_mapping(kind: Any, converter: Converter) -> Callable[..., Any]:
-        inner: Callable[..., Any] = mapping_structure_factory(kind, converter)
-
-        def structure(value: Any, kind: Any) -> Any:
-            if not isinstance(value, Mapping):
-                raise ValueError(f"a table is needed, not {value!r}")
-            return inner(value, kind)
-
-        return structure
-
-    def structure_class(kind: Any, converter: Converter) -> Callable[..., Any]:
-        attrs.resolve_types(kind)
-        overrides: dict[str, Any] = {
-            attribute.name: override(struct_hook=_bounded(attribute, converter))
-            for attribute in attrs.fields(kind)
-        }
-        inner = make_dict_structure_fn(kind, converter, **overrides)
-
-        def structure(value: Any, kind: Any) -> Any:
-            if not isinstance(value, Mapping):
-                raise ValueError(f"a table is needed, not {value!r}")
-            return inner(value, kind)
-
-        return structure
-
-    factories: list[tuple[Callable[[Any], bool], Any]] = [
-        (attrs.has, structure_class),
-        (is_mapping, structure_mapping),
-        (_is_list, structure_list),
-    ]
-    for predicate, factory in factories:
-        converter.register_structure_hook_factory(predicate, factory)
-    for kind, parse in parsers.items():
-        converter.register_structure_hook(kind, _ignoring_kind(parse))
-    return converter
-
-
-def _is_list(kind: Any) -> bool:
-    """Lists of the files are `tuple[X, ...]` in frozen classes."""
-    origin: Any = get_origin(kind)
-    return origin is tuple and get_args(kind)[1:] == (...,)
-
-
-def _ignoring_kind(parse: Callable[[object], Any]) -> Callable[[object, Any], Any]:
-    return lambda value, kind: parse(value)
-
-
-def _bounded(
-    attribute: attrs.Attribute[Any], converter: Converter
-) -> Callable[[object, Any], Any]:
-    def structure(value: object, kind: Any) -> Any:
-        result = converter.structure(value, kind)
-        _check_bounds(result, attribute)
-        return result
-
-    return structure
-
-
-_converter = _make_converter()
-
-
-def _problems(error: BaseException, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Walk cattrs' tree of exceptions: where each went wrong, and a sentence."""
-    if isinstance(error, ClassValidationError | IterableValidationError):
-        noted, others = error.group_exceptions()
-        for inner, note in noted:
-            if isinstance(note, AttributeValidationNote):
-                yield from _problems(inner, (*path, note.name))
-            elif isinstance(note.index, int):
-                head = path[-1] if path else ""
-                yield from _problems(inner, (*path[:-1], f"{head}[{note.index + 1}]"))
-            else:
-                yield from _problems(inner, (*path, note.index))
-        for inner in others:
-            yield from _problems(inner, path)
-    elif isinstance(error, ForbiddenExtraKeysError):
-        known = [attribute.name for attribute in attrs.fields(error.cl)]
-        for name in sorted(error.extra_fields):
-            near = get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            yield (*path, name), f"there is no such key{hint}"
-    elif isinstance(error, KeyError):
-        yield (*path, str(error.args[0])), "this key is needed"
-    else:
-        yield path, str(error)
-
-
-def structure(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
-    """Return an instance of an attrs class made of a table from a file.
-
-    For the options of rule modules; the whole configuration is read by `load`.
-
-    Args:
-        cls: a class made with `config.key`.
-        where: what problems begin with, e.g. "etc/x.toml: proxy.modules[2]".
-
-    Raises:
-        ConfigProblems: all that is wrong with the table.
-    """
-    try:
-        return _converter.structure(raw, cls)
-    except Exception as error:
-        raise ConfigProblems(
-            [
-                f"{'.'.join([where, *path])}: {sentence}"
-                for path, sentence in _problems(error, ())
-            ]
-        ) from error
 
 
 @define
@@ -368,8 +103,32 @@ class _Merger:
         self.merge(value, label)
 
 
+def structure(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
+    """Return an instance of an attrs class made of a table from a file.
+
+    For the options of rule modules; the whole configuration is read by `load`.
+
+    Args:
+        cls: a class made with `config.key`.
+        where: what problems begin with, e.g. "etc/x.toml: proxy.modules[2]".
+
+    Raises:
+        ConfigProblems: all that is wrong with the table.
+    """
+    result, problems = read_table(cls, raw)
+    if result is None:
+        raise ConfigProblems(
+            [f"{'.'.join([where, *path])}: {sentence}" for path, sentence in problems]
+        )
+    return result
+
+
 def load(
-    files: Sequence[Path], *, assignments: Sequence[str] = (), data_dir: str = ""
+    files: Sequence[Path],
+    *,
+    assignments: Sequence[str] = (),
+    data_dir: str = "",
+    check: Callable[[config.Config], None] | None = None,
 ) -> config.Config:
     """Return the whole configuration.
 
@@ -377,6 +136,8 @@ def load(
         files: of `--config`, files or directories.
         assignments: of `--set`, "section.key=value".
         data_dir: of `--data-dir`; empty when not given.
+        check: raises ConfigProblems for what only the products know to be wrong;
+            sections that are wrong already are None when it is called.
 
     Raises:
         ConfigProblems: everything that is wrong, each with its file and key.
@@ -388,21 +149,25 @@ def load(
         merger.set(assignment)
     if data_dir:
         merger.merge({"data_dir": data_dir}, "--data-dir")
-    result: config.Config | None = None
-    try:
-        result = _converter.structure(merger.tree, config.Config)
-    except Exception as error:
-        for key_path, sentence in _problems(error, ()):
-            merger.complain(key_path, sentence)
-    if result is None or merger.problems:
-        raise ConfigProblems(merger.problems)
-    if files:
-        absent: dict[str, Any] = {
-            name: None for name in SECTIONS if name not in merger.tree
-        }
-        result = attrs.evolve(result, **absent)
-    result = _locate_modules(result, merger)
-    _check_together(result, merger)
+    result, problems = read_table(config.Config, merger.tree)
+    for key_path, sentence in problems:
+        merger.complain(key_path, sentence)
+    # What is wrong is left out, so that the rest can be looked at more closely.
+    wrong = {key_path[0].partition("[")[0] for key_path, _ in problems}
+    if result is None:
+        good = {name: each for name, each in merger.tree.items() if name not in wrong}
+        result, _ = read_table(config.Config, good)
+        assert result is not None, "defaults are good"
+    absent = {name for name in SECTIONS if files and name not in merger.tree}
+    nothing: dict[str, Any] = dict.fromkeys(absent | wrong.intersection(SECTIONS))
+    result = _locate_modules(attrs.evolve(result, **nothing), merger)
+    if not merger.problems:
+        _check_together(result, merger)
+    if check is not None:
+        try:
+            check(result)
+        except ConfigProblems as more:
+            merger.problems += more.problems
     if merger.problems:
         raise ConfigProblems(merger.problems)
     return result

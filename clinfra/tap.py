@@ -27,31 +27,35 @@ from clinfra.web.site import Site
 log = Logger()
 
 
-class Options(usage.Options):
-    """The command line of `twistd clinfra`."""
-
-    synopsis = "[--config FILE|DIR]... [--set SECTION.KEY=VALUE]... [--data-dir DIR]"
-    longdesc = """\
-Runs the blob store, the image service and the caching reverse proxy. Without options
-everything runs, on 127.0.0.1: proxy 8080, blob 8081, image 8082, admin 8090.
-
-Once a configuration file is given, only the sections it has are started:
-[blob] [image] [proxy] [admin]. `clinfra config` prints every key with its default.
-
+_EXAMPLES = """
 Examples:
   twistd -n clinfra
   twistd -n clinfra --set proxy.listen='["tcp:80"]' --set blob.ttl=30d
   twistd -n --reactor=clinfra clinfra --config /etc/clinfra --data-dir /srv/clinfra
 """
-    optParameters = [  # noqa: RUF012 - usage.Options reads a class attribute
-        ["data-dir", "d", "", "Where everything that must last is kept."],
-    ]
+
+
+class Options(usage.Options):
+    """The command line of `twistd clinfra`."""
+
+    synopsis = "[--config FILE|DIR]... [--set SECTION.KEY=VALUE]... [--data-dir DIR]"
+    longdesc = (
+        "Runs the blob store, the image service and the caching reverse proxy. With no "
+        "file everything runs, on 127.0.0.1: proxy 8080, blob 8081, image 8082, admin "
+        "8090. Once a file is given, only the sections it has are started: [blob] "
+        "[image] [proxy] [admin]. `clinfra config` prints every key with its default."
+    )
 
     def __init__(self) -> None:
         super().__init__()
         self.files: list[Path] = []
         self.assignments: list[str] = []
+        self.data_dir = ""
         self.configuration = config.Config()
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the help, with examples as they are typed."""
+        return str(super().getUsage(width)) + _EXAMPLES
 
     def opt_config(self, path: str) -> None:
         """A TOML file or a directory of them; repeatable, later ones win."""
@@ -61,15 +65,27 @@ Examples:
         """One value, section.key=value, on top of the files; repeatable."""
         self.assignments.append(assignment)
 
+    def opt_data_dir(self, path: str) -> None:
+        """Where everything that must last is kept (default: clinfra-data)."""
+        self.data_dir = path
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        print(f"clinfra {version('clinfra')}")
+        raise SystemExit(0)
+
     opt_c = opt_config
+    opt_d = opt_data_dir
 
     def postOptions(self) -> None:
         """Read and check the configuration: all that is wrong, before anything runs."""
         try:
             self.configuration = load(
-                self.files, assignments=self.assignments, data_dir=self["data-dir"]
+                self.files,
+                assignments=self.assignments,
+                data_dir=self.data_dir,
+                check=check,
             )
-            check(self.configuration)
         except ConfigProblems as problems:
             raise usage.UsageError(f"the configuration is wrong\n{problems}") from None
 
