@@ -182,6 +182,7 @@ class Channel:
                 data = body.feed(data)
                 self._looping = False
                 self._fed(body)
+                self._regulate()
                 if self._state == _READY:
                     self._requests(data)
                     return
@@ -280,6 +281,7 @@ class Channel:
                 data = exchange.body.feed(data[at:])
                 at = 0
                 self._fed(exchange.body)
+                self._regulate()
             site.dispatch(exchange)
             if self._state != _READY:
                 break
@@ -338,7 +340,6 @@ class Channel:
             self.close()
         else:
             self._set_deadline()
-        self._regulate()
 
     def answered(self, exchange: Exchange) -> None:
         """The exchange is over, whole; the next request may have come already."""
@@ -346,6 +347,8 @@ class Channel:
         if self._state != _BUSY:
             return
         body = self._body
+        if body is not None and body.complete:
+            self._body = body = None
         if exchange.last:
             self.close()
         elif body is not None:

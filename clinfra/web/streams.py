@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 from twisted.internet.threads import deferToThreadPool
 
-from clinfra.errors import ClientGone, TooLarge
+from clinfra.errors import TooLarge
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads
@@ -52,18 +53,26 @@ async def send_file(exchange: Exchange, body: FileBody) -> None:
 
 async def pump_file(exchange: IExchange, body: FileBody) -> None:
     """Do what `send_file` does through any exchange, by reading."""
+    for piece in read_file(body):
+        exchange.write(piece)
+        await exchange.drained()
+
+
+def read_file(body: FileBody) -> Iterator[bytes]:
+    """Read a piece of an open file, in pieces.
+
+    Raises:
+        EOFError: the file is shorter than was said.
+    """
     offset = body.offset
     left = body.length
     while left:
         data = os.pread(body.fd, min(left, _READ_PIECE), offset)
         if not data:
             raise EOFError("The file is shorter than was said.")
-        exchange.write(data)
+        yield data
         offset += len(data)
         left -= len(data)
-        await exchange.drained()
-    if exchange.finished:
-        raise ClientGone
 
 
 @frozen
