@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from ipaddress import IPv6Address
 
 import httptools
 from attrs import field, frozen
@@ -114,13 +115,15 @@ class ResponseHead:
 _REQUEST_LINE = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/1\.([01])\r\n"
 )
-_LINE_OF_OTHER_VERSION = re.compile(rb"[!-~]+ [!-~]+ HTTP/[0-9]\.[0-9]\r\n")
+_LINE_OF_OTHER_VERSION = re.compile(
+    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/[0-9]\.[0-9]\r\n"
+)
 _STATUS_LINE = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n"
 )
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
 _AUTHORITY = re.compile(
-    rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?"
+    rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?"
 )
 
 _LONGEST_METHOD = 32
@@ -321,7 +324,14 @@ def _body_length(index: Index, http11: bool) -> int | None:
 
 def _is_authority(value: bytes) -> bool:
     match = _AUTHORITY.fullmatch(value)
-    return match is not None and int(match[1] or 0) <= 0xFFFF
+    if match is None or int(match[2] or 0) > 0xFFFF:
+        return False
+    if match[1] is not None:
+        try:
+            IPv6Address(match[1].decode("ascii"))
+        except ValueError:
+            return False
+    return True
 
 
 def _reduce_absolute_form(target: bytes, method: bytes) -> tuple[bytes, bytes]:
