@@ -10,7 +10,7 @@ products flush and close, blob last; then the log.
 from __future__ import annotations
 
 import gc
-import sys
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -26,6 +26,7 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
     IReactorCore,
+    IReactorFromThreads,
     IReactorTime,
 )
 from twisted.logger import ILogObserver, Logger
@@ -51,7 +52,7 @@ class State(Enum):
     STOPPING = "stopping"
 
 
-class IDaemonReactor(IReactorCore, IReactorTime):
+class IDaemonReactor(IReactorCore, IReactorTime, IReactorFromThreads):
     """What is needed of the reactor here."""
 
 
@@ -165,9 +166,9 @@ class Daemon(Service):
         writer: of the log; started and closed here.
         observer: given to the application, so that twistd logs with it.
         announce: shows a line to whoever started us.
+        refuse: says why the process cannot start, and ends it.
         hints: returns further lines to show, once everything listens.
-        foreground: whether start-up trouble is told on standard error here; else
-            twistd tells it to the process that waits for the daemon.
+        handle_signal: `signal.signal`, or None to leave SIGTERM and SIGINT alone.
 
     Attributes:
         parts: in the order they start.
@@ -180,8 +181,9 @@ class Daemon(Service):
     writer: LineWriter
     observer: ILogObserver
     announce: Callable[[str], None]
+    refuse: Callable[[StartupFailed | ConfigProblems], NoReturn]
     hints: Callable[[], Sequence[str]] = list
-    foreground: bool = True
+    handle_signal: Callable[[int, Callable[..., None]], object] | None = None
     parts: list[Part] = field(factory=list, init=False)
     state: State = field(default=State.STARTING, init=False)
     log = Logger()
@@ -211,7 +213,7 @@ class Daemon(Service):
                 for listener in part.listeners:
                     listener.bind(self.reactor, part.site)
         except StartupFailed as error:
-            self._refuse(error)
+            self.refuse(error)
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -224,7 +226,7 @@ class Daemon(Service):
             for part in self.parts:
                 IService(part.product).startService()
         except (StartupFailed, ConfigProblems) as error:
-            self._refuse(error)
+            self.refuse(error)
         super().startService()
         self.reactor.callWhenRunning(self._started)
 
@@ -245,14 +247,6 @@ class Daemon(Service):
                 f"{part.name} cannot start: {place}: {error.strerror}"
             ) from error
 
-    def _refuse(self, error: StartupFailed | ConfigProblems) -> NoReturn:
-        """End the process with status 1 and one plain sentence."""
-        if not self.foreground:
-            raise error
-        self.writer.close()
-        print(f"clinfra: {error}", file=sys.__stderr__, flush=True)
-        raise SystemExit(1)
-
     def _started(self) -> None:
         for part in self.parts:
             for listener in part.listeners:
@@ -262,9 +256,22 @@ class Daemon(Service):
             self.announce(hint)
         self.announce("clinfra is ready")
         self.state = State.RUNNING
+        if self.handle_signal is not None:
+            # Twisted's own handlers would have the process die of the signal after
+            # stopping in order; an order obeyed is status 0.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.handle_signal(number, self._signalled)
         # What start-up made stays for good: no later collection need look at it.
         gc.collect()
         gc.freeze()
+
+    def _signalled(self, number: int, frame: object) -> None:
+        self.reactor.callFromThread(self._end)
+
+    def _end(self) -> None:
+        if self.state is State.RUNNING:
+            self.state = State.STOPPING
+            self.reactor.stop()
 
     def stopService(self) -> Deferred[None]:
         """Stop in order; fires when everything is flushed and closed."""

@@ -205,14 +205,19 @@ def _without_secrets(event: LogEvent) -> LogEvent:
     return event
 
 
+def _namespace(event: LogEvent) -> str:
+    """Return whose event it is; "-" for those of the old twisted.python.log."""
+    namespace = event.get("log_namespace", "-")
+    return "-" if namespace == "log_legacy" else str(namespace)
+
+
 def format_text(event: LogEvent) -> str:
     """Return "TIME LEVEL NAMESPACE: MESSAGE", a traceback indented below."""
     event = _without_secrets(event)
     level = event.get("log_level") or LogLevel.info
-    namespace = event.get("log_namespace") or event.get("log_system") or "-"
     line = (
         f"{_stamp(event.get('log_time', 0.0))} {level.name}"
-        f" {escape_word(str(namespace))}: {escape_line(formatEvent(event))}\n"
+        f" {escape_word(_namespace(event))}: {escape_line(formatEvent(event))}\n"
     )
     failure = event.get("log_failure")
     if isinstance(failure, Failure):
@@ -241,7 +246,7 @@ def format_json(event: LogEvent) -> str:
     record: dict[str, object] = {
         "time": _stamp(event.get("log_time", 0.0)),
         "level": level.name,
-        "namespace": event.get("log_namespace") or event.get("log_system") or "-",
+        "namespace": _namespace(event),
         "event": formatEvent(event),
     }
     for name, value in event.items():
@@ -280,10 +285,12 @@ def make_event_log(config: LoggingConfig, writer: LineWriter) -> ILogObserver:
     """Return the observer that [logging] asks for."""
     form = format_json if config.format == "json" else format_text
     level = LogLevel.levelWithName(config.level)
-    return FilteringLogObserver(
-        EventLog(writer.write, form),
-        [LogLevelFilterPredicate(defaultLogLevel=level)],
-    )
+    predicate = LogLevelFilterPredicate(defaultLogLevel=level)
+    if level is LogLevel.info:
+        # Each port's and factory's start is Twisted's business; `debug` shows it.
+        for namespace in ("twisted", "log_legacy"):
+            predicate.setLogLevelForNamespace(namespace, LogLevel.warn)
+    return FilteringLogObserver(EventLog(writer.write, form), [predicate])
 
 
 class AccessLog:

@@ -6,11 +6,12 @@ Products are imported when they are configured: a proxy needs no image library.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.logger import Logger
 from twisted.python import usage
@@ -149,8 +150,9 @@ def _compose(
         writer=writer,
         observer=make_event_log(logging, writer),
         announce=_print if shown else _log_line,
+        refuse=lambda error: _refuse(error, writer, foreground),
         hints=lambda: _hints(daemon),
-        foreground=foreground,
+        handle_signal=signal.signal,
     )
 
     def add(
@@ -169,6 +171,7 @@ def _compose(
             lane=product.lane,
             access_log=access_log,
         )
+        site.noisy = False
         listeners = tuple(Listener(endpoint) for endpoint in section.listen)
         daemon.parts.append(Part(product, site, listeners))
 
@@ -231,6 +234,21 @@ def _open_log(file: str) -> LineWriter:
     except OSError as error:
         raise StartupFailed(f"cannot write {writer.path}: {error.strerror}") from error
     return writer
+
+
+def _refuse(error: Exception, writer: LineWriter, foreground: bool) -> NoReturn:
+    """End the process with status 1 and one plain sentence.
+
+    By an exception, since only then twistd removes its pid file, and tells the process
+    that waits for a daemon; the sentence has been said, so no traceback is shown.
+    """
+    if not foreground:
+        log.critical("cannot start: {reason}", reason=str(error))
+    writer.close()
+    if foreground:
+        print(f"clinfra: {error}", file=sys.__stderr__, flush=True)
+    sys.excepthook = lambda kind, value, traceback: None
+    raise error
 
 
 def _print(line: str) -> None:
