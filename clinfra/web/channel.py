@@ -521,7 +521,7 @@ class Channel:
                 self._seen = waiting or 0
                 self._seen_at = now
             elif now - self._seen_at >= (
-                self.site.limits.write_timeout if waiting else _LINGER_SECONDS
+                _LINGER_SECONDS if waiting == 0 else self.site.limits.write_timeout
             ):
                 self.abort()
             self.deadline = now

@@ -127,5 +127,5 @@ def entity_response(head: RequestHead, entity: Entity) -> Response:
 
 async def _nothing() -> AsyncIterator[bytes]:
     """No bytes: the body of an answer to HEAD."""
-    for piece in ():
+    for piece in tuple[bytes, ...]():
         yield piece

@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from twisted.internet import abstract, tcp, unix
+from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import ClientFactory
 
@@ -174,12 +174,14 @@ def connect_unix(
 
 
 def backlog(transport: object) -> int | None:
-    """Return how many bytes wait in a transport's buffers; None when it cannot be told.
+    """Return how many bytes wait in a socket's buffer; None when it cannot be told.
 
-    Used to see whether a slow client takes anything at all.
+    Used to see whether a slow client takes anything at all.  Under TLS it is the socket
+    below that counts.
     """
-    while not isinstance(transport, abstract.FileDescriptor):
-        transport = getattr(transport, "transport", None)
-        if transport is None:
+    layer: Any = transport
+    while not hasattr(layer, "dataBuffer"):
+        layer = getattr(layer, "transport", None)
+        if layer is None:
             return None
-    return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    return len(layer.dataBuffer) - layer.offset + layer._tempDataLen

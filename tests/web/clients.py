@@ -43,6 +43,13 @@ class MemoryTransport:
         self._paused = False
         directlyProvides(self, ITCPTransport)
 
+    offset = _tempDataLen = 0
+
+    @property
+    def dataBuffer(self) -> bytearray:
+        """Where Twisted's own transports keep what waits."""
+        return self.waiting
+
     def write(self, data: bytes) -> None:
         if self.closed or self.disconnecting or self.shut_down:
             return
