@@ -106,8 +106,8 @@ class IRuleModule(Interface):
     It may raise errors.Trouble, which becomes the answer that its kind stands for;
     anything else that is raised is logged and answered 500.
 
-    A class may have a `Config`, an attrs class made with config.key(): then it is called
-    with one made of its table in the configuration file, otherwise with nothing.
+    A class may have a `Config`, an attrs class made with config.key(): then it is
+    called with one made of its table in the configuration file, else with nothing.
     `proxy.rules.RuleModule` is a base with all hooks doing nothing; those cost nothing.
     """
 

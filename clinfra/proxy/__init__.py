@@ -1,1 +1,1 @@
-"""The caching reverse proxy."""
+"""The caching reverse proxy: rule modules, cache, origins."""

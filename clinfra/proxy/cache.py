@@ -1,0 +1,280 @@
+"""Where answers are kept: a hot tier in this process over memcached.
+
+The hot tier is bounded in bytes and evicts by second chance: what was used since it was
+last looked at stays another round (cheaper to keep than an exact LRU, and a scan of
+pages used once does not flush it).  With memcached, a hot copy is used unasked for
+`refresh_seconds` only, so that what another process purged or replaced is soon seen.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from math import inf
+from random import Random
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from clinfra.proxy.entry import Entry, Vary, decode
+from clinfra.proxy.key import Getter, variant_key
+from clinfra.proxy.memcached import Memcached
+
+MAX_VARY_NAMES = 16
+"""A page that varies on more fields than this is not worth keeping."""
+
+
+MAX_PAGES_WITHOUT_VARIANT = 16384
+"""When so many pages vary, those without a variant in the hot tier are forgotten."""
+
+MAX_PURGES = 16384
+"""Purges remembered so that a fetch begun before one is not kept after it."""
+
+
+@define(eq=False)
+class HotVary:
+    """A page's Vary and the variants of it in the hot tier."""
+
+    vary: Vary
+    keys: set[bytes] = field(factory=set)
+
+
+@define(eq=False)
+class HotTier:
+    """Answers in memory, at most `max_bytes` of them."""
+
+    max_bytes: int
+    max_object_bytes: int
+    entries: OrderedDict[bytes, Entry] = field(factory=OrderedDict, init=False)
+    varies: dict[bytes, HotVary] = field(factory=dict, init=False)
+    bytes_used: int = field(default=0, init=False)
+    evicted: int = field(default=0, init=False)
+
+    def learn(self, primary: bytes, vary: Vary) -> None:
+        """Remember what a page varies on; variants of an older Vary are forgotten."""
+        known = self.varies.get(primary)
+        if known is not None and known.vary == vary:
+            return
+        self.drop_page(primary)
+        if len(self.varies) >= MAX_PAGES_WITHOUT_VARIANT:
+            for page in [page for page, known in self.varies.items() if not known.keys]:
+                del self.varies[page]
+        self.varies[primary] = HotVary(vary)
+
+    def add(self, entry: Entry) -> None:
+        """Keep an entry, if it is not too large, in place of any under its key."""
+        self.drop(entry.key)
+        size = entry.size
+        if len(entry.body) > self.max_object_bytes or size > self.max_bytes:
+            return
+        self.entries[entry.key] = entry
+        self.bytes_used += size
+        if entry.key != entry.primary:
+            known = self.varies.get(entry.primary)
+            if known is not None:
+                known.keys.add(entry.key)
+        while self.bytes_used > self.max_bytes:
+            self._evict()
+
+    def drop(self, key: bytes) -> bool:
+        """Forget one entry; whether it was there."""
+        entry = self.entries.pop(key, None)
+        if entry is None:
+            return False
+        self.bytes_used -= entry.size
+        known = self.varies.get(entry.primary)
+        if known is not None and key in known.keys:
+            known.keys.discard(key)
+            if not known.keys:
+                del self.varies[entry.primary]
+        return True
+
+    def drop_page(self, primary: bytes) -> bool:
+        """Forget a page and all its variants; whether anything was there."""
+        known = self.varies.pop(primary, None)
+        dropped = self.drop(primary)
+        for key in known.keys if known is not None else ():
+            dropped = self.drop(key) or dropped
+        return dropped
+
+    def _evict(self) -> None:
+        key, entry = next(iter(self.entries.items()))
+        if entry.used:
+            entry.used = False
+            self.entries.move_to_end(key)
+            return
+        self.drop(key)
+        self.evicted += 1
+
+
+@define(eq=False)
+class PageCache:
+    """Both tiers.
+
+    Args:
+        hot: the tier in this process.
+        memcached: the shared tier; None without one.
+        rng: makes generations.
+        grace_seconds: how long stale answers are kept for validation.
+        refresh_seconds: how long a hot copy is used before memcached is asked again.
+        counters: events by name, for the reports.
+    """
+
+    hot: HotTier
+    memcached: Memcached | None
+    rng: Random
+    grace_seconds: float
+    refresh_seconds: float
+    counters: dict[str, int] = field(factory=dict, init=False)
+    _purges: OrderedDict[bytes, float] = field(factory=OrderedDict, init=False)
+
+    def find_hot(self, primary: bytes, get: Getter, now: float) -> Entry | None:
+        """Return the entry in this process that answers a request, fresh or stale."""
+        entry = self.hot.entries.get(primary)
+        if entry is None:
+            known = self.hot.varies.get(primary)
+            if known is None:
+                return None
+            vary = known.vary
+            entry = self.hot.entries.get(
+                variant_key(primary, vary.generation, vary.names, get)
+            )
+            if entry is None:
+                return None
+        if now >= entry.hot_until and self._memcached_alive(primary):
+            return None
+        if now >= entry.fresh_until + self.grace_seconds and not entry.always_validate:
+            self.hot.drop(entry.key)
+            return None
+        entry.used = True
+        return entry
+
+    def find(
+        self,
+        primary: bytes,
+        get: Getter,
+        now: float,
+        found: Callable[[Entry | None], None],
+    ) -> None:
+        """Ask memcached for the entry that answers a request, fresh or stale."""
+        memcached = self.memcached
+        if memcached is None:
+            found(None)
+            return
+
+        def with_page(raw: bytes | None) -> None:
+            record = decode(primary, primary, raw) if raw is not None else None
+            if self.purged_since(primary, now):
+                found(None)
+            elif isinstance(record, Vary):
+                key = variant_key(primary, record.generation, record.names, get)
+                self.hot.learn(primary, record)
+                memcached.get(key, lambda raw: with_variant(key, raw))
+            else:
+                # Purged, or it varies no more: what is known of variants is old.
+                if record is not None or self._memcached_alive(primary):
+                    self.hot.drop_page(primary)
+                if record is not None:
+                    self._keep_hot(record, now)
+                found(record)
+
+        def with_variant(key: bytes, raw: bytes | None) -> None:
+            record = decode(key, primary, raw) if raw is not None else None
+            entry = record if isinstance(record, Entry) else None
+            if self.purged_since(primary, now):
+                entry = None
+            if entry is not None:
+                self._keep_hot(entry, now)
+            found(entry)
+
+        memcached.get(primary, with_page)
+
+    def store(
+        self, entry: Entry, names: tuple[bytes, ...], get: Getter, now: float
+    ) -> None:
+        """Keep an answer in both tiers.
+
+        Args:
+            entry: its key is set here.
+            names: what the answer varies on.
+            get: the fields of the request it answers.
+        """
+        primary = entry.primary
+        known = self.hot.varies.get(primary)
+        if known is not None or names:
+            vary = self._vary(known, names)
+            if len(vary.names) > MAX_VARY_NAMES:
+                return
+            entry.key = variant_key(primary, vary.generation, vary.names, get)
+            if known is None or known.vary is not vary:
+                self.hot.learn(primary, vary)
+                if self.memcached is not None:
+                    self.memcached.set(primary, vary.encode(), self._ttl(entry, now))
+            elif self.memcached is not None:
+                # Written again, or it would lapse before its variants do.
+                self.memcached.set(primary, vary.encode(), self._ttl(entry, now))
+        else:
+            entry.key = primary
+        self._keep_hot(entry, now)
+        if self.memcached is not None:
+            self.memcached.set(entry.key, entry.encode(), self._ttl(entry, now))
+
+    def purge(self, primary: bytes, now: float) -> Deferred[bool]:
+        """Forget a page and all its variants; fires with whether it was known."""
+        self._purges[primary] = now
+        self._purges.move_to_end(primary)
+        if len(self._purges) > MAX_PURGES:
+            self._purges.popitem(last=False)
+        known = self.hot.drop_page(primary)
+        done: Deferred[bool] = Deferred()
+        if self.memcached is None:
+            done.callback(known)
+        else:
+            self.memcached.delete(
+                primary, lambda deleted: done.callback(deleted or known)
+            )
+        return done
+
+    def purged_since(self, primary: bytes, then: float) -> bool:
+        """Whether a page was purged at or after `then`."""
+        return self._purges.get(primary, -1.0) >= then
+
+    def count(self, name: str) -> None:
+        """Count an event."""
+        self.counters[name] = self.counters.get(name, 0) + 1
+
+    def report(self) -> Mapping[str, Any]:
+        """Return what the admin pages show."""
+        return {
+            "entries": len(self.hot.entries),
+            "bytes": self.hot.bytes_used,
+            "max_bytes": self.hot.max_bytes,
+            "evicted": self.hot.evicted,
+            "memcached": self.memcached.report() if self.memcached else {},
+            **self.counters,
+        }
+
+    def _vary(self, known: HotVary | None, names: tuple[bytes, ...]) -> Vary:
+        """Return the page's Vary with these names added.
+
+        An answer that varies on less than others of the page did is one more variant of
+        the page; a new name makes a new generation.
+        """
+        if known is not None:
+            union = tuple(sorted({*known.vary.names, *names}))
+            if union == known.vary.names:
+                return known.vary
+            names = union
+        return Vary(b"%016x" % self.rng.getrandbits(64), names)
+
+    def _memcached_alive(self, primary: bytes) -> bool:
+        return self.memcached is not None and self.memcached.node_of(primary).alive
+
+    def _keep_hot(self, entry: Entry, now: float) -> None:
+        refresh = self.refresh_seconds if self.memcached is not None else inf
+        entry.hot_until = now + refresh
+        self.hot.add(entry)
+
+    def _ttl(self, entry: Entry, now: float) -> float:
+        return max(1.0, entry.born + entry.lifetime - now) + self.grace_seconds

@@ -1,0 +1,277 @@
+"""A stored answer: how it is kept in memory and in memcached, how it answers.
+
+Pure.  In memcached an entry is a fixed head (see `_FIXED`), its field lines, its body;
+a page whose answers vary has a record of the fields they vary on instead, and its
+entries are under keys of their own (see `key`).  Both begin with a mark that changes
+whenever the layout does; what has another mark is a miss.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from attrs import define, field, frozen
+
+from clinfra.proxy.freshness import Verdict
+from clinfra.proxy.message import drop_fields
+from clinfra.web.conditional import evaluate
+from clinfra.web.exchange import status_line
+from clinfra.web.headers import ETag, format_http_date, parse_etag, parse_http_date
+from clinfra.web.heads import Field, Fields, RequestHead
+from clinfra.web.ranges import (
+    Unsatisfiable,
+    content_range,
+    lay_out_multipart,
+    ranges_for,
+    unsatisfied_content_range,
+)
+
+ENTRY_MARK = b"clinfra1"
+VARY_MARK = b"clinfraV"
+_FIXED = struct.Struct("!8sHBddII")
+"""Mark, status, flags (1: always validate), born, lifetime, lengths of the rest."""
+
+_PREBUILT_BYTES = 65536
+"""Entries up to this size keep their whole message ready to send."""
+
+_OVERHEAD_BYTES = 1024
+"""What an entry costs besides its fields and body, about."""
+
+_NOT_KEPT = frozenset((b"age", b"content-length"))
+_NOT_UPDATED = frozenset(
+    (b"content-length", b"content-encoding", b"content-range", b"content-type", b"age")
+)
+_OF_304 = frozenset(
+    (
+        *(b"cache-control", b"content-location", b"date", b"etag", b"expires"),
+        *(b"vary", b"last-modified", b"via", b"cache-status"),
+    )
+)
+
+Answer = tuple[int, Fields, bytes]
+
+
+@frozen
+class Vary:
+    """What a page's answers vary on.
+
+    Attributes:
+        generation: goes into the keys of the variants.
+        names: lower-case field names, sorted.
+    """
+
+    generation: bytes
+    names: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """Return the record for memcached."""
+        return b"\n".join((VARY_MARK + self.generation, *self.names))
+
+
+@define(eq=False)
+class Entry:
+    """A stored answer.
+
+    Attributes:
+        key: it is kept under: the page's primary key or the variant's.
+        primary: the page's primary key.
+        fields: without Content-Length, Age and hop-by-hop fields; with Date.
+        born: Unix seconds at which its age was 0.
+        lifetime: seconds it is fresh from then on.
+        hot_until: Unix seconds until which the hot tier uses it unasked.
+        used: asked for since the hot tier last looked for something to evict.
+    """
+
+    key: bytes
+    primary: bytes
+    status: int
+    fields: Fields
+    body: bytes
+    born: float
+    lifetime: float
+    always_validate: bool = False
+    hot_until: float = 0.0
+    used: bool = False
+    fresh_until: float = field(init=False)
+    _wire: bytes = field(default=b"", init=False)
+    _wire_second: int = field(default=-1, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.fresh_until = 0.0 if self.always_validate else self.born + self.lifetime
+
+    @classmethod
+    def of(
+        cls,
+        key: bytes,
+        primary: bytes,
+        status: int,
+        fields: Fields,
+        body: bytes,
+        verdict: Verdict,
+        now: float,
+    ) -> Entry:
+        """Make one of an answer that `freshness.judge` found storable."""
+        kept = drop_fields(fields, _NOT_KEPT)
+        if not any(name.lower() == b"date" for name, _ in kept):
+            kept = (*kept, (b"Date", format_http_date(int(now))))
+        return cls(
+            key,
+            primary,
+            status,
+            kept,
+            body,
+            now - verdict.age,
+            verdict.lifetime,
+            verdict.always_validate,
+        )
+
+    @property
+    def etag(self) -> ETag | None:
+        """The entity tag, if it has a readable one."""
+        value = self.get(b"etag")
+        return None if value is None else parse_etag(value)
+
+    @property
+    def last_modified(self) -> int | None:
+        """Last-Modified in Unix seconds."""
+        value = self.get(b"last-modified")
+        return None if value is None else parse_http_date(value)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory it is counted for in the hot tier."""
+        size = sum(len(name) + len(value) + 100 for name, value in self.fields)
+        body = len(self.body)
+        return size + _OVERHEAD_BYTES + (2 * body if body <= _PREBUILT_BYTES else body)
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return a stored field by its lower-case name."""
+        for known, value in self.fields:
+            if known.lower() == name:
+                return value
+        return None
+
+    def age(self, now: float) -> float:
+        """Return its age in seconds."""
+        return max(0.0, now - self.born)
+
+    def ttl(self, now: float) -> float:
+        """Return how much longer it is fresh, in seconds; negative when stale."""
+        return self.fresh_until - now if not self.always_validate else -1.0
+
+    def wire(self, now: float) -> bytes:
+        """Return the whole message of a plain hit; the same for the whole second."""
+        second = int(now)
+        if second == self._wire_second:
+            return self._wire
+        lines = [status_line(self.status)]
+        lines += [b"%b: %b" % pair for pair in self.hit_fields(now)]
+        if self.status != 204:
+            lines.append(b"Content-Length: %d" % len(self.body))
+        lines.append(b"\r\n")
+        message = b"\r\n".join(lines) + self.body
+        if len(self.body) <= _PREBUILT_BYTES:
+            self._wire = message
+            self._wire_second = second
+        return message
+
+    def hit_fields(self, now: float) -> Fields:
+        """Return the fields of a hit: Age and Cache-Status added."""
+        return (
+            *self.fields,
+            (b"Age", b"%d" % self.age(now)),
+            (b"Cache-Status", b"clinfra; hit; ttl=%d" % self.ttl(now)),
+        )
+
+    def answer(
+        self, head: RequestHead, extra: Fields, boundary: Callable[[], bytes]
+    ) -> Answer:
+        """Return status, fields and body for a request: whole, 206, 304, 412 or 416.
+
+        Args:
+            extra: Age and Cache-Status as they apply.
+            boundary: makes one for an answer in several parts.
+        """
+        fields = (*self.fields, *extra)
+        if self.status != 200:
+            return self.status, fields, self.body
+        etag, modified = self.etag, self.last_modified
+        status = evaluate(head, etag, modified)
+        if status == 304:
+            some = tuple(pair for pair in self.fields if pair[0].lower() in _OF_304)
+            return 304, (*some, *extra), b""
+        if status == 412:
+            return 412, ((b"Content-Type", b"text/plain"), *extra), b"It has changed.\n"
+        size = len(self.body)
+        try:
+            parts = ranges_for(head, size, etag, modified)
+        except Unsatisfiable:
+            wanted: Field = (b"Content-Range", unsatisfied_content_range(size))
+            return 416, (wanted, *extra), b""
+        if parts is None:
+            return 200, fields, self.body
+        if len(parts) == 1:
+            part = parts[0]
+            wanted = (b"Content-Range", content_range(part, size))
+            return 206, (*fields, wanted), self.body[part.start : part.stop]
+        kind = self.get(b"content-type") or b"application/octet-stream"
+        layout = lay_out_multipart(parts, size, kind, boundary())
+        pieces = []
+        for prologue, part in zip(layout.prologues, layout.ranges, strict=True):
+            pieces += [prologue, self.body[part.start : part.stop]]
+        fields = drop_fields(fields, frozenset((b"content-type",)))
+        content_type: Field = (b"Content-Type", layout.content_type)
+        return 206, (*fields, content_type), b"".join((*pieces, layout.epilogue))
+
+    def conditions(self) -> Fields:
+        """Return the fields that ask an origin whether this is still right."""
+        conditions: list[Field] = []
+        etag = self.get(b"etag")
+        if etag is not None and self.etag is not None:
+            conditions.append((b"If-None-Match", etag))
+        modified = self.get(b"last-modified")
+        if modified is not None and self.last_modified is not None:
+            conditions.append((b"If-Modified-Since", modified))
+        return tuple(conditions)
+
+    def updated_fields(self, fields: Fields) -> Fields:
+        """Return the stored fields brought up to date by those of a 304."""
+        news = drop_fields(fields, _NOT_UPDATED)
+        named = frozenset(name.lower() for name, _ in news)
+        return (*drop_fields(self.fields, named), *news)
+
+    def encode(self) -> bytes:
+        """Return the record for memcached."""
+        block = b"\n".join(b"%b:%b" % pair for pair in self.fields)
+        fixed = _FIXED.pack(
+            ENTRY_MARK,
+            self.status,
+            self.always_validate,
+            self.born,
+            self.lifetime,
+            len(block),
+            len(self.body),
+        )
+        return fixed + block + self.body
+
+
+def decode(key: bytes, primary: bytes, raw: bytes) -> Entry | Vary | None:
+    """Read a record; None when it is not one, or not one of this layout."""
+    mark = raw[:8]
+    if mark == VARY_MARK:
+        generation, *names = raw[8:].split(b"\n")
+        return Vary(generation, tuple(names))
+    if mark != ENTRY_MARK or len(raw) < _FIXED.size:
+        return None
+    _, status, flags, born, lifetime, block_bytes, body_bytes = _FIXED.unpack_from(raw)
+    start = _FIXED.size + block_bytes
+    if len(raw) != start + body_bytes:
+        return None
+    fields = []
+    for line in raw[_FIXED.size : start].split(b"\n"):
+        name, _, value = line.partition(b":")
+        fields.append((name, value))
+    return Entry(
+        key, primary, status, tuple(fields), raw[start:], born, lifetime, bool(flags)
+    )

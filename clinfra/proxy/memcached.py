@@ -1,0 +1,459 @@
+"""memcached as a shared cache: pipelined, batched, and never in the way.
+
+The GETs of one reactor turn go out as one command per server, equal keys once.  The
+server of a key is chosen by pymemcache's rendezvous hashing, so that any pymemcache
+client with the same list of servers finds the same keys.  A server that is down or
+does not answer in time is a miss; it is left alone for a while and then tried again.
+Nothing here raises for what a server does or does not do.
+
+What is kept under a key:
+
+* b"\\0" and the value; or, for a value too large for one item,
+* b"\\1", an identifier of 16 hex digits, the number of parts and the total length
+  (two big-endian 32-bit integers).  Part n is under "KEY:IDENTIFIER:n".  Every write
+  has a new identifier, so that parts of two writes never mix.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from random import Random
+from typing import Any, cast
+
+from attrs import define, field
+from pymemcache.client.rendezvous import RendezvousHash
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IDelayedCall,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import ClientFactory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.memcache import MemCacheProtocol
+from twisted.python.failure import Failure
+
+from clinfra.web.pool import Connect, Origin
+
+Found = Callable[[bytes | None], None]
+"""Called once with the value, or None for a miss."""
+
+PART_BYTES = 1_000_000
+"""Largest value of one item: memcached's default limit of 1 MiB less its overhead."""
+
+MAX_VALUE_BYTES = 1 << 30
+MAX_TTL_SECONDS = 30 * 86400
+"""Longer ones would be read as a date by memcached."""
+
+_BATCH_KEYS = 64
+_BACKOFF_DOUBLINGS = 4
+_MANIFEST = struct.Struct("!c16sII")
+
+
+@define(eq=False)
+class Batch:
+    """A get command on its way; stands in the protocol's queue like its Commands."""
+
+    waiting: dict[bytes, list[Found]]
+    callbacks: dict[bytes, list[Found]]
+
+    def found(self, key: bytes, value: bytes) -> None:
+        """Tell those who wait for this key."""
+        for callback in self._take(key):
+            callback(value)
+
+    def fail(self, reason: object = None) -> None:
+        """Everything not found so far is a miss."""
+        for key in list(self.callbacks):
+            for callback in self._take(key):
+                callback(None)
+
+    def _take(self, key: bytes) -> list[Found]:
+        callbacks = self.callbacks.pop(key, [])
+        if self.waiting.get(key) is callbacks:
+            del self.waiting[key]
+        return callbacks
+
+
+class CacheProtocol(MemCacheProtocol):
+    """Twisted's memcached protocol with batched GETs that call back.
+
+    Sets, deletes and the other commands with one-line answers are Twisted's.
+
+    Args:
+        node: told of connection and loss.
+        timeout_seconds: longest silence while something is asked.
+    """
+
+    def __init__(self, node: Node, timeout_seconds: float) -> None:
+        MemCacheProtocol.__init__(self, timeOut=cast(int, timeout_seconds))
+        self._node = node
+        self._queue = cast(Any, self._current)  # Twisted's, of commands unanswered
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+        self._needed = 0
+        self._deadline: float | None = None
+        self._alarm: IDelayedCall | None = None
+
+    @property
+    def _wire(self) -> ITCPTransport:
+        return cast(ITCPTransport, self.transport)
+
+    def fetch(self, batch: Batch) -> None:
+        """Send one get for all keys of a batch."""
+        if not self._queue:
+            self.setTimeout(self.persistentTimeOut)
+        self._queue.append(batch)
+        self._wire.write(b"get " + b" ".join(batch.callbacks) + b"\r\n")
+
+    def connectionMade(self) -> None:
+        self._node.connected(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+        self._node.lost(self)
+        MemCacheProtocol.connectionLost(self, reason)
+
+    def timeoutConnection(self) -> None:
+        self._node.log.warn("memcached {server} is too slow", server=self._node.name)
+        self._node.lost(self)
+        self._cancelCommands(TimeoutError("memcached did not answer in time"))
+        self._wire.abortConnection()
+
+    def setTimeout(self, period: float | None) -> None:
+        """Keep one timer for all commands rather than one for each."""
+        if period is None:
+            self._deadline = None
+            return
+        self._deadline = self._node.reactor.seconds() + period
+        if self._alarm is None:
+            self._alarm = self._node.reactor.callLater(period, self._look_at_clock)
+
+    def resetTimeout(self) -> None:
+        if self._deadline is not None:
+            self.setTimeout(self.persistentTimeOut)
+
+    def _look_at_clock(self) -> None:
+        self._alarm = None
+        if self._deadline is None:
+            return
+        left = self._deadline - self._node.reactor.seconds()
+        if left <= 0:
+            self.timeoutConnection()
+        else:
+            self._alarm = self._node.reactor.callLater(left, self._look_at_clock)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._rest_bytes += len(data)
+        self._rest.append(data)
+        if self._rest_bytes < self._needed:
+            self.resetTimeout()
+            return
+        data = b"".join(self._rest) if len(self._rest) > 1 else data
+        try:
+            position = self._read(data)
+        except (ValueError, IndexError, AttributeError, RuntimeError) as error:
+            self._node.log.warn(
+                "memcached {server} answers nonsense: {error}",
+                server=self._node.name,
+                error=str(error),
+            )
+            self._wire.abortConnection()
+            return
+        rest = data[position:]
+        self._rest = [rest] if rest else []
+        self._rest_bytes = len(rest)
+
+    def _read(self, data: bytes) -> int:
+        """Handle the complete answers in `data`; return where the rest begins."""
+        position = 0
+        self._needed = 0
+        queue = self._queue
+        while True:
+            end = data.find(b"\r\n", position)
+            if end < 0:
+                if len(data) - position > 4096:
+                    raise ValueError("a line without end")
+                break
+            if queue and type(queue[0]) is Batch:
+                if data.startswith(b"VALUE ", position):
+                    words = data[position:end].split(b" ")
+                    length = int(words[3])
+                    if not 0 <= length <= MAX_VALUE_BYTES:
+                        raise ValueError("a value of impossible length")
+                    stop = end + 2 + length
+                    if len(data) < stop + 2:
+                        self._needed = stop + 2 - position
+                        break
+                    if data[stop : stop + 2] != b"\r\n":
+                        raise ValueError("a value of another length than announced")
+                    position = stop + 2
+                    queue[0].found(words[1], data[end + 2 : stop])
+                    continue
+                if data.startswith(b"END\r\n", position):
+                    position = end + 2
+                    queue.popleft().fail()
+                    continue
+            line = data[position:end]
+            position = end + 2
+            if not queue:
+                raise ValueError("an answer to no question")
+            self.lineReceived(line)
+        if queue:
+            self.resetTimeout()
+        else:
+            self._deadline = None
+        return position
+
+
+@define(eq=False)
+class Node(ClientFactory):
+    """One memcached server: connected, or left alone until it is tried again."""
+
+    name: str
+    reactor: IReactorTime
+    connect: Connect
+    timeout_seconds: float
+    retry_seconds: float
+    protocol_in_use: CacheProtocol | None = field(default=None, init=False)
+    waiting: dict[bytes, list[Found]] = field(factory=dict, init=False)
+    _next: dict[bytes, list[Found]] = field(factory=dict, init=False)
+    _retry: IDelayedCall | None = field(default=None, init=False)
+    _failures: int = field(default=0, init=False)
+    _stopped: bool = field(default=False, init=False)
+    log = Logger()
+    noisy = False
+
+    def start(self) -> None:
+        """Connect."""
+        self._retry = None
+        self.connect(Origin.parse(self.name), self, max(1.0, self.timeout_seconds * 4))
+
+    def stop(self) -> None:
+        """Disconnect for good."""
+        self._stopped = True
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        if self.protocol_in_use is not None:
+            cast(Any, self.protocol_in_use.transport).loseConnection()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is connected."""
+        return self.protocol_in_use is not None
+
+    def get(self, key: bytes, found: Found) -> None:
+        """Ask for a key with the others of this reactor turn."""
+        if self.protocol_in_use is None:
+            found(None)
+            return
+        callbacks = self.waiting.get(key)
+        if callbacks is not None:
+            callbacks.append(found)
+            return
+        if not self._next:
+            self.reactor.callLater(0, self._flush)
+        self._next[key] = self.waiting[key] = [found]
+
+    def set(self, key: bytes, value: bytes, ttl_seconds: int) -> None:
+        """Keep a value; whether that worked shows when it is asked for."""
+        protocol = self.protocol_in_use
+        if protocol is not None:
+            self._flush()
+            self.waiting.pop(key, None)
+            protocol.set(key, value, expireTime=ttl_seconds).addErrback(self._unset)
+
+    def delete(self, key: bytes, done: Callable[[bool], None]) -> None:
+        """Forget a key; `done` is told whether it was known."""
+        protocol = self.protocol_in_use
+        if protocol is None:
+            done(False)
+            return
+        self._flush()
+        self.waiting.pop(key, None)
+        protocol.delete(key).addErrback(self._unset).addCallback(
+            lambda known: done(bool(known))
+        )
+
+    def connected(self, protocol: CacheProtocol) -> None:
+        """Called by the protocol."""
+        if self._stopped:
+            cast(Any, protocol.transport).loseConnection()
+            return
+        self.log.info("memcached {server} is connected", server=self.name)
+        self.protocol_in_use = protocol
+        self._failures = 0
+
+    def lost(self, protocol: CacheProtocol) -> None:
+        """Called by the protocol."""
+        if self.protocol_in_use is not protocol:
+            return
+        self.protocol_in_use = None
+        if not self._stopped:
+            self.log.warn("memcached {server} is lost", server=self.name)
+            self._try_later()
+        batch, self._next = self._next, {}
+        Batch(self.waiting, batch).fail()
+
+    def buildProtocol(self, addr: IAddress | None) -> CacheProtocol:
+        return CacheProtocol(self, self.timeout_seconds)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        if not self._failures:
+            self.log.warn(
+                "memcached {server} cannot be reached: {reason}",
+                server=self.name,
+                reason=reason.getErrorMessage(),
+            )
+        if not self._stopped:
+            self._try_later()
+
+    def _try_later(self) -> None:
+        doublings = min(self._failures, _BACKOFF_DOUBLINGS)
+        self._failures += 1
+        self._retry = self.reactor.callLater(
+            self.retry_seconds * 2**doublings, self.start
+        )
+
+    def _flush(self) -> None:
+        batch, self._next = self._next, {}
+        if not batch:
+            return
+        protocol = self.protocol_in_use
+        if protocol is None:
+            Batch(self.waiting, batch).fail()
+        elif len(batch) <= _BATCH_KEYS:
+            protocol.fetch(Batch(self.waiting, batch))
+        else:
+            items = list(batch.items())
+            for start in range(0, len(items), _BATCH_KEYS):
+                some = dict(items[start : start + _BATCH_KEYS])
+                protocol.fetch(Batch(self.waiting, some))
+
+    def _unset(self, reason: Failure) -> None:
+        self.log.debug(
+            "memcached {server} did not take a command: {reason}",
+            server=self.name,
+            reason=reason.getErrorMessage(),
+        )
+
+
+@define(eq=False)
+class Memcached:
+    """All servers together.
+
+    Args:
+        servers: "host:port" each; their spelling decides where keys are.
+        rng: makes the identifiers of values in parts.
+    """
+
+    servers: Sequence[str]
+    reactor: IReactorTime
+    connect: Connect
+    timeout_seconds: float
+    retry_seconds: float
+    rng: Random
+    nodes: dict[str, Node] = field(init=False)
+    node_of: Callable[[bytes], Node] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.nodes = {
+            name: Node(
+                name,
+                self.reactor,
+                self.connect,
+                self.timeout_seconds,
+                self.retry_seconds,
+            )
+            for name in self.servers
+        }
+        ring = RendezvousHash(list(self.nodes))
+
+        @lru_cache(maxsize=65536)
+        def node_of(key: bytes) -> Node:
+            return self.nodes[ring.get_node(key.decode("ascii"))]
+
+        only = next(iter(self.nodes.values())) if len(self.nodes) == 1 else None
+        self.node_of = (lambda key: only) if only is not None else node_of
+
+    def start(self) -> None:
+        """Connect to every server."""
+        for node in self.nodes.values():
+            node.start()
+
+    def stop(self) -> None:
+        """Disconnect."""
+        for node in self.nodes.values():
+            node.stop()
+
+    def get(self, key: bytes, found: Found) -> None:
+        """Ask for a value; `found` is called once, perhaps at once for a miss."""
+        self.node_of(key).get(key, _Reading(self, key, found))
+
+    def set(self, key: bytes, value: bytes, ttl_seconds: float) -> None:
+        """Keep a value for at most 30 days."""
+        ttl = int(min(MAX_TTL_SECONDS, max(1, ttl_seconds)))
+        if len(value) < PART_BYTES:
+            self.node_of(key).set(key, b"\0" + value, ttl)
+            return
+        name = b"%016x" % self.rng.getrandbits(64)
+        starts = range(0, len(value), PART_BYTES)
+        for number, start in enumerate(starts):
+            part_key = b"%b:%b:%d" % (key, name, number)
+            part = value[start : start + PART_BYTES]
+            self.node_of(part_key).set(part_key, part, ttl)
+        manifest = _MANIFEST.pack(b"\1", name, len(starts), len(value))
+        self.node_of(key).set(key, manifest, ttl)
+
+    def delete(self, key: bytes, done: Callable[[bool], None]) -> None:
+        """Forget a value; `done` is told whether it was known."""
+        self.node_of(key).delete(key, done)
+
+    def report(self) -> dict[str, bool]:
+        """Return which servers are connected."""
+        return {name: node.alive for name, node in self.nodes.items()}
+
+
+@define(eq=False)
+class _Reading:
+    """One value being read, in parts if need be."""
+
+    memcached: Memcached
+    key: bytes
+    found: Found | None
+
+    def __call__(self, raw: bytes | None) -> None:
+        """The item under the key itself is here."""
+        if raw is None or raw[:1] == b"\0":
+            self._end(None if raw is None else raw[1:])
+            return
+        if raw[:1] != b"\1" or len(raw) != _MANIFEST.size:
+            self._end(None)
+            return
+        _, name, count, total = _MANIFEST.unpack(raw)
+        if not 0 < count <= MAX_VALUE_BYTES // PART_BYTES:
+            self._end(None)
+            return
+        parts: dict[int, bytes] = {}
+        for number in range(count):
+            part_key = b"%b:%b:%d" % (self.key, name, number)
+
+            def got(part: bytes | None, number: int = number) -> None:
+                if part is None:
+                    self._end(None)
+                    return
+                parts[number] = part
+                if len(parts) == count:
+                    whole = b"".join(parts[n] for n in range(count))
+                    self._end(whole if len(whole) == total else None)
+
+            self.memcached.node_of(part_key).get(part_key, got)
+
+    def _end(self, value: bytes | None) -> None:
+        found, self.found = self.found, None
+        if found is not None:
+            found(value)

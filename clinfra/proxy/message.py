@@ -1,0 +1,224 @@
+"""The request as rules see it, and the answer being built.
+
+Pure.  A `Request` is made from the head that came in and may be changed by rule
+modules on its way through `pipeline`; what is forwarded is always written anew from
+it.  Rules match on `host_path`: the lower-case host without trailing dot, the port
+of the listener unless that is the default one, then the target with its query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from attrs import define, field
+
+from clinfra.web.heads import Field, Fields, RequestHead
+
+
+@define(eq=False)
+class Reply:
+    """An answer on its way to the client.
+
+    Attributes:
+        status: the status code.
+        fields: without Content-Length, Connection, Server: those are added when it is
+            sent.  Hop-by-hop fields are already gone.
+        body: the whole body, or what there is of it when `stream` is set.
+        stream: whoever sends the body in pieces (see IStream); None when `body` is
+            all of it.
+        length: of a streamed body, when it was announced.
+        served_by: the module that made it, for the logs.
+        taps: objects with data(bytes) and end(complete) that see a streamed body.
+        muted: the client gets no body, only the taps do.
+    """
+
+    status: int
+    fields: Fields = ()
+    body: bytes = b""
+    stream: Any = None
+    length: int | None = None
+    served_by: str = ""
+    taps: list[Any] = field(factory=list)
+    muted: bool = False
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return the value of a field, repeats joined by a comma; None without it."""
+        return get_field(self.fields, name)
+
+    def set(self, name: bytes, value: bytes | None) -> None:
+        """Replace a field, or drop it when the value is None."""
+        self.fields = set_field(self.fields, name, value)
+
+
+@define(eq=False)
+class Request:
+    """One request on its way through the pipeline.
+
+    Attributes:
+        exchange: the web.exchange.IExchange it came with.
+        head: as it was received; never changes.
+        method: b"GET" ...
+        host: lower-case host, without port.
+        port: port of the listener; 0 when it is the default one and left out.
+        target: path and query, as sent.
+        scheme: "http" or "https", as the client used it.
+        authority: what is sent on as Host.
+        fields: the header fields, Host included.
+        client_ip: address of the client, trusted proxies seen through.
+        pool: name of the origin pool, once a rule or route chose it.
+        members: origins to use instead of a pool's ("host:port").
+        retry_bad_status: an answer of 4xx or 5xx is tried on another member.
+        forward_target: what the origin is asked for; empty means `target`.
+        cache_host_path: used instead of host_path for the cache key.
+        outcome: "hit", "stale", "miss" or "pass", once looked up.
+        why: Cache-Status words for a forward: "uri-miss", "vary-miss", "stale", ....
+        stale: the entry to validate, when there is one.
+        reply: the answer, once there is one.
+        origin: "host:port" that was asked, for the logs.
+        attempt: number of the present try at an origin; 0 before the first.
+        asked_at, answered_at: reactor seconds of the origin's part.
+        flight: the fetch others wait for, when this request is the one that fetches.
+        cache_state: the cache module's own.
+        origin_request: what is under way at an origin; has abort().
+        waiting, place, failing, over: the pipeline's own.
+        annotations: whatever rules want to keep with the request.
+    """
+
+    exchange: Any
+    head: RequestHead
+    method: bytes
+    host: str
+    port: int
+    target: str
+    scheme: str
+    authority: bytes
+    fields: Fields
+    client_ip: str
+    pool: str = ""
+    members: tuple[str, ...] = ()
+    retry_bad_status: bool = False
+    forward_target: str = ""
+    cache_host_path: str = ""
+    outcome: str = ""
+    why: bytes = b""
+    stale: Any = None
+    reply: Reply | None = None
+    origin: str = ""
+    attempt: int = 0
+    asked_at: float = 0.0
+    answered_at: float = 0.0
+    flight: Any = None
+    cache_state: Any = None
+    origin_request: Any = None
+    waiting: Any = None
+    place: tuple[str, int] = ("received", 0)
+    failing: bool = False
+    over: bool = False
+    _host_path: str = ""
+    _cookies: Mapping[str, str] | None = None
+    _annotations: dict[str, Any] | None = None
+
+    @property
+    def host_path(self) -> str:
+        """What rules match: host[:port]/path?query."""
+        if not self._host_path:
+            self._host_path = join_host_path(self.host, self.port, self.target)
+        return self._host_path
+
+    @property
+    def path(self) -> str:
+        """The target up to the question mark."""
+        return self.target.partition("?")[0]
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """Room for rules to keep things in, made on first use."""
+        if self._annotations is None:
+            self._annotations = {}
+        return self._annotations
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies by name; the first of equal names wins."""
+        if self._cookies is None:
+            self._cookies = parse_cookies(self.get(b"cookie") or b"")
+        return self._cookies
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return the value of a field, repeats joined by a comma; None without it."""
+        if self.fields is self.head.fields:
+            return self.head.get(name)
+        return get_field(self.fields, name)
+
+    def set(self, name: bytes, value: bytes | None) -> None:
+        """Replace a field, or drop it when the value is None."""
+        self.fields = set_field(self.fields, name, value)
+
+    def rewrite(self, host_path: str) -> None:
+        """Change host, port and target to those of `host_path`.
+
+        Host goes on to the origin as the client sent it unless the rule changed it.
+        """
+        authority, slash, rest = host_path.partition("/")
+        if authority != self.host_path.partition("/")[0]:
+            host, port = split_authority(authority)
+            self.host, self.port = host, port
+            self.authority = authority.encode("latin-1")
+        self.target = slash + rest or "/"
+        self._host_path = ""
+
+
+def join_host_path(host: str, port: int, target: str) -> str:
+    """Return host[:port]target."""
+    return f"{host}:{port}{target}" if port else host + target
+
+
+@lru_cache(maxsize=4096)
+def split_authority(authority: str) -> tuple[str, int]:
+    """Return lower-case host without trailing dot, and port (0 when there is none)."""
+    host, colon, port = authority.rpartition(":")
+    if (
+        not colon
+        or not (port.isdigit() or not port)
+        or host.count("[") > host.count("]")
+    ):
+        host, port = authority, ""
+    host = host.lower()
+    if host.endswith("."):
+        host = host[:-1]
+    return host, int(port) if port else 0
+
+
+def get_field(fields: Fields, name: bytes) -> bytes | None:
+    """Return the value of a field (lower-case name), repeats joined by a comma."""
+    values = [value for known, value in fields if known.lower() == name]
+    return b", ".join(values) if values else None
+
+
+def set_field(fields: Fields, name: bytes, value: bytes | None) -> Fields:
+    """Return fields with `name` replaced, or dropped when the value is None."""
+    lower = name.lower()
+    kept: list[Field] = [item for item in fields if item[0].lower() != lower]
+    if value is not None:
+        kept.append((name, value))
+    return tuple(kept)
+
+
+def drop_fields(fields: Fields, names: frozenset[bytes]) -> Fields:
+    """Return fields without those of `names` (lower-case)."""
+    return tuple(item for item in fields if item[0].lower() not in names)
+
+
+def parse_cookies(raw: bytes) -> dict[str, str]:
+    """Return the cookies of a Cookie field; only the first "=" of a pair counts."""
+    cookies: dict[str, str] = {}
+    for pair in raw.decode("latin-1").split(";"):
+        name, equals, value = pair.strip().partition("=")
+        if equals and name:
+            value = value.strip()
+            if len(value) >= 2 and value[0] == value[-1] == '"':
+                value = value[1:-1]
+            cookies.setdefault(name.strip(), value)
+    return cookies

@@ -1,0 +1,236 @@
+"""Forwarder: sends a request to a member of its pool, and to another if that fails.
+
+A request is tried again only when that does no harm: nothing of it reached the origin,
+or its method is idempotent and its body can still be sent whole.  After
+`attempts` tries the answer is 503; 502 when an origin broke off in the middle of
+something that cannot be repeated; 504 when it did not answer in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import DeferredList
+
+from clinfra.config import PoolConfig
+from clinfra.errors import (
+    Forbidden,
+    NotFound,
+    OriginFailed,
+    OriginTimeout,
+    Overloaded,
+    Trouble,
+)
+from clinfra.proxy.forward import Relay
+from clinfra.proxy.hygiene import request_fields, response_fields
+from clinfra.proxy.message import Reply, Request
+from clinfra.proxy.origins import Member, OriginPool
+from clinfra.proxy.pipeline import PENDING
+from clinfra.proxy.routes import Routes
+from clinfra.proxy.rules import RuleModule, Surroundings
+from clinfra.web.heads import Fields, ResponseHead
+from clinfra.web.pool import Origin, Pool, PoolSettings, make_request_head
+
+UNABLE = "Unable to process request, please try again."
+
+_MEMO_ENTRIES = 2048
+_MEMO_HEAD_BYTES = 2048
+_REPEATABLE = frozenset((b"GET", b"HEAD"))
+
+
+class Forwarder(RuleModule):
+    """Sends requests to origins."""
+
+    head_only = True
+
+    def attach(self, surroundings: Surroundings) -> None:
+        """Take the pools, the routes and the ways to connect."""
+        self._surroundings = surroundings
+        config = surroundings.config
+        self._routes = Routes.of(config.routes, config.default_pool)
+        self._clients: dict[PoolSettings, Pool] = {}
+        self._heads: dict[Any, bytes] = {}
+        self._answers: dict[ResponseHead, Fields] = {}
+        self._now = surroundings.reactor.seconds
+        self._resume = surroundings.pipeline.resume
+        self._fail = surroundings.pipeline.fail
+        self._retries = 0
+
+    def route(self, request: Request) -> None:
+        """Choose the pool, unless a rule did."""
+        if not request.pool and not request.members:
+            self._routes.choose(request)
+
+    def forward(self, request: Request) -> object:
+        """Try an origin."""
+        if request.method == b"TRACE":
+            raise Forbidden("TRACE is not passed on.")
+        if request.method == b"OPTIONS":
+            answer = self._max_forwards(request)
+            if answer is not None:
+                return answer
+        request.attempt = 0
+        request.asked_at = self._now()
+        self._try(request, self._pool(request), ())
+        return PENDING
+
+    def head_received(self, relay: Relay, head: ResponseHead) -> None:
+        """An origin answers."""
+        request: Request = relay.request
+        member: Member = relay.member
+        if request.retry_bad_status and head.status >= 400:
+            member.failed()
+            pool = self._pool(request)
+            tried = (*request.annotations.get("tried", ()), member)
+            again = request.attempt < pool.config.attempts
+            others = any(other not in tried for other in pool.members)
+            if again and others and request.method in _REPEATABLE:
+                relay.abort()
+                self._try_later(request, pool, tried)
+                return
+        else:
+            member.succeeded()
+        request.answered_at = self._now()
+        fields = self._answers.get(head)
+        if fields is None:
+            fields = response_fields(head)
+            if len(self._answers) >= _MEMO_ENTRIES:
+                self._answers.clear()
+            self._answers[head] = fields
+        length = head.content_length
+        if request.method == b"HEAD" and head.status not in (204, 304):
+            said = head.get(b"content-length")
+            length = int(said) if said is not None else None
+        reply = Reply(head.status, fields, b"", relay, length, "Forwarder")
+        self._resume(request, reply)
+        relay.hold()
+
+    def no_answer(self, relay: Relay, reason: Exception) -> None:
+        """An origin failed before it answered."""
+        request: Request = relay.request
+        if isinstance(reason, OriginFailed):
+            relay.member.failed()
+            pool = self._pool(request)
+            unwanted = request.over and not (
+                request.flight is not None and request.flight.waiters
+            )
+            if reason.replayable and not unwanted:
+                if request.attempt < pool.config.attempts:
+                    tried = (*request.annotations.get("tried", ()), relay.member)
+                    self._try_later(request, pool, tried)
+                    return
+                if not isinstance(reason, OriginTimeout) or pool.config.attempts > 1:
+                    reason = Overloaded(UNABLE, 5)
+        self._fail(request, reason)
+
+    def stop(self) -> object:
+        """Close every connection."""
+        return DeferredList(
+            [client.close() for client in self._clients.values()], consumeErrors=True
+        )
+
+    def report(self) -> Mapping[str, Any]:
+        """Return pools, confidences and connections."""
+        return {
+            "pools": self._surroundings.origins.report(),
+            "connections": [client.report() for client in self._clients.values()],
+            "retries": self._retries,
+        }
+
+    def _pool(self, request: Request) -> OriginPool:
+        origins = self._surroundings.origins
+        if request.members:
+            config = self._surroundings.config.pools.get(request.pool, PoolConfig())
+            return origins.ad_hoc(request.members, config)
+        if not request.pool:
+            raise NotFound("There is nothing here.")
+        pool = origins.pool(request.pool)
+        if pool is None or not pool.members:
+            raise Overloaded(UNABLE, 5)
+        return pool
+
+    def _try_later(
+        self, request: Request, pool: OriginPool, tried: tuple[Member, ...]
+    ) -> None:
+        self._retries += 1
+        request.annotations["tried"] = tried
+        try:
+            self._try(request, pool, tried)
+        except Trouble as trouble:
+            self._fail(request, trouble)
+
+    def _try(
+        self, request: Request, pool: OriginPool, tried: tuple[Member, ...]
+    ) -> None:
+        member = pool.choose(tried)
+        if member is None:
+            raise Overloaded(UNABLE, 5)
+        request.attempt += 1
+        request.origin = member.name
+        origin = member.origin
+        if origin is None:
+            origin = member.origin = Origin(member.host, member.port, member.path)
+        assert isinstance(origin, Origin)
+        exchange = request.exchange
+        body = None if request.head.content_length == 0 else exchange.body
+        head = self._head(request, origin, body)
+        relay = Relay(self, request, member)
+        request.origin_request = relay
+        client = self._client(pool.config)
+        relay.origin_request = client.start(origin, request.method, head, body, relay)
+
+    def _head(self, request: Request, origin: Origin, body: Any) -> bytes:
+        """Return the head to send; equal ones are made once."""
+        peer: str = request.exchange.client_ip
+        target = request.forward_target or request.target
+        key = (
+            request.fields if request.fields is not request.head.fields else None,
+            request.head,
+            request.authority,
+            target,
+            request.scheme,
+            peer,
+            origin,
+        )
+        if body is None:
+            known = self._heads.get(key)
+            if known is not None:
+                return known
+        trusted = self._surroundings.trusted.trusts(peer)
+        fields = request_fields(request, peer, trusted)
+        made = make_request_head(
+            origin, request.method, target.encode("latin-1"), fields, body
+        )
+        if body is None and len(request.head.raw) <= _MEMO_HEAD_BYTES:
+            if len(self._heads) >= _MEMO_ENTRIES:
+                self._heads.clear()
+            self._heads[key] = made
+        return made
+
+    def _client(self, config: PoolConfig) -> Pool:
+        settings = PoolSettings(
+            connect_timeout=config.connect_timeout,
+            response_timeout=config.response_timeout,
+            read_timeout=config.read_timeout,
+            idle_timeout=config.idle_timeout,
+            idle_connections=config.idle_connections,
+            max_connections=config.max_connections,
+        )
+        client = self._clients.get(settings)
+        if client is None:
+            client = Pool(
+                self._surroundings.reactor, settings, self._surroundings.connect
+            )
+            self._clients[settings] = client
+        return client
+
+    def _max_forwards(self, request: Request) -> Reply | None:
+        """Answer an OPTIONS that is meant for us, or count it down."""
+        said = request.get(b"max-forwards")
+        if said is None or not said.isdigit() or len(said) > 9:
+            return None
+        if int(said) == 0:
+            return Reply(204, ((b"Allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
+        request.set(b"Max-Forwards", b"%d" % (int(said) - 1))
+        return None

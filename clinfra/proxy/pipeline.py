@@ -1,0 +1,370 @@
+"""The life of a request, as one list of phases.
+
+    received → route → lookup → (hit | stale | miss | pass) → forward → response
+             → store → deliver → done
+
+An answer made before `forward` goes straight to `deliver`; trouble anywhere goes
+through `failed` to `deliver`; `done` comes exactly once, when the client has it all or
+is gone.  Hooks that answer at once are called in a plain loop: only a request that has
+to wait costs a Deferred.  The hooks of each phase are listed once, so that a phase
+nobody has a hook for costs nothing.
+
+For cache hits there is a shorter way still: when every module that could have a say
+decides by the head alone, the cache key a head led to is remembered (`remember`), and
+an equal head is answered from the hot tier without asking the modules again (`lane`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from clinfra.errors import ClientGone, Trouble
+from clinfra.proxy.clients import TrustedProxies
+from clinfra.proxy.entry import Entry
+from clinfra.proxy.message import Reply, Request, split_authority
+from clinfra.proxy.rules import hook_of
+from clinfra.web.exchange import IExchange
+from clinfra.web.heads import RequestHead
+from clinfra.web.resource import trouble_response
+
+log = Logger()
+
+PENDING = object()
+"""Returned by a hook that will call `Pipeline.resume` or `Pipeline.fail` later."""
+
+NEXT = {
+    "received": "route",
+    "route": "lookup",
+    "stale": "forward",
+    "miss": "forward",
+    "pass_": "forward",
+    "forward": "response",
+    "response": "store",
+    "store": "deliver",
+    "hit": "deliver",
+}
+"""What follows a phase; `lookup` is followed by its outcome."""
+
+PHASES = (*NEXT, "lookup", "deliver", "failed", "done")
+
+_AFTER_ANSWER = {
+    "received": "deliver",
+    "route": "deliver",
+    "lookup": "hit",
+    "stale": "deliver",
+    "miss": "deliver",
+    "pass_": "deliver",
+    "forward": "response",
+}
+"""Where an answer goes on to from the phase it was made in."""
+
+_OUTCOMES = {
+    "": "pass_",
+    "hit": "hit",
+    "stale": "stale",
+    "miss": "miss",
+    "pass": "pass_",
+}
+
+_MEMO_ENTRIES = 4096
+_MEMO_HEAD_BYTES = 2048
+
+Hook = Callable[..., Any]
+
+
+class BrokenRule(Trouble):
+    """A rule module raised what it should not have."""
+
+
+class Pipeline:
+    """Runs requests through the rule modules.
+
+    Args:
+        modules: in their configured order.
+        reactor: tells the time.
+        default_host: of requests that name none.
+        default_port: left out of host_path.
+        trusted: proxies whose X-Forwarded-* are believed.
+
+    Attributes:
+        hot: the hot tier's entries by key; set by the cache module.
+        requests: how many have been received.
+        hits: how many were answered by the lane.
+        active: how many are under way.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[object],
+        *,
+        reactor: IReactorTime,
+        default_host: str,
+        default_port: int,
+        trusted: TrustedProxies,
+    ) -> None:
+        self.modules = tuple(modules)
+        self._now = reactor.seconds
+        self._default_host = default_host
+        self._default_port = default_port
+        self._trusted = trusted
+        self._hooks: dict[str, tuple[Hook, ...]] = {
+            phase: tuple(hook for module in modules if (hook := hook_of(module, phase)))
+            for phase in PHASES
+        }
+        self._memo: dict[RequestHead, tuple[bytes, int, bool]] = {}
+        self._memoable = not self._hooks["done"] and all(
+            getattr(module, "head_only", False)
+            for module in modules
+            if any(
+                hook_of(module, phase)
+                for phase in ("received", "route", "lookup", "hit", "deliver")
+            )
+        )
+        self.hot: dict[bytes, Entry] = {}
+        self.requests = 0
+        self.hits = 0
+        self.active = 0
+        self._released: tuple[Callable[[Request], None], ...] = ()
+
+    def lane(self, exchange: IExchange) -> bool:
+        """Answer a request; see web.site.Site."""
+        known = self._memo.get(exchange.head)
+        if known is not None:
+            key, port, secure = known
+            entry = self.hot.get(key)
+            if entry is not None:
+                now = self._now()
+                if (
+                    now < entry.fresh_until
+                    and now < entry.hot_until
+                    and exchange.local_port == port
+                    and exchange.secure == secure
+                ):
+                    entry.used = True
+                    self.hits += 1
+                    exchange.notes["cache"] = "hit"
+                    exchange.send(entry.wire(now), entry.status, len(entry.body))
+                    return True
+        self.begin(exchange)
+        return True
+
+    def remember(self, request: Request, entry: Entry) -> None:
+        """A plain hit: an equal head will find the same entry, as long as it is hot."""
+        head = request.head
+        if not self._memoable or len(head.raw) > _MEMO_HEAD_BYTES:
+            return
+        if len(self._memo) >= _MEMO_ENTRIES:
+            self._memo.clear()
+        exchange = request.exchange
+        self._memo[head] = (entry.key, exchange.local_port, exchange.secure)
+
+    def begin(self, exchange: IExchange) -> None:
+        """Take a request in."""
+        self.requests += 1
+        self.active += 1
+        request = self._request(exchange)
+        exchange.on_done(lambda whole: self._over(request, whole))
+        self._advance(request, "received", 0)
+
+    def resume(self, request: Request, result: Reply | None) -> None:
+        """Go on with a request whose hook returned PENDING.
+
+        Args:
+            result: what the hook would have returned.
+        """
+        phase, position = request.place
+        if result is not None:
+            request.reply = result
+            if phase in _AFTER_ANSWER:
+                phase, position = _AFTER_ANSWER[phase], 0
+        self._advance(request, phase, position)
+
+    def retry(self, request: Request) -> None:
+        """Ask an origin again: back to `forward`."""
+        self._advance(request, "forward", 0)
+
+    def fail(self, request: Request, error: BaseException) -> None:
+        """Answer trouble: with a module's page, or with its plain sentence."""
+        if isinstance(error, ClientGone) or (
+            request.over and isinstance(error, CancelledError)
+        ):
+            return
+        if not isinstance(error, Trouble):
+            log.failure(
+                "A rule module failed for {host_path}.",
+                failure=Failure(error),
+                host_path=request.host_path,
+            )
+            error = BrokenRule("Something went wrong here.")
+        if request.exchange.status:
+            request.exchange.abort()
+        if request.reply is not None and request.reply.stream is not None:
+            request.reply.stream.abort()
+        reply = None
+        if not request.failing:
+            request.failing = True
+            for hook in self._hooks["failed"]:
+                try:
+                    page = hook(request, error)
+                except Exception:
+                    log.failure("A rule module failed to answer trouble.")
+                    continue
+                if isinstance(page, Reply) and reply is None:
+                    reply = page
+        if reply is None:
+            response = trouble_response(error)
+            assert isinstance(response.body, bytes)
+            reply = Reply(response.status, response.fields, response.body)
+        request.reply = reply
+        self._advance(request, "deliver", 0)
+
+    def _request(self, exchange: IExchange) -> Request:
+        head: RequestHead = exchange.head
+        authority = head.host or self._default_host.encode("latin-1")
+        host, _ = split_authority(authority.decode("latin-1"))
+        port: int = exchange.local_port
+        client_ip: str = exchange.client_ip
+        scheme = "https" if exchange.secure else "http"
+        if self._trusted.networks and self._trusted.trusts(client_ip):
+            forwarded_for = head.index.get(b"x-forwarded-for", ())
+            client_ip = self._trusted.client(client_ip, forwarded_for)
+            proto = head.get(b"x-forwarded-proto")
+            if proto is not None and proto.lower() in (b"http", b"https"):
+                scheme = proto.lower().decode("ascii")
+        return Request(
+            exchange,
+            head,
+            head.method,
+            host or self._default_host,
+            0 if port == self._default_port else port,
+            head.target.decode("latin-1"),
+            scheme,
+            authority,
+            head.fields,
+            client_ip,
+        )
+
+    def _advance(self, request: Request, phase: str, position: int) -> None:
+        """Run hooks from here on until one has to wait or the answer is sent."""
+        all_hooks = self._hooks
+        while True:
+            answered = False
+            hooks = all_hooks[phase]
+            while position < len(hooks):
+                hook = hooks[position]
+                position += 1
+                # Where the request goes on, should the hook have to wait.
+                request.place = (phase, position)
+                try:
+                    result = hook(request)
+                except Exception as error:
+                    self.fail(request, error)
+                    return
+                if result is None:
+                    continue
+                if result is PENDING:
+                    return
+                if type(result) is not Reply:
+                    self._await(request, result)
+                    return
+                request.reply = result
+                if phase in _AFTER_ANSWER:
+                    answered = True
+                    break
+            if phase == "deliver":
+                self._deliver(request)
+                return
+            if answered:
+                phase = _AFTER_ANSWER[phase]
+            elif phase == "lookup":
+                phase = _OUTCOMES[request.outcome]
+            elif phase == "forward":
+                self.fail(request, BrokenRule("Nothing here answers this request."))
+                return
+            else:
+                phase = NEXT[phase]
+            position = 0
+
+    def _await(self, request: Request, result: Any) -> None:
+        waiting = Deferred.fromCoroutine(_answer_of(result))
+        request.waiting = waiting
+
+        def arrived(result: Any) -> None:
+            request.waiting = None
+            if not request.over:
+                self.resume(request, result)
+
+        def broke(failure: Failure) -> None:
+            request.waiting = None
+            self.fail(request, failure.value)
+
+        waiting.addCallback(arrived).addErrback(broke)
+
+    def _deliver(self, request: Request) -> None:
+        exchange = request.exchange
+        reply = request.reply
+        assert reply is not None
+        stream = reply.stream
+        if exchange.finished:
+            if stream is not None:
+                stream.deliver(None)
+            return
+        try:
+            if stream is None or reply.muted:
+                exchange.respond(reply.status, reply.fields, reply.body)
+            else:
+                exchange.start(reply.status, reply.fields, reply.length)
+        except Exception as error:
+            if stream is not None:
+                stream.abort()
+            if request.failing:
+                log.failure("An error page could not be sent.")
+                exchange.abort()
+            else:
+                reply.stream = None
+                self.fail(request, error)
+            return
+        if stream is not None:
+            stream.deliver(None if reply.muted else exchange)
+
+    def _over(self, request: Request, whole: bool) -> None:
+        """The client has its answer, or is gone."""
+        request.over = True
+        self.active -= 1
+        if not whole:
+            request.exchange.notes["client"] = "gone"
+        for hook in self._hooks["done"]:
+            try:
+                hook(request)
+            except Exception:
+                log.failure("A rule module failed when a request was done.")
+        for hook in self._released:
+            hook(request)
+        if not whole:
+            if request.waiting is not None:
+                request.waiting.cancel()
+            origin_request = request.origin_request
+            if origin_request is not None:
+                origin_request.client_gone()
+
+    def on_over(self, callback: Callable[[Request], None]) -> None:
+        """Have a built-in module release what it holds for a request that is over.
+
+        Unlike `done`, which logs, this does not keep hits from the lane: it is called
+        for requests that went through the phases only.
+        """
+        self._released = (*self._released, callback)
+
+
+async def _answer_of(result: Any) -> Reply | None:
+    """Wait for what a hook returned.  Raises TypeError when it makes no sense."""
+    answer = await result
+    if answer is not None and not isinstance(answer, Reply):
+        raise TypeError(f"a hook returned {type(answer).__name__}, not a Reply or None")
+    return answer
