@@ -1,0 +1,78 @@
+# What one does with a checkout.  `make run` and `make test` set up what they need.
+
+# The newest Python found, 3.11 or later.
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Programs that tests start, and the Debian packages that bring them.
+TEST_PROGRAMS := memcached chromium chromedriver
+TEST_PACKAGES := memcached chromium chromium-driver
+
+.PHONY: help run test check bench clean programs
+
+help:
+	@echo "make run    start clinfra in the foreground, on its defaults"
+	@echo "make test   run the whole test suite"
+	@echo "make check  ruff and mypy"
+	@echo "make bench  measure clinfra beside nginx, Varnish and twisted.web"
+	@echo "make clean  remove what was installed and made here"
+
+run: $(VENV)/run.stamp
+	@exec $(BIN)/twistd --nodaemon --pidfile= --reactor=clinfra clinfra $(ARGS)
+
+test: $(VENV)/test.stamp programs
+	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m twisted.trial tests
+
+check: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) *.egg-info build dist _trial_temp* .coverage .hypothesis \
+		.mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
+	find clinfra tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make virtual environments: install its venv package" \
+		"(Debian: apt-get install python3-venv)." >&2; exit 1; }
+
+# The plugin cache is written here, once, since where clinfra runs it may not be writable.
+$(VENV)/run.stamp: setup.cfg pyproject.toml | $(BIN)/python
+	$(PIP) install --editable .
+	@$(BIN)/python -c "from twisted.plugin import IPlugin, getPlugins; \
+		list(getPlugins(IPlugin))"
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	$(PIP) install --editable '.[test]'
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/run.stamp
+	$(PIP) install --editable '.[bench]'
+	@touch $@
+
+programs:
+	@for program in $(TEST_PROGRAMS); do \
+		command -v $$program >/dev/null || missing="$$missing $$program"; \
+	done; \
+	test -z "$$missing" && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing$$missing"; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get -qq update && \
+		apt-get -qq install --yes --no-install-recommends $(TEST_PACKAGES) \
+			>/dev/null && exit 0; \
+	fi; \
+	echo "The tests need these programs:$$missing." >&2; \
+	echo "Install them, or run make test once as root on Debian or Ubuntu." >&2; \
+	exit 1
