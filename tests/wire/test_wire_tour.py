@@ -1,0 +1,77 @@
+"""The README's tour, as it is printed there, by a shell with curl."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.support import ROOT, ClinfraProcess
+from tests.wire.photographs import upright_picture, write_photograph
+
+
+def commands(readme: str, heading: str) -> str:
+    """Return the lines typed in the literal block below a heading, without prompts."""
+    section = readme.split(f"\n{heading}\n", 1)[1]
+    block = section.split("::\n\n", 1)[1]
+    lines = re.match(r"(?:    .*\n|\n)+", block)
+    assert lines is not None, f"no commands below {heading}"
+    return "\n".join(line[6:] for line in lines[0].splitlines() if line[4:6] == "$ ")
+
+
+@pytest.fixture
+def tour(tmp_path: Path) -> dict[str, str]:
+    """Take the tour in an empty directory; return what each command printed."""
+    typed = commands((ROOT / "README.rst").read_text(encoding="utf-8"), "A short tour")
+    write_photograph(tmp_path / "photo.jpg", orientation=6)
+    with ClinfraProcess() as clinfra:
+        for product, usual in (("proxy", 8080), ("blob", 8081), ("image", 8082)):
+            typed = typed.replace(f":{usual}", f":{clinfra.ports[product]}")
+        lines = [line for line in typed.splitlines() if line]
+        script = "\n".join(f"{line}\nprintf '\\n%s\\n' =====" for line in lines)
+        done = subprocess.run(
+            ["bash", "-eu", "-o", "pipefail", "-c", script],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.split("\n=====\n")
+    return dict(zip(lines, printed, strict=False))
+
+
+def test_the_readmes_tour_works_word_for_word(
+    tour: dict[str, str], tmp_path: Path
+) -> None:
+    """Upload, list, fetch twice: first a miss, then a hit with its age."""
+    answers = [
+        printed.lower()
+        for line, printed in tour.items()
+        if "600x450" in printed.lower() or "cache-status" in printed.lower()
+    ]
+    fetches = [answer for answer in answers if "cache-status:" in answer]
+
+    assert len(fetches) == 2, tour
+    assert "cache-status: clinfra; fwd=" in fetches[0]
+    assert "cache-status: clinfra; hit" in fetches[1]
+    assert "\nage: " in fetches[1]
+
+
+def test_a_photograph_taken_sideways_comes_back_upright(
+    tour: dict[str, str], tmp_path: Path
+) -> None:
+    """Orientation 6 is applied: the result is higher than wide, and right side up."""
+    with Image.open(tmp_path / "600x450.jpg") as picture:
+        result = picture.convert("RGB")
+
+    assert result.size == (337, 450)
+    expected = upright_picture(tmp_path / "photo.jpg", result.size)
+    differences = [
+        abs(a - b) for a, b in zip(expected.tobytes(), result.tobytes(), strict=True)
+    ]
+    assert sum(differences) / len(differences) < 4
