@@ -62,7 +62,7 @@ $(VENV)/bench.stamp: $(VENV)/run.stamp
 	@touch $@
 
 programs:
-	@for program in $(TEST_PROGRAMS); do \
+	@missing=; for program in $(TEST_PROGRAMS); do \
 		command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; \
 	test -z "$$missing" && exit 0; \

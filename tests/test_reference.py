@@ -1,0 +1,56 @@
+"""The reference of the configuration says what holds."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clinfra import config
+from clinfra.reference import reference
+from clinfra.settings import load
+
+REFERENCE = Path(__file__).resolve().parent.parent / "etc" / "clinfra.toml"
+
+
+class ReferenceTests(SynchronousTestCase):
+    """etc/clinfra.toml."""
+
+    def test_up_to_date(self) -> None:
+        """The file is what `clinfra config` prints."""
+        self.assertEqual(
+            reference(),
+            REFERENCE.read_text(encoding="utf-8"),
+            "run: clinfra config > etc/clinfra.toml",
+        )
+
+    def test_means_the_defaults(self) -> None:
+        """Running with the reference is running without any file."""
+        self.assertEqual(config.Config(), load([REFERENCE]))
+
+    def test_examples_are_good(self) -> None:
+        """What stands in comments as examples can be uncommented."""
+        text = "\n".join(
+            line[line.rindex("# ") + 2 :] if line.startswith("# ") else line
+            for line in REFERENCE.read_text(encoding="utf-8").splitlines()
+            if re.fullmatch(r"(?:# ){0,2}(?:\[.*\]|\w+ = .+)", line)
+        )
+        with tempfile.TemporaryDirectory(prefix="clinfra-test-") as directory:
+            path = Path(directory) / "x.toml"
+            path.write_text(text, encoding="utf-8")
+            result = load([path])
+
+        assert result.proxy is not None
+        self.assertEqual(config.ProxyConfig().routes, result.proxy.routes)
+        self.assertEqual(config.ProxyConfig().modules, result.proxy.modules)
+        self.assertEqual({"NAME": config.PoolConfig()}, result.proxy.pools)
+
+    def test_every_key_has_a_sentence(self) -> None:
+        """Every key is told in one sentence, with its full stop."""
+        for each in vars(config).values():
+            for field in getattr(each, "__attrs_attrs__", ()):
+                doc = field.metadata.get("doc")
+                if doc is not None:
+                    self.assertTrue(doc.endswith("."), f"{each.__name__}.{field.name}")
