@@ -184,4 +184,5 @@ def backlog(transport: object) -> int | None:
         layer = getattr(layer, "transport", None)
         if layer is None:
             return None
-    return len(layer.dataBuffer) - layer.offset + layer._tempDataLen
+    waiting: int = len(layer.dataBuffer) - layer.offset + layer._tempDataLen
+    return waiting

@@ -10,9 +10,10 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.web import server
 from zope.interface import directlyProvides
 
 from clinfra.config import Bytes, Limits
@@ -41,7 +42,7 @@ class MemoryTransport:
         self.protocol: Any = None
         self.producer: Any = None
         self._paused = False
-        directlyProvides(self, ITCPTransport)
+        directlyProvides(self, ITCPTransport, IPushProducer)
 
     offset = _tempDataLen = 0
 
@@ -118,6 +119,9 @@ class MemoryTransport:
             self._client.saw_end = True
             self.protocol.connectionLost(reason)
 
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
     def getPeer(self) -> IPv4Address:
         return IPv4Address("TCP", "192.0.2.7", 40000)
 
@@ -143,18 +147,17 @@ class Client:
         saw_end: the site has shut down its side, or closed.
     """
 
-    def __init__(self, site: Site, clock: Clock) -> None:
+    def __init__(self, site: server.Site, clock: Clock) -> None:
         self.received = bytearray()
         self.reading = True
         self.saw_end = False
         self._unsent = bytearray()
         self.clock = clock
         self.transport = MemoryTransport(self, clock)
-        channel = site.buildProtocol(None)
-        assert channel is not None
-        self.channel = channel
-        self.transport.protocol = channel
-        channel.makeConnection(self.transport)
+        self.channel: Any = site.buildProtocol(self.transport.getPeer())
+        assert self.channel is not None
+        self.transport.protocol = self.channel
+        self.channel.makeConnection(self.transport)
 
     @property
     def closed(self) -> bool:
