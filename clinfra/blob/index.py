@@ -78,7 +78,7 @@ class IBlobIndex(Interface):
         """Return rows with data by `modified`, start <= modified < stop."""
 
     def windows(
-        start: int | None, stop: int | None, width: int
+        start: int | None, stop: int | None, width: int, limit: int
     ) -> Sequence[tuple[int, int, int, int]]:
         """Return (start, stop, count, checksum) of each non-empty window of stamps.
 

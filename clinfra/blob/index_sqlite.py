@@ -308,13 +308,13 @@ class SqliteIndex:
         )
 
     def windows(
-        self, start: int | None, stop: int | None, width: int
+        self, start: int | None, stop: int | None, width: int, limit: int
     ) -> Sequence[tuple[int, int, int, int]]:
         """Return the checksum of each non-empty window."""
         reader = self._reader()
         low, high = _bounds(start, stop)
         found: list[tuple[int, int, int, int]] = []
-        while True:
+        while len(found) < limit:
             # Jump to the next row: empty windows cost nothing.
             first = reader.execute(
                 "SELECT min(modified) FROM blob WHERE modified >= ? AND modified < ?",
@@ -333,6 +333,7 @@ class SqliteIndex:
             ).fetchone()
             found.append((begin, end, count, int(average + average_deleted) // 2))
             low = after
+        return found
 
     def marks(self) -> Mapping[int, VolumeMark]:
         """Return what is known of the volumes."""

@@ -105,9 +105,9 @@ def parse(method: str, query: bytes) -> Parameters:
             given[key] = boolean(key, value)
         elif key in STRINGS:
             given[key] = str(value)
-    allowed = ALLOWED.get(method, ())
+    allowed = ALLOWED.get(method)
     for key in given:
-        if key not in allowed:
+        if allowed is not None and key not in allowed:
             raise InvalidRequest(f"Parameter not known to {method}: {key}")
     if given.get("response", "data") not in ("data", "info"):
         raise InvalidRequest(f"Unknown response option: {given['response']}")

@@ -83,7 +83,7 @@ class IBlobStore(Interface):
         """Release everything."""
 
     def spool(name: str, content_type: str) -> ISpool:
-        """Begin a large body.  Any thread."""
+        """Begin a large body; nothing is on disk yet, this does not block."""
 
     def append(entries: Sequence[Entry], now: float) -> list[Locator]:
         """Append records; they are durable on return, all of them.

@@ -64,13 +64,17 @@ def _write_all(fd: int, buffers: list[bytes], offset: int) -> int:
 
 @implementer(ISpool)
 class FileSpool:
-    """A large body on its way into a volume of its own."""
+    """A large body on its way into a volume of its own.
+
+    The file is made by the first write.  A lock keeps a late `discard` (the client is
+    gone) from a write still running in another thread.
+    """
 
     def __init__(self, path: Path, name: str, content_type: str) -> None:
         self._path = path
-        self._fd = os.open(
-            path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-        )
+        self._fd = -1
+        self._over = False
+        self._lock = threading.Lock()
         self._hash = hashlib.sha256()
         self._body_at = volume.VOLUME_HEAD_BYTES + volume.head_bytes(name, content_type)
         self.size = 0
@@ -83,41 +87,53 @@ class FileSpool:
 
     def write(self, data: bytes) -> None:
         """Add bytes.  Raises errors.StorageFull."""
-        try:
-            _write_all(self._fd, [data], self._body_at + self.size)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise StorageFull("Not enough space to keep this blob") from error
-            raise
+        with self._lock:
+            try:
+                _write_all(self._file(), [data], self._body_at + self.size)
+            except OSError as error:
+                if error.errno in _FULL:
+                    raise StorageFull("Not enough space to keep this blob") from error
+                raise
         self._hash.update(data)
         self.crc32 = zlib.crc32(data, self.crc32)
         self.size += len(data)
 
+    def _file(self) -> int:
+        if self._over:
+            raise ValueError("the body was discarded")
+        if self._fd < 0:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._fd = os.open(self._path, flags, 0o600)
+        return self._fd
+
     def sync(self) -> None:
         """Make what was written durable."""
-        os.fdatasync(self._fd)
+        with self._lock:
+            os.fdatasync(self._file())
 
     def discard(self) -> None:
         """Forget the body."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            self._path.unlink(missing_ok=True)
+        with self._lock:
+            self._over = True
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+                self._path.unlink(missing_ok=True)
 
     def place(self, path: Path, head: VolumeHead, record_head: bytes) -> int:
         """Become the volume at `path`; return its size."""
         raw = volume.pack_volume_head(head) + record_head
         if len(raw) != self._body_at:
             raise ValueError("the record's head is not of the length announced")
-        _write_all(self._fd, [raw], 0)
-        end = self._body_at + self.size
-        end += _write_all(
-            self._fd, [volume.padding(end - volume.VOLUME_HEAD_BYTES)], end
-        )
-        os.fdatasync(self._fd)
-        self._path.rename(path)
-        os.close(self._fd)
-        self._fd = -1
+        with self._lock:
+            fd = self._file()
+            _write_all(fd, [raw], 0)
+            end = self._body_at + self.size
+            end += _write_all(fd, [volume.padding(end)], end)
+            os.fdatasync(fd)
+            self._path.rename(path)
+            os.close(fd)
+            self._fd, self._over = -1, True
         return end
 
 
@@ -312,7 +328,9 @@ class VolumeStore:
         numbers = [
             number
             for number, found in self._volumes.items()
-            if found.head.ttl_class == ttl_class and not found.head.alone
+            if found.head.ttl_class == ttl_class
+            and not found.head.alone
+            and found.size % 8 == 0
         ]
         return self._volumes[max(numbers)] if numbers else None
 

@@ -18,7 +18,7 @@ A record::
 
      0   4  b"CLRE"
      4   1  kind: 1 data, 2 change (no body), 0 void (as if it were not there)
-     5   1  1 when the data register below means something
+     5   1  zero
      6   2  length of the name
      8   2  length of the content type
     10   2  zero
@@ -26,7 +26,7 @@ A record::
     16   8  modified (unsigned)
     24   8  modified_deleted (unsigned)
     32   8  deleted (signed)
-    40   8  size of the body; of a change: of the blob it speaks of
+    40   8  size of the body
     48  32  SHA-256 of the body
     80   8  first volume, and
     88   8  last volume that ever held bytes of this name; 0 none
@@ -34,8 +34,8 @@ A record::
    100   4  CRC-32 of bytes 0..99
    104      name, content type, body, zeros up to a multiple of 8
 
-A record always states *both* registers as they were after its change.  So a later
-record of a name never says less than an earlier one.
+A data record states *both* registers as they were after the write, a change states the
+expiry register only.
 
 History: this is version 1.
 
@@ -189,7 +189,7 @@ def pack_record_head(
     packed = _RECORD.pack(
         _RECORD_MAGIC,
         _VOID if void else _DATA if has_body else _CHANGE,
-        (state.data is not None) | (has_body << 1),
+        0,
         len(name_bytes),
         len(type_bytes),
         0,
@@ -215,7 +215,7 @@ def unpack_record_head(raw: bytes) -> Record | None:
     (
         _,
         kind,
-        flags,
+        _,
         name_length,
         type_length,
         _,
@@ -238,12 +238,14 @@ def unpack_record_head(raw: bytes) -> Record | None:
         kind=kind,
         name=strings[:name_length].decode("utf-8"),
         state=State(
-            Data(modified, sha256, size, body_crc, content_type) if flags & 1 else None,
+            Data(modified, sha256, size, body_crc, content_type)
+            if kind != _CHANGE
+            else None,
             Expiry(modified_deleted, deleted),
         ),
         volumes=(first, last) if first else None,
         head_bytes=end,
-        body_bytes=size if flags & 2 else 0,
+        body_bytes=size,
     )
 
 

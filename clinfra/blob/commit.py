@@ -1,0 +1,382 @@
+"""Group commit: everything that waits becomes durable together.
+
+For each batch of jobs, in the writer thread: every job *plans* its change on the row as
+it is (after the jobs before it); the records of all go into the store with one sync for
+each volume; then one index transaction decides; then, and not before, the jobs are
+answered.  A crash in between leaves records without rows, which `recovery` takes up at
+the next start: they were never answered, and what was answered is never lost.
+
+When a batch fails, its jobs are tried one by one, so that one bad job fails alone; a
+record whose row could not be written is voided.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from attrs import define, evolve, field, frozen
+from twisted.logger import Logger
+
+from clinfra.blob.index import Batch, IBlobIndex, VolumeMark
+from clinfra.blob.records import Locator, Row, State
+from clinfra.blob.store import Entry, IBlobStore, ISpool
+from clinfra.blob.volume import VOLUME_HEAD_BYTES
+
+MAX_JOBS = 256
+MAX_BYTES = 16 << 20
+
+
+@frozen(eq=False)
+class Plan:
+    """What a job wants to happen to its name.
+
+    Attributes:
+        state: both registers after the change.
+        body: the bytes, when the data register changed (or moves).
+        logged: append a record; without a body it tells of the expiry.
+        counted: others want to hear of the change: it takes a sequence number.
+        forget: remove the row.
+        volumes: where bytes of the name have been, when there is no row to know.
+    """
+
+    state: State
+    body: bytes | ISpool | None = None
+    logged: bool = True
+    counted: bool = True
+    forget: bool = False
+    volumes: tuple[int, int] | None = None
+
+
+@define(eq=False)
+class Job:
+    """A change of one name that waits to be committed.
+
+    Attributes:
+        name: stored name.
+        plan: called in the writer thread with the row as it is; None when nothing is to
+            change.  It may raise errors.Trouble.
+        weight: bytes it brings.
+        alone: its body is on disk already; it is not mixed with others.
+        cleanup: called in the writer thread when the job is over.
+        before, after: the row, once committed.
+        error: why it failed.
+    """
+
+    name: str
+    plan: Callable[[Row | None], Plan | None]
+    weight: int = 0
+    alone: bool = False
+    cleanup: Callable[[], None] | None = None
+    before: Row | None = None
+    after: Row | None = None
+    error: BaseException | None = None
+
+
+@define(eq=False)
+class Call:
+    """Something else to be done in the writer thread, between batches."""
+
+    function: Callable[[], object]
+    result: object = None
+    error: BaseException | None = None
+    weight: int = 0
+    alone: bool = True
+
+
+@define(eq=False)
+class _Change:
+    """A name on its way through a batch."""
+
+    before: Row | None
+    row: Row | None
+    entry: int = -1
+
+
+@define(eq=False)
+class Committer:
+    """Commits jobs.  Not thread-safe: one thread at a time.
+
+    Args:
+        now: returns unix seconds.
+    """
+
+    log = Logger()
+
+    index: IBlobIndex
+    store: IBlobStore
+    now: Callable[[], float]
+    marks: dict[int, VolumeMark] = field(init=False, factory=dict)
+    _seq: int = field(init=False, default=0)
+
+    def load(self) -> None:
+        """Begin where the index ends."""
+        self.marks = dict(self.index.marks())
+        self._seq = self.index.last_seq()
+
+    def run(self, jobs: Sequence[Job | Call]) -> None:
+        """Commit jobs in order; each ends with its rows or its error set."""
+        together: list[Job] = []
+        for job in jobs:
+            if isinstance(job, Job) and not job.alone:
+                together.append(job)
+                continue
+            self._run(together)
+            together = []
+            if isinstance(job, Job):
+                self._run([job])
+                if job.cleanup is not None:
+                    job.cleanup()
+            else:
+                try:
+                    job.result = job.function()
+                except BaseException as error:
+                    job.error = error
+        self._run(together)
+
+    def _run(self, jobs: list[Job]) -> None:
+        if not jobs:
+            return
+        try:
+            self._commit(jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].error = error
+                return
+            self.log.warn(
+                "a batch failed and is tried one by one: {error}", error=error
+            )
+            for job in jobs:
+                job.error = None
+                self._run([job])
+
+    def _commit(self, jobs: Sequence[Job]) -> None:
+        changes: dict[str, _Change] = {}
+        entries: list[Entry] = []
+        seq = self._seq
+        for job in jobs:
+            change = changes.get(job.name)
+            if change is None:
+                row = self.index.get(job.name)
+                change = _Change(row, row)
+            job.before = job.after = change.row
+            try:
+                plan = job.plan(change.row)
+            except Exception as error:
+                job.error = error
+                continue
+            if plan is None:
+                continue
+            changes[job.name] = change
+            volumes = change.row.volumes if change.row is not None else plan.volumes
+            if plan.counted:
+                seq += 1
+            number = seq if plan.counted or change.row is None else change.row.seq
+            if plan.body is not None:
+                change.entry = len(entries)
+                entries.append(Entry(job.name, plan.state, plan.body, volumes))
+            elif plan.logged:
+                told = State(None, plan.state.expiry)
+                entries.append(Entry(job.name, told, None, volumes))
+            if plan.forget:
+                change.row, change.entry = None, -1
+            else:
+                at = change.row.at if change.row is not None else None
+                change.row = Row(job.name, plan.state, at, number, volumes)
+            job.after = change.row
+        if not changes:
+            return
+        places = self.store.append(entries, self.now()) if entries else []
+        try:
+            marks = self._settle(changes, entries, places)
+            self.index.apply(
+                Batch(
+                    [
+                        change.row
+                        for change in changes.values()
+                        if change.row is not None
+                    ],
+                    [name for name, change in changes.items() if change.row is None],
+                    marks,
+                )
+            )
+        except BaseException:
+            self.store.void(places)
+            raise
+        self.marks.update(marks)
+        self._seq = seq
+        for job in jobs:
+            if job.name in changes and job.error is None and job.after is not None:
+                # Jobs of one name in one batch: all see the last place of the bytes.
+                last = changes[job.name].row
+                if last is not None and last.data == job.after.data:
+                    job.after = evolve(job.after, at=last.at, volumes=last.volumes)
+
+    def _settle(
+        self,
+        changes: dict[str, _Change],
+        entries: Sequence[Entry],
+        places: Sequence[Locator],
+    ) -> dict[int, VolumeMark]:
+        """Point rows at their records; return the marks of the volumes concerned."""
+        indexed: dict[int, int] = {}
+        live: dict[int, int] = {}
+        for at in places:
+            indexed[at.volume] = max(indexed.get(at.volume, 0), at.offset + at.length)
+        for entry, at in zip(entries, places, strict=True):
+            row = changes[entry.name].row
+            if entry.body is not None and row is not None:
+                widened = _widened(row.volumes, at.volume)
+                changes[entry.name].row = evolve(row, volumes=widened)
+        for change in changes.values():
+            if change.row is not None and change.entry >= 0:
+                change.row = evolve(change.row, at=places[change.entry])
+            old = change.before.at if change.before is not None else None
+            new = change.row.at if change.row is not None else None
+            if old != new:
+                if old is not None:
+                    live[old.volume] = live.get(old.volume, 0) - old.length
+                if new is not None:
+                    live[new.volume] = live.get(new.volume, 0) + new.length
+        marks: dict[int, VolumeMark] = {}
+        for number in indexed.keys() | live.keys():
+            mark = self.marks.get(number, VolumeMark(VOLUME_HEAD_BYTES, 0))
+            marks[number] = VolumeMark(
+                max(indexed.get(number, 0), mark.indexed),
+                mark.live + live.get(number, 0),
+            )
+        return marks
+
+    def remove_volume(self, number: int) -> None:
+        """Delete a volume that nothing points at any more.
+
+        The file goes first: a file without a mark would be taken up again at the next
+        start, and with it whatever old bytes it held.
+        """
+        mark = self.marks.get(number)
+        if mark is not None and mark.live > 0:
+            raise ValueError(f"volume {number} still holds blobs")
+        self.store.remove(number)
+        self.index.apply(Batch(marks={number: None}))
+        self.marks.pop(number, None)
+
+
+def _widened(volumes: tuple[int, int] | None, number: int) -> tuple[int, int]:
+    return (
+        (min(volumes[0], number), max(volumes[1], number)) if volumes else (number,) * 2
+    )
+
+
+class IWriter(Protocol):
+    """Takes jobs and gives each back when it is committed."""
+
+    @property
+    def waiting(self) -> int:
+        """Jobs not yet taken up."""
+
+    def submit(self, job: Job | Call, done: Callable[[], None]) -> None:
+        """Commit a job; `done` is called in the reactor's thread."""
+
+    def start(self) -> None:
+        """Begin to work."""
+
+    def stop(self) -> None:
+        """Finish what waits, then end."""
+
+
+_Waiting = tuple[Job | Call, Callable[[], None]]
+
+
+@define(eq=False)
+class WriterThread:
+    """Runs a committer in a thread of its own.
+
+    Args:
+        call_back: runs a function in the reactor's thread (`callFromThread`).
+    """
+
+    _committer: Committer
+    _call_back: Callable[[Callable[[], None]], object]
+    _queue: queue.SimpleQueue[_Waiting | None] = field(
+        init=False, factory=queue.SimpleQueue
+    )
+    _thread: threading.Thread | None = field(init=False, default=None)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs not yet taken up."""
+        return self._queue.qsize()
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread = threading.Thread(
+            target=self._work, name="blob writer", daemon=True
+        )
+        self._thread.start()
+
+    def submit(self, job: Job | Call, done: Callable[[], None]) -> None:
+        """Commit a job; `done` is called in the reactor's thread."""
+        self._queue.put((job, done))
+
+    def stop(self) -> None:
+        """Finish what waits, then end."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            batch: list[_Waiting] = []
+            weight = 0
+            found = self._queue.get()
+            while found is not None:
+                batch.append(found)
+                weight += found[0].weight
+                if len(batch) >= MAX_JOBS or weight >= MAX_BYTES:
+                    break
+                try:
+                    found = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            else:
+                ended = True
+            self._committer.run([job for job, _ in batch])
+            self._call_back(_All([done for _, done in batch]))
+
+
+@define(eq=False)
+class _All:
+    """Calls the waiters of one batch: one hand-over between threads for all."""
+
+    _dones: list[Callable[[], None]]
+
+    def __call__(self) -> None:
+        for done in self._dones:
+            done()
+
+
+@define(eq=False)
+class InlineWriter:
+    """Commits each job at once, in the caller's thread: for tests and tools."""
+
+    _committer: Committer
+
+    @property
+    def waiting(self) -> int:
+        """Nothing ever waits."""
+        return 0
+
+    def submit(self, job: Job | Call, done: Callable[[], None]) -> None:
+        """Commit a job and call `done`."""
+        self._committer.run([job])
+        done()
+
+    def start(self) -> None:
+        """Nothing to begin."""
+
+    def stop(self) -> None:
+        """Nothing to end."""

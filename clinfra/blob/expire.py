@@ -1,0 +1,251 @@
+"""What ends: purging expired blobs, deleting dead volumes, compacting half-dead ones.
+
+Everything is compare-and-delete: a plan is made on what was read, and carried out in
+the writer thread only if the row is still that one.  One bad blob or volume is logged
+and stepped over; it never stops the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from clinfra.blob.commit import Call, Committer, Job, Plan
+from clinfra.blob.parameters import MIN_TIME
+from clinfra.blob.records import Locator, Row, State
+from clinfra.blob.replica import Replica
+from clinfra.blob.store import VolumeFacts
+from clinfra.blob.volume import CHANGES_CLASS, VOLUME_HEAD_BYTES, Damage
+from clinfra.blob.workers import Workers
+
+BATCH = 100
+
+LIVE_RATIO = 0.6
+"""Sealed volumes with less than this share of live bytes are compacted."""
+
+STEP_BYTES = 4 << 20
+STEP_SECONDS = 0.1
+"""Compaction moves so many bytes, then rests so long."""
+
+CHANGES_EVERY_SECONDS = 3600
+"""How often a sealed volume of changes is looked through."""
+
+
+@frozen(eq=False)
+class _Move:
+    """A live record of a volume that is compacted."""
+
+    name: str
+    at: Locator
+    body: bytes | None
+    state: State
+    volumes: tuple[int, int] | None
+
+
+@define(eq=False)
+class Reaper:
+    """Purges and compacts, in the background.
+
+    Args:
+        now: returns unix seconds.
+        expiration_delay_seconds: how long an expired blob can still be undeleted.
+
+    Attributes:
+        status: what `_status` says, in the original's words.
+    """
+
+    log = Logger()
+
+    _replica: Replica
+    _committer: Committer
+    _workers: Workers
+    _reactor: IReactorTime
+    _now: Callable[[], float]
+    _expiration_delay_seconds: float
+    status: str = field(init=False, default="start delay")
+    purged: int = field(init=False, default=0)
+    _looked_at: dict[int, float] = field(init=False, factory=dict)
+
+    async def run(self) -> int:
+        """Purge, then tidy the volumes; return how many blobs were purged."""
+        purged = await self.purge()
+        await self.tidy()
+        self.status = f"purged {purged}"
+        return purged
+
+    # Blobs
+
+    async def purge(self) -> int:
+        """Remove rows that ended long enough ago; return how many."""
+        before = int(self._now() - self._expiration_delay_seconds)
+        after, purged = (MIN_TIME, ""), 0
+        while True:
+            self.status = f"get_expired {BATCH}"
+            rows = await self._workers.run(
+                self._replica.index.expired, before, after, BATCH
+            )
+            if not rows:
+                return purged
+            after = (rows[-1].expiry.deleted, rows[-1].name)
+            self.status = f"delete_expired {len(rows)}"
+            done = await gatherResults([self._forget(row) for row in rows])
+            purged += sum(done)
+            self.purged += sum(done)
+
+    def _forget(self, expected: Row) -> Deferred[bool]:
+        """Remove a row if it is still the one expected; never fails."""
+
+        def plan(row: Row | None) -> Plan | None:
+            if row is None or row.state != expected.state:
+                return None
+            # Old bytes in another volume could be taken for the blob when the index
+            # is rebuilt after this volume is gone: leave word that it has ended.
+            scattered = row.at is not None and row.volumes != (row.at.volume,) * 2
+            return Plan(row.state, logged=scattered, counted=False, forget=True)
+
+        job = Job(expected.name, plan)
+
+        def done(result: Failure | None) -> bool:
+            if result is not None:
+                self.log.error(
+                    "cannot purge {name}: {error}",
+                    name=expected.name,
+                    error=result.value,
+                )
+                return False
+            return job.before is not None and job.after is None
+
+        return self._replica.commit(job).addBoth(done)
+
+    # Volumes
+
+    async def tidy(self) -> None:
+        """Delete volumes nothing points at, and compact those half empty."""
+        volumes = self._replica.store.volumes()
+        for number, facts in sorted(volumes.items()):
+            if facts.active:
+                continue
+            try:
+                if facts.ttl_class == CHANGES_CLASS:
+                    await self._tidy_changes(facts, volumes)
+                else:
+                    await self._tidy_data(facts)
+            except Exception:
+                self.log.failure("cannot tidy volume {number}", number=number)
+
+    async def _tidy_data(self, facts: VolumeFacts) -> None:
+        mark = self._committer.marks.get(facts.number)
+        if mark is None:
+            return
+        if mark.live > 0:
+            if mark.live >= LIVE_RATIO * (facts.size - VOLUME_HEAD_BYTES):
+                return
+            await self._move_all(self._live_records(facts.number))
+            mark = self._committer.marks.get(facts.number)
+        if mark is not None and mark.live == 0:
+            await self._remove(facts.number)
+
+    async def _remove(self, number: int) -> None:
+        def remove() -> None:
+            self._committer.remove_volume(number)
+
+        await self._replica.commit(Call(remove))
+        self.log.info("volume {number} is empty and deleted", number=number)
+
+    async def _move_all(self, records: Iterator[list[_Move]]) -> None:
+        while True:
+            moves = await self._workers.run(next, records, None)
+            if moves is None:
+                return
+            jobs = [self._move_job(move) for move in moves]
+            await gatherResults([self._replica.commit(job) for job in jobs])
+            await deferLater(self._reactor, STEP_SECONDS)
+
+    def _move_job(self, move: _Move) -> Job:
+        def plan(row: Row | None) -> Plan | None:
+            if move.body is not None:
+                if row is None or row.at != move.at:
+                    return None
+                return Plan(row.state, move.body, counted=False)
+            if row is None:
+                return Plan(
+                    move.state, counted=False, forget=True, volumes=move.volumes
+                )
+            return Plan(row.state, counted=False)
+
+        return Job(move.name, plan, len(move.body or b""))
+
+    def _live_records(self, number: int) -> Iterator[list[_Move]]:
+        """Yield what still counts in a volume.  Reader threads, one at a time."""
+        moves: list[_Move] = []
+        held = 0
+        for found in self._replica.store.scan(number, 0):
+            if isinstance(found, Damage) or not found.record.has_body:
+                continue
+            row = self._replica.index.get(found.record.name)
+            if row is None or row.at != found.at:
+                continue
+            body = self._replica.store.read(found.at, 0, found.record.body_bytes)
+            moves.append(_Move(row.name, found.at, body, row.state, None))
+            held += len(body)
+            if held >= STEP_BYTES or len(moves) >= BATCH:
+                yield moves
+                moves, held = [], 0
+        if moves:
+            yield moves
+
+    async def _tidy_changes(
+        self, facts: VolumeFacts, volumes: Mapping[int, VolumeFacts]
+    ) -> None:
+        now = self._now()
+        if now - self._looked_at.get(facts.number, -1e18) < CHANGES_EVERY_SECONDS:
+            return
+        self._looked_at[facts.number] = now
+        kept = await self._workers.run(self._needed_bytes, facts.number, volumes)
+        if kept >= LIVE_RATIO * (facts.size - VOLUME_HEAD_BYTES):
+            return
+        await self._move_all(self._needed_changes(facts.number, volumes))
+        await self._remove(facts.number)
+
+    def _needed_bytes(self, number: int, volumes: Mapping[int, VolumeFacts]) -> int:
+        """Return how much of a volume of changes still counts.  A reader thread."""
+        return sum(
+            move.at.length
+            for moves in self._needed_changes(number, volumes)
+            for move in moves
+        )
+
+    def _needed_changes(
+        self, number: int, volumes: Mapping[int, VolumeFacts]
+    ) -> Iterator[list[_Move]]:
+        """Yield changes a rebuilt index would miss.  Reader threads, one at a time.
+
+        A change is needed while it is the last word on its name, or, when the name is
+        gone, while a volume exists that may hold old bytes of it.
+        """
+        moves: list[_Move] = []
+        for found in self._replica.store.scan(number, 0):
+            if isinstance(found, Damage) or found.record.is_void:
+                continue
+            record = found.record
+            row = self._replica.index.get(record.name)
+            if row is not None:
+                needed = row.expiry == record.state.expiry
+            else:
+                first, last = record.volumes or (1, 0)
+                needed = any(first <= each <= last for each in volumes)
+            if needed:
+                moves.append(
+                    _Move(record.name, found.at, None, record.state, record.volumes)
+                )
+            if len(moves) >= BATCH:
+                yield moves
+                moves = []
+        if moves:
+            yield moves

@@ -1,0 +1,182 @@
+"""Making index and store agree when a data directory is opened.
+
+Volumes are read from where the index ends: records found there were durable but not
+yet indexed when the process died, and are merged in (their writers got no answer, so
+both outcomes are true to what they were told).  A torn end is cut off.  With an empty
+index the same reading rebuilds it whole: every record states both registers, so the
+merge of all of them is what the index said.
+
+Nothing that is found on disk stops a start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import define, evolve, field
+from twisted.logger import Logger
+
+from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
+from clinfra.blob.merge import merge
+from clinfra.blob.records import Locator, Row
+from clinfra.blob.store import IBlobStore, VolumeFacts
+from clinfra.blob.volume import VOLUME_HEAD_BYTES, Damage, Found
+
+_BATCH = 1000
+
+
+@define
+class Summary:
+    """What recovery did.
+
+    Attributes:
+        adopted: records merged into the index.
+        torn_bytes: at the ends of volumes.
+        damaged: stretches of bad bytes that were stepped over.
+        rebuilt: the index was made anew.
+    """
+
+    adopted: int = 0
+    torn_bytes: int = 0
+    damaged: int = 0
+    rebuilt: bool = False
+
+
+@define(eq=False)
+class Recovery:
+    """One pass over index and store.  Both are opened by it."""
+
+    log = Logger()
+
+    index: IBlobIndex
+    store: IBlobStore
+    summary: Summary = field(init=False, factory=Summary)
+    _rows: dict[str, Row] = field(init=False, factory=dict)
+    _marks: dict[int, VolumeMark] = field(init=False, factory=dict)
+    _volumes: Mapping[int, VolumeFacts] = field(init=False, factory=dict)
+    _seq: int = field(init=False, default=0)
+
+    def run(self) -> Summary:
+        """Open both and make them agree."""
+        self.store.open()
+        try:
+            self.index.open()
+        except IndexDamaged as error:
+            self.log.error("the index is rebuilt: {error}", error=error)
+            self.index.clear()
+        volumes = self._volumes = self.store.volumes()
+        self._marks = dict(self.index.marks())
+        self._seq = self.index.last_seq()
+        self.summary.rebuilt = bool(volumes) and not self._marks
+        for number, mark in list(self._marks.items()):
+            if number not in volumes:
+                self._missing(number, mark)
+        for number, facts in sorted(volumes.items()):
+            indexed = self._marks.get(number, VolumeMark(VOLUME_HEAD_BYTES, 0)).indexed
+            if facts.size > indexed or number not in self._marks:
+                self._read(number, indexed, facts.size)
+            elif facts.size < indexed:
+                self.log.error(
+                    "volume {number} is {missing} bytes shorter than it was",
+                    number=number,
+                    missing=indexed - facts.size,
+                )
+        self._flush()
+        return self.summary
+
+    def _missing(self, number: int, mark: VolumeMark) -> None:
+        if mark.live > 0:
+            self.log.error(
+                "volume {number} is gone, with {live} bytes of blobs",
+                number=number,
+                live=mark.live,
+            )
+        else:
+            self.index.apply(Batch(marks={number: None}))
+            del self._marks[number]
+
+    def _read(self, number: int, start: int, size: int) -> None:
+        known = number in self._marks
+        mark = self._marks.setdefault(number, VolumeMark(start, 0))
+        end = start
+        for found in self.store.scan(number, start):
+            if isinstance(found, Damage):
+                self._damage(number, found)
+                continue
+            if not found.record.is_void:
+                self._adopt(found)
+            end = found.at.offset + found.at.length
+            mark = self._marks[number]
+            self._marks[number] = evolve(mark, indexed=end)
+            if len(self._rows) >= _BATCH:
+                self._flush()
+        if end < size:
+            if known:
+                self.store.truncate(number, end)
+            else:
+                # Nobody can tell a torn end from rot here: leave it as it is.
+                end = size
+        self._marks[number] = evolve(self._marks[number], indexed=end)
+
+    def _damage(self, number: int, damage: Damage) -> None:
+        if damage.at_end:
+            self.summary.torn_bytes += damage.length
+            self.log.warn(
+                "volume {number}: {length} torn bytes at the end are ignored",
+                number=number,
+                length=damage.length,
+            )
+        else:
+            self.summary.damaged += 1
+            self.log.error(
+                "volume {number}: {length} bad bytes at {offset} are stepped over",
+                number=number,
+                length=damage.length,
+                offset=damage.offset,
+            )
+
+    def _adopt(self, found: Found) -> None:
+        """Merge one record into the index."""
+        record = found.record
+        row = self._rows.get(record.name) or self.index.get(record.name)
+        merged = merge(row.state if row is not None else None, record.state)
+        at = row.at if row is not None else None
+        if record.has_body and (
+            merged.data_won
+            or (record.state.data == merged.state.data and not self._is_there(at))
+        ):
+            self._count_live(at, -1)
+            at = found.at
+            self._count_live(at, 1)
+        self._seq += 1
+        self._rows[record.name] = Row(
+            record.name,
+            merged.state,
+            at,
+            self._seq,
+            _span(
+                row.volumes if row is not None else None,
+                record.volumes,
+                (found.at.volume,) * 2 if record.has_body else None,
+            ),
+        )
+        self.summary.adopted += 1
+
+    def _is_there(self, at: Locator | None) -> bool:
+        return at is not None and at.volume in self._volumes
+
+    def _count_live(self, at: Locator | None, sign: int) -> None:
+        if at is not None and at.volume in self._marks:
+            mark = self._marks[at.volume]
+            self._marks[at.volume] = evolve(mark, live=mark.live + sign * at.length)
+
+    def _flush(self) -> None:
+        self.index.apply(Batch(list(self._rows.values()), (), dict(self._marks)))
+        self._rows.clear()
+
+
+def _span(*spans: tuple[int, int] | None) -> tuple[int, int] | None:
+    known = [span for span in spans if span is not None]
+    if not known:
+        return None
+    return min(first for first, _ in known), max(last for _, last in known)

@@ -1,0 +1,327 @@
+"""One replica: putting, finding, reading and expiring blobs on this machine.
+
+Everything here runs in the reactor's thread and waits for nothing: changes go to the
+writer thread (`commit`), reads that miss memory to reader threads (`workers`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from clinfra.blob.commit import Call, IWriter, Job, Plan
+from clinfra.blob.digests import Announced
+from clinfra.blob.hot import Hot, HotCache
+from clinfra.blob.index import IBlobIndex
+from clinfra.blob.merge import merge
+from clinfra.blob.parameters import MAX_TIME, MIN_TIME
+from clinfra.blob.records import Data, Expiry, Locator, Row, State
+from clinfra.blob.stamps import Stamps
+from clinfra.blob.store import IBlobStore, ISpool
+from clinfra.blob.workers import Workers
+from clinfra.errors import InvalidRequest, StorageDamaged, StorageFull
+from clinfra.web.exchange import FileBody
+
+SMALL_BYTES = 1 << 20
+"""Bodies up to this are handled in memory and checked on every read from disk."""
+
+HOT_BYTES = 1 << 18
+"""Bodies up to this are kept in the hot cache."""
+
+Check = Callable[[Row | None], None]
+"""Raises errors.PreconditionFailed when the row is not what the client wants."""
+
+
+@frozen
+class Write:
+    """What a PUT or DELETE asks for, besides the bytes; None is for us to choose.
+
+    Attributes:
+        ttl_seconds: from now; `deleted` is stronger.
+    """
+
+    ttl_seconds: int | None = None
+    modified: int | None = None
+    deleted: int | None = None
+    modified_deleted: int | None = None
+    content_type: str = ""
+
+
+@define(eq=False)
+class Replica:
+    """The blobs of this machine.
+
+    Args:
+        now: returns unix seconds.
+        min_free_bytes: PUT is refused when less of the disk would be left.
+    """
+
+    log = Logger()
+
+    index: IBlobIndex
+    store: IBlobStore
+    hot: HotCache
+    _writer: IWriter
+    _workers: Workers
+    _stamps: Stamps
+    _now: Callable[[], float]
+    _min_free_bytes: int
+    free_bytes: int = field(init=False, default=0)
+    _loading: dict[str, list[Deferred[Hot | None]]] = field(init=False, factory=dict)
+
+    # Changes
+
+    def check_space(self, size: int) -> None:
+        """Raise StorageFull when a body of that size must not come in."""
+        if self.free_bytes - size < self._min_free_bytes:
+            raise StorageFull("Not enough space to keep this blob")
+
+    def measure_space(self) -> Deferred[None]:
+        """Look how much the disk has left."""
+
+        def took(free: int) -> None:
+            self.free_bytes = free
+
+        return self._workers.run(self.store.free_bytes).addCallback(took)
+
+    def check_stamps(self, write: Write) -> None:
+        """Raise InvalidRequest for stamps from outside that cannot be true."""
+        for stamp in (write.modified, write.modified_deleted):
+            if stamp is not None:
+                self._stamps.check(stamp)
+
+    async def put(
+        self,
+        name: str,
+        body: bytes | ISpool,
+        write: Write,
+        *,
+        announced: Announced | None = None,
+        check: Check | None = None,
+    ) -> Row:
+        """Keep a body durably; return the row after merging.
+
+        Raises:
+            errors.Trouble: the body is not what was announced, a precondition does not
+                hold, the disk is full.
+        """
+        try:
+            self.check_stamps(write)
+            deleted = self._end(write, None)
+        except InvalidRequest:
+            if not isinstance(body, bytes):
+                self._workers.run(body.discard)
+            raise
+        digests: list[tuple[bytes, int, int]] = []
+
+        def plan(row: Row | None) -> Plan | None:
+            if check is not None:
+                check(row)
+            if not digests:
+                digests.append(_digests(body))
+                if announced is not None:
+                    announced.check(digests[0][0])
+            sha256, crc32, size = digests[0]
+            modified = write.modified or self._stamps.next(*_stamps_of(row))
+            merged = merge(
+                row.state if row is not None else None,
+                State(
+                    Data(modified, sha256, size, crc32, write.content_type),
+                    Expiry(write.modified_deleted or modified, deleted),
+                ),
+            )
+            if not (merged.data_won or merged.expiry_won):
+                return None
+            return Plan(merged.state, body if merged.data_won else None)
+
+        if isinstance(body, bytes):
+            return await self._change(Job(name, plan, len(body)))
+        return await self._change(Job(name, plan, alone=True, cleanup=body.discard))
+
+    async def expire(
+        self, name: str, write: Write, *, check: Check | None = None
+    ) -> Row:
+        """Set when a blob ends, at once by default; return the row after merging."""
+        self.check_stamps(write)
+        deleted = self._end(write, 0)
+
+        def plan(row: Row | None) -> Plan | None:
+            if check is not None:
+                check(row)
+            stamp = write.modified_deleted or self._stamps.next(*_stamps_of(row))
+            merged = merge(
+                row.state if row is not None else None,
+                State(None, Expiry(stamp, deleted)),
+            )
+            return Plan(merged.state) if merged.expiry_won else None
+
+        return await self._change(Job(name, plan))
+
+    def _end(self, write: Write, default_ttl_seconds: int | None) -> int:
+        if write.deleted is not None:
+            return write.deleted
+        ttl = default_ttl_seconds if write.ttl_seconds is None else write.ttl_seconds
+        if ttl is None:
+            return 0
+        end = int(self._now()) + ttl
+        if not MIN_TIME <= end <= MAX_TIME:
+            raise InvalidRequest(f"Invalid int value for ttl: {ttl}")
+        return end
+
+    async def _change(self, job: Job) -> Row:
+        await self.commit(job)
+        if job.after is None:
+            raise RuntimeError("a change left no row")
+        return job.after
+
+    def commit(self, job: Job | Call) -> Deferred[None]:
+        """Have a job committed; what memory holds of its name is dropped then."""
+        waiter: Deferred[None] = Deferred()
+
+        def done() -> None:
+            if isinstance(job, Job):
+                self.hot.drop(job.name)
+                # Who asks from now on must not be answered by a read begun before.
+                self._loading.pop(job.name, None)
+            if job.error is not None:
+                waiter.errback(Failure(job.error))
+            else:
+                waiter.callback(None)
+
+        self._writer.submit(job, done)
+        return waiter
+
+    # Reads
+
+    async def find(self, name: str) -> Hot | None:
+        """Return what is known of a name, with its body when that is small."""
+        found = self.hot.get(name)
+        return found if found is not None else await self._load(name)
+
+    async def _load(self, name: str) -> Hot | None:
+        """Read a name from the disk; equal reads in flight are one."""
+        waiter: Deferred[Hot | None] = Deferred()
+        waiters = self._loading.get(name)
+        if waiters is not None:
+            waiters.append(waiter)
+        else:
+            waiters = self._loading[name] = [waiter]
+            reading = self._workers.run(self._read_row, name)
+            reading.addBoth(self._loaded, name, waiters)
+        return await waiter
+
+    def _loaded(
+        self,
+        answer: Hot | Failure | None,
+        name: str,
+        waiters: list[Deferred[Hot | None]],
+    ) -> None:
+        if self._loading.get(name) is waiters:
+            del self._loading[name]
+            if isinstance(answer, Hot):
+                self.hot.put(answer)
+        for waiter in waiters:
+            waiter.callback(answer)
+
+    def _read_row(self, name: str) -> Hot | None:
+        """Read row and small body.  A reader thread."""
+        for attempt in (1, 2):
+            row = self.index.get(name)
+            if row is None:
+                return None
+            if row.data is None or row.at is None or row.data.size > HOT_BYTES:
+                return Hot(row, None)
+            try:
+                return Hot(row, self._checked(row, row.data, row.at))
+            except LookupError:
+                # Compaction moved it between the two reads; the index knows where.
+                if attempt == 2:
+                    raise StorageDamaged("The blob's bytes are missing") from None
+        return None
+
+    def _checked(self, row: Row, data: Data, at: Locator) -> bytes:
+        body = self.store.read(at, 0, data.size)
+        self._check(row, data, body)
+        return body
+
+    def _check(self, row: Row, data: Data, body: bytes) -> None:
+        if len(body) != data.size or zlib.crc32(body) != data.crc32:
+            self.log.error(
+                "blob {name} is damaged at {offset} of volume {volume}",
+                name=row.name,
+                offset=row.at.offset if row.at is not None else -1,
+                volume=row.at.volume if row.at is not None else -1,
+            )
+            raise StorageDamaged("The blob's bytes are damaged")
+
+    async def body(self, hot: Hot) -> bytes:
+        """Return a small body whole, checked."""
+        row, data, at = hot.row, hot.row.data, hot.row.at
+        if hot.body is not None:
+            return hot.body
+        if data is None or at is None:
+            raise StorageDamaged("The blob's bytes are missing")
+        body = self.store.read_at_once(at, 0, data.size)
+        if body is not None:
+            self._check(row, data, body)
+            return body
+        try:
+            return await self._workers.run(self._checked, row, data, at)
+        except LookupError:
+            again = await self._reload(row)
+            return await self._workers.run(self._checked, again, again.data, again.at)
+
+    async def piece(self, hot: Hot, offset: int, length: int) -> bytes:
+        """Return a piece of a body; of a large one its checksum is not looked at."""
+        row, at = hot.row, hot.row.at
+        if hot.body is not None:
+            return hot.body[offset : offset + length]
+        if at is None:
+            raise StorageDamaged("The blob's bytes are missing")
+        try:
+            piece = await self._workers.run(self.store.read, at, offset, length)
+        except LookupError:
+            at = (await self._reload(row)).at
+            piece = await self._workers.run(self.store.read, at, offset, length)
+        if len(piece) != length:
+            raise StorageDamaged("The blob's bytes are missing")
+        return piece
+
+    async def file(self, hot: Hot, offset: int, length: int) -> FileBody | bytes:
+        """Return a piece of a large body."""
+        at = hot.row.at
+        if at is None:
+            raise StorageDamaged("The blob's bytes are missing")
+        try:
+            return await self._workers.run(self.store.file_of, at, offset, length)
+        except LookupError:
+            again = await self._reload(hot.row)
+            return await self._workers.run(self.store.file_of, again.at, offset, length)
+
+    async def _reload(self, row: Row) -> Row:
+        """Return a row whose bytes have moved, if it is still the same blob."""
+        self.hot.drop(row.name)
+        again = await self._workers.run(self.index.get, row.name)
+        if again is None or again.data != row.data or again.at == row.at:
+            raise StorageDamaged("The blob's bytes are missing")
+        return again
+
+
+def _digests(body: bytes | ISpool) -> tuple[bytes, int, int]:
+    """Return SHA-256, CRC-32 and size.  The writer thread."""
+    if isinstance(body, bytes):
+        return hashlib.sha256(body).digest(), zlib.crc32(body), len(body)
+    return body.sha256, body.crc32, body.size
+
+
+def _stamps_of(row: Row | None) -> tuple[int, ...]:
+    if row is None:
+        return ()
+    known = row.expiry.modified_deleted
+    return (known,) if row.data is None else (known, row.data.modified)

@@ -1,0 +1,183 @@
+"""The HTTP contract of the blob store.
+
+========== ======================================= ============================
+request    query parameters                        answer
+========== ======================================= ============================
+PUT /NAME  ttl, deleted, modified,                 200 and the info JSON, as it
+           modified_deleted, replicate, encoded    is after merging
+GET, HEAD  response = data (default) or info       200 and the bytes, or info
+DELETE     ttl (0), deleted, modified_deleted,     200 and the info JSON
+           replicate
+OPTIONS                                            204 and Allow
+/_COMMAND  see `admin`
+========== ======================================= ============================
+
+PUT stores the request's Content-Type (a form's type is a client's default and means
+nothing; then the name's extension decides) and refuses a body that does not match its
+Content-Digest, Repr-Digest or Content-MD5.  Preconditions (If-Match, If-None-Match,
+If-Unmodified-Since) hold for PUT and DELETE too, and are judged once more at the moment
+of commit.  GET knows ranges, conditions and If-Range; a deleted or expired blob is 404
+at once, while its info is there until it is purged.
+"""
+
+from __future__ import annotations
+
+from attrs import define
+
+from clinfra.blob import names, parameters
+from clinfra.blob.admin import Admin, Counters
+from clinfra.blob.answers import answer_read, check_precondition, is_conditional
+from clinfra.blob.digests import Announced
+from clinfra.blob.info import info_of, to_json
+from clinfra.blob.intake import Intake
+from clinfra.blob.lane import BlobLane
+from clinfra.blob.local import NOT_FOUND, LocalBlobs
+from clinfra.blob.parameters import Parameters
+from clinfra.blob.records import Row
+from clinfra.blob.replica import Check, Write
+from clinfra.blob.topology import Placement
+from clinfra.errors import InvalidRequest, MethodNotAllowed, NotFound
+from clinfra.web.exchange import IExchange, Response
+from clinfra.web.headers import parse_media_type
+from clinfra.web.heads import RequestHead
+from clinfra.web.resource import Resource
+
+METHODS = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS")
+
+MAX_TYPE_BYTES = 255
+
+_FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
+
+
+@define(eq=False)
+class BlobHandler:
+    """Answers requests for blobs, from the resource tree or the lane."""
+
+    _blobs: LocalBlobs
+    _intake: Intake
+    _lane: BlobLane
+    _counters: Counters
+    _admin: Admin
+
+    async def respond(self, exchange: IExchange) -> Response:
+        """Answer any request to the blob store."""
+        head = exchange.head
+        method = head.method.decode("latin-1").upper()
+        if head.target == b"*":
+            return self._options(method)
+        name = names.from_path(head.path)
+        if name.startswith("_"):
+            return await self._admin.respond(exchange, name)
+        given = parameters.parse(method, head.query)
+        if method in ("GET", "HEAD"):
+            with self._counters.during("get"):
+                return await self._get(exchange, name, given)
+        if method == "PUT":
+            with self._counters.during("put"):
+                return await self._put(exchange, name, given)
+        if method == "DELETE":
+            with self._counters.during("delete"):
+                return await self._delete(exchange, name, given)
+        return self._options(method)
+
+    def _options(self, method: str) -> Response:
+        if method != "OPTIONS":
+            raise MethodNotAllowed(METHODS)
+        return Response(204, ((b"Allow", ", ".join(METHODS).encode()),))
+
+    async def _get(self, exchange: IExchange, name: str, given: Parameters) -> Response:
+        blobs = self._blobs
+        placement = blobs.place(name, encoded=True, writing=False)
+        if given.response == "info":
+            hot = await blobs.replica.find(placement.stored)
+            if hot is None or hot.row.data is None:
+                raise NotFound(NOT_FOUND)
+            return _info(hot.row, placement)
+        hot = await blobs.visible(placement.stored)
+        self._lane.remember(exchange.head.target, hot)
+        return await answer_read(blobs.replica, exchange.head, hot, blobs.now())
+
+    async def _put(self, exchange: IExchange, name: str, given: Parameters) -> Response:
+        blobs, head = self._blobs, exchange.head
+        placement = blobs.place(name, encoded=given.encoded, writing=True)
+        if b"content-range" in head.index:
+            raise InvalidRequest("A blob can only be put whole, not by Content-Range")
+        ttl = given.ttl
+        if ttl is None and given.deleted is None:
+            ttl = blobs.default_ttl_seconds
+        write = Write(
+            ttl_seconds=ttl,
+            modified=given.modified,
+            deleted=given.deleted,
+            modified_deleted=given.modified_deleted,
+            content_type=_content_type(head),
+        )
+        announced = Announced.in_head(head)
+        blobs.replica.check_stamps(write)
+        # Everything that can be refused is refused before the body is asked for.
+        if (head.content_length or 0) > blobs.max_blob_bytes:
+            raise self._intake.too_large()
+        blobs.replica.check_space(head.content_length or 0)
+        check = await self._precondition(head, placement.stored)
+        body = await self._intake.take(
+            exchange.body, placement.stored, write.content_type, announced
+        )
+        row = await blobs.replica.put(
+            placement.stored, body, write, announced=announced, check=check
+        )
+        return _info(row, placement)
+
+    async def _delete(
+        self, exchange: IExchange, name: str, given: Parameters
+    ) -> Response:
+        blobs, head = self._blobs, exchange.head
+        placement = blobs.place(name, encoded=True, writing=True)
+        write = Write(
+            ttl_seconds=given.ttl,
+            deleted=given.deleted,
+            modified_deleted=given.modified_deleted,
+        )
+        check = await self._precondition(head, placement.stored)
+        row = await blobs.replica.expire(placement.stored, write, check=check)
+        return _info(row, placement)
+
+    async def _precondition(self, head: RequestHead, stored: str) -> Check | None:
+        """Judge a change's precondition now; return how to judge it at its commit."""
+        if not is_conditional(head):
+            return None
+        now = self._blobs.now
+
+        def check(row: Row | None) -> None:
+            check_precondition(head, row, now())
+
+        hot = await self._blobs.replica.find(stored)
+        check(hot.row if hot is not None else None)
+        return check
+
+
+def _info(row: Row, placement: Placement) -> Response:
+    body = to_json(info_of(row, placement.buckets))
+    return Response(200, ((b"Content-Type", b"application/json"),), body)
+
+
+def _content_type(head: RequestHead) -> str:
+    """Return the content type to store, "" when the name is to tell."""
+    value = head.get(b"content-type")
+    if value is None:
+        return ""
+    parsed = parse_media_type(value)
+    if parsed is None or len(value) > MAX_TYPE_BYTES or not value.isascii():
+        raise InvalidRequest("Invalid Content-Type")
+    return "" if parsed[0] in _FORMS else value.decode("ascii")
+
+
+class BlobResource(Resource):
+    """The blob store as a `twisted.web` resource, for any Site."""
+
+    def __init__(self, handler: BlobHandler) -> None:
+        super().__init__()
+        self._handler = handler
+
+    async def respond(self, exchange: IExchange) -> Response:
+        """Answer a request."""
+        return await self._handler.respond(exchange)

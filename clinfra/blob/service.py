@@ -1,0 +1,265 @@
+"""The blob store's lifetime: what it is made of, opening, running, stopping."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from clinfra.blob import topology
+from clinfra.blob.admin import Admin, Counters
+from clinfra.blob.commit import Committer, InlineWriter, IWriter, WriterThread
+from clinfra.blob.datadir import DataDirectory
+from clinfra.blob.expire import Reaper
+from clinfra.blob.hot import HotCache
+from clinfra.blob.index import IBlobIndex
+from clinfra.blob.index_sqlite import SqliteIndex
+from clinfra.blob.intake import Intake
+from clinfra.blob.lane import BlobLane
+from clinfra.blob.local import LocalBlobs
+from clinfra.blob.recovery import Recovery
+from clinfra.blob.replica import Replica
+from clinfra.blob.resource import BlobHandler, BlobResource
+from clinfra.blob.stamps import Stamps
+from clinfra.blob.store import IBlobStore
+from clinfra.blob.store_volume import VolumeStore
+from clinfra.blob.topology import Topology
+from clinfra.blob.workers import InlineWorkers, ThreadWorkers, Workers
+from clinfra.config import BlobConfig
+from clinfra.errors import ConfigProblems, StartupFailed
+from clinfra.interfaces import IProduct
+
+SPACE_SECONDS = 1.0
+"""How often free space is measured."""
+
+
+def read_topology(config: BlobConfig) -> Topology:
+    """Return the cluster this process is part of.  Raises ConfigProblems."""
+    if not config.cluster_file:
+        return topology.single(config.replica or "blob")
+    if not config.replica:
+        raise ConfigProblems(
+            ["blob.replica: must name this replica when there is a cluster_file"]
+        )
+    try:
+        text = Path(config.cluster_file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigProblems([f"blob.cluster_file: {error}"]) from None
+    return topology.read(text, config.replica, config.cluster_file)
+
+
+@implementer(IProduct)
+class BlobService(Service):
+    """One replica: its files, threads and HTTP.
+
+    Attributes:
+        blobs: the same blobs for other products in this process.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        config: BlobConfig,
+        *,
+        reactor: Any,
+        data_dir: Path,
+        threads: bool = True,
+        index: IBlobIndex | None = None,
+        store: IBlobStore | None = None,
+        rng: random.Random | None = None,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        """Put the parts together; nothing is opened yet.
+
+        Args:
+            reactor: Twisted's; only its clock is used without threads.
+            data_dir: of the whole process; ours is ``blob`` in it.
+            threads: False does everything in the caller's thread, for tests.
+            index, store: instead of SQLite and volumes.
+            now: returns unix seconds; the reactor's clock when not given.
+        """
+        self.name = "blob"
+        self._reactor = reactor
+        now = now or reactor.seconds
+        bits = partial((rng or random.SystemRandom()).getrandbits, 12)
+        self.topology = read_topology(config)
+        self._directory = DataDirectory(data_dir / "blob", str(self.topology.replica))
+        index = index or SqliteIndex(self._directory.index)
+        store = store or VolumeStore(self._directory.store, config.volume_bytes)
+        self.committer = Committer(index, store, now)
+        self.workers: Workers = ThreadWorkers(reactor) if threads else InlineWorkers()
+        self.writer: IWriter = (
+            WriterThread(self.committer, reactor.callFromThread)
+            if threads
+            else InlineWriter(self.committer)
+        )
+        self.replica = Replica(
+            index=index,
+            store=store,
+            hot=HotCache(config.cache_bytes),
+            writer=self.writer,
+            workers=self.workers,
+            stamps=Stamps(now, bits, config.max_clock_skew),
+            now=now,
+            min_free_bytes=config.min_free_bytes,
+        )
+        ttl = config.ttl if config.ttl is not None else self.topology.ttl
+        self.blobs = LocalBlobs(
+            topology=self.topology,
+            replica=self.replica,
+            default_ttl_seconds=None if ttl is None else int(ttl),
+            serve_deleted=config.serve_deleted,
+            max_blob_bytes=config.max_blob_bytes,
+            now=now,
+        )
+        self.reaper = Reaper(
+            self.replica,
+            self.committer,
+            self.workers,
+            reactor,
+            now,
+            config.expiration_delay,
+        )
+        self.counters = Counters()
+        self._admin = Admin(
+            blobs=self.blobs,
+            config=config,
+            counters=self.counters,
+            reaper=self.reaper,
+            workers=self.workers,
+            waiting=lambda: self.writer.waiting,
+            purge=self.purge_soon,
+        )
+        self.lane = BlobLane(self.replica.hot, now, partial(self.counters.once, "get"))
+        handler = BlobHandler(
+            blobs=self.blobs,
+            intake=Intake(store, self.workers, config.max_blob_bytes),
+            lane=self.lane,
+            counters=self.counters,
+            admin=self._admin,
+        )
+        self.resource = BlobResource(handler)
+        self._purge_interval = config.purge_interval
+        self._purging = LoopingCall(self._purge)
+        self._purging.clock = reactor
+        self._measuring = LoopingCall(self._measure)
+        self._measuring.clock = reactor
+        self._reaping: Deferred[Any] | None = None
+        self._facts: tuple[Mapping[str, object], Mapping[str, object]] = ({}, {})
+        self._opened = False
+
+    # IProduct
+
+    def open(self) -> None:
+        """Take the data directory and make index and volumes agree."""
+        self._directory.open()
+        try:
+            summary = Recovery(self.committer.index, self.committer.store).run()
+            self.committer.load()
+            self.replica.free_bytes = self.committer.store.free_bytes()
+            self._facts = self._collect_facts()
+        except (OSError, StartupFailed) as error:
+            self._directory.close()
+            raise StartupFailed(f"cannot open the blob store: {error}") from error
+        if summary.adopted or summary.damaged or summary.torn_bytes:
+            self.log.info(
+                "recovered {adopted} records; {torn} torn bytes, {damaged} damaged"
+                " stretches",
+                adopted=summary.adopted,
+                torn=summary.torn_bytes,
+                damaged=summary.damaged,
+            )
+        self._opened = True
+
+    def startService(self) -> None:
+        """Start threads and the purge loop; opens first if that was not done."""
+        if not self._opened:
+            self.open()
+        super().startService()
+        self.workers.start()
+        self.writer.start()
+        self._purging.start(self._purge_interval, now=False)
+        self._measuring.start(SPACE_SECONDS, now=False)
+
+    def stopService(self) -> Deferred[None]:
+        """Finish what is waiting to be committed, then close everything."""
+        super().stopService()
+        for loop in (self._purging, self._measuring):
+            if loop.running:
+                loop.stop()
+        if self._reaping is not None:
+            self._reaping.cancel()
+        stopping = self.workers.run(self.writer.stop)
+
+        def close(result: object) -> object:
+            self.workers.stop()
+            self.close()
+            return result
+
+        return stopping.addBoth(close)
+
+    def close(self) -> None:
+        """Close files and let go of the data directory."""
+        self.committer.index.close()
+        self.committer.store.close()
+        self._directory.close()
+        self._opened = False
+
+    def report(self) -> Mapping[str, Any]:
+        """Return what the admin pages show."""
+        return self._admin.status(*self._facts)
+
+    # In the background
+
+    def purge_soon(self) -> bool:
+        """Ask for a purge; False when one is running."""
+        if self._reaping is not None:
+            return False
+        self._purge()
+        return True
+
+    def _purge(self) -> None:
+        if self._reaping is not None:
+            return
+        self._reaping = Deferred.fromCoroutine(self.reaper.run())
+
+        def over(result: object) -> None:
+            self._reaping = None
+
+        def failed(failure: Any) -> None:
+            self.reaper.status = f"failed ({failure.value})"
+            if self.running:
+                self.log.failure("purging failed", failure=failure)
+
+        self._reaping.addErrback(failed).addCallback(over)
+        if self._reaping is not None and self._reaping.called:
+            self._reaping = None
+
+    def _measure(self) -> Deferred[None]:
+        def measure() -> None:
+            self.replica.free_bytes = self.committer.store.free_bytes()
+            self._facts = self._collect_facts()
+
+        def failed(failure: Any) -> None:
+            self.log.error("cannot measure the disk: {error}", error=failure.value)
+
+        return self.workers.run(measure).addErrback(failed)
+
+    def _collect_facts(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
+        return self.committer.index.facts(), self.committer.store.facts()
+
+
+def make_blob_service(
+    config: BlobConfig, *, reactor: Any, data_dir: Path
+) -> BlobService:
+    """Return the blob store of a process.  Raises ConfigProblems."""
+    return BlobService(config, reactor=reactor, data_dir=data_dir)
