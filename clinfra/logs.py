@@ -135,22 +135,25 @@ class LineWriter:
             if not lines:
                 return
             lost, self.lost_lines = self.lost_lines, 0
+            preface = "\n" if self._torn else ""
             if lost:
-                lines.insert(0, f"{lost} log lines were lost\n")
-            if self._torn:
-                lines.insert(0, "\n")
-            data = "".join(lines).encode("utf-8", "backslashreplace")
+                preface += f"{lost} log lines were lost\n"
+            text = preface + "".join(lines)
+            data = memoryview(text.encode("utf-8", "backslashreplace"))
+            done = 0
             try:
                 self._reopen_if_moved()
-                while data:
-                    data = data[self._write(data) :]
-                self._torn = False
+                while done < len(data):
+                    done += self._write(data[done:])
             except OSError:
                 # A full disk, a closed pipe: say so once there is room again.
-                self._torn = True
-                self.lost_lines += lost + data.count(b"\n")
+                self.lost_lines += bytes(data[max(done, len(preface)) :]).count(b"\n")
+                if done < len(preface):
+                    self.lost_lines += lost
+            if done:
+                self._torn = data[done - 1] != ord("\n")
 
-    def _write(self, data: bytes) -> int:
+    def _write(self, data: memoryview) -> int:
         try:
             return os.write(self.descriptor, data)
         except BlockingIOError:
@@ -180,13 +183,13 @@ class LineWriter:
 
     def close(self) -> None:
         """Write what is pending, waiting at most two seconds for a stalled reader."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
+        if self._thread is not None:
             self._closing = True
             self._wake.set()
-            thread.join(2)
-            if thread.is_alive():
+            self._thread.join(2)
+            if self._thread.is_alive():
                 return
+            self._thread = None
         self.flush()
 
 
