@@ -16,6 +16,7 @@ import hashlib
 import io
 import mmap
 import os
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import IO, Final
@@ -116,29 +117,10 @@ def _render(
     data: bytes | mmap.mmap, file: IO[bytes], job: Job, sink: io.BufferedWriter
 ) -> tuple[dict[str, int | str], dict[str, tuple[int, int]]]:
     try:
-        image = _open(data, file, job.bounds)
-        block = image.info.get("exif", b"")
-        camera = exif.parse(block if isinstance(block, bytes) else b"")
-        # Pillow turns TIFF files upright by itself.
-        orientation = 1 if image.format == "TIFF" else camera.orientation
-        targets = [make_target(size, *image.size, orientation) for size in job.sizes]
-        for target in targets:
-            if target.pixels > job.bounds.max_size_pixels:
-                raise ResultTooLarge(target.name)
-        info = _info(image, camera, job, hashlib.sha256(data).hexdigest())
-        spans = {}
-        for name, picture in _pictures(image, targets):
-            start = sink.tell()
-            upright = _turn(picture, orientation)
-            upright.save(
-                sink,
-                "JPEG",
-                quality=job.quality,
-                optimize=True,
-                subsampling="4:2:0",
-                comment=b"",
-            )
-            spans[name] = (start, sink.seek(0, os.SEEK_END) - start)
+        with warnings.catch_warnings():
+            # What Pillow only warns of is no reason to refuse or to write to a log.
+            warnings.simplefilter("ignore")
+            return _work(data, file, job, sink)
     except (BadImage, ResultTooLarge):
         raise
     except MemoryError as error:
@@ -146,6 +128,34 @@ def _render(
     except Exception as error:
         # A decoder given hostile bytes may raise anything at all.
         raise BadImage(f"{type(error).__name__}: {error}") from error
+
+
+def _work(
+    data: bytes | mmap.mmap, file: IO[bytes], job: Job, sink: io.BufferedWriter
+) -> tuple[dict[str, int | str], dict[str, tuple[int, int]]]:
+    image = _open(data, file, job.bounds)
+    block = image.info.get("exif", b"")
+    camera = exif.parse(block if isinstance(block, bytes) else b"")
+    # Pillow turns TIFF files upright by itself.
+    orientation = 1 if image.format == "TIFF" else camera.orientation
+    targets = [make_target(size, *image.size, orientation) for size in job.sizes]
+    for target in targets:
+        if target.pixels > job.bounds.max_size_pixels:
+            raise ResultTooLarge(target.name)
+    info = _info(image, camera, job, hashlib.sha256(data).hexdigest())
+    spans = {}
+    for name, picture in _pictures(image, targets):
+        start = sink.tell()
+        upright = _turn(picture, orientation)
+        upright.save(
+            sink,
+            "JPEG",
+            quality=job.quality,
+            optimize=True,
+            subsampling="4:2:0",
+            comment=b"",
+        )
+        spans[name] = (start, sink.seek(0, os.SEEK_END) - start)
     return info, spans
 
 
@@ -246,13 +256,16 @@ def _resizable(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Spread wide or real values, whose range no file says, over 256 greys."""
+    """Return wide or real values as 256 greys.
+
+    No file says which value is white: the next of the usual ones above the largest is
+    taken, and what goes beyond all of them, or below zero, is spread over the range.
+    """
     low, high = image.getextrema()
     assert isinstance(low, int | float) and isinstance(high, int | float)
-    if image.mode == "I" and low >= 0 and high <= 255:
-        return image.convert("L")
-    if image.mode == "I" and low >= 0 and high <= 65535:
-        low, high = 0, 65535
+    if low >= 0:
+        whites = (255, 65535) if image.mode == "I" else (1, 255, 65535)
+        low, high = 0, next((white for white in whites if white >= high), high)
     scale = 255 / (high - low) if high > low else 0.0
     return image.point(lambda value: value * scale + -low * scale).convert("L")
 

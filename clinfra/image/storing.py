@@ -14,6 +14,7 @@ from typing import TypeVar
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from clinfra.errors import NotFound, Overloaded, Trouble
 from clinfra.image.job import Rendered
@@ -110,9 +111,10 @@ class Storing:
         turns = DeferredSemaphore(_AT_ONCE)
         puts = [turns.run(put, name, body) for name, body in bodies.items()]
         # All of them, so that nothing is put after a failure was cleaned up.
-        await DeferredList(puts, consumeErrors=False)
-        for each in puts:
-            await each
+        for succeeded, result in await DeferredList(puts, consumeErrors=True):
+            if not succeeded:
+                assert isinstance(result, Failure)
+                result.raiseException()
 
     async def _undo(self, names: BlobNames, renditions: Mapping[str, bytes]) -> None:
         """Delete what a failed upload stored, as far as that is possible."""

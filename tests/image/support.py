@@ -1,0 +1,158 @@
+"""Stand-ins for what the image service needs around it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from clinfra.config import ImageConfig
+from clinfra.errors import NotFound, StorageFull
+from clinfra.image import worker
+from clinfra.image.job import Bounds, Job
+from clinfra.image.params import parse_params
+from clinfra.image.render import OnGone, OnMessage
+from clinfra.interfaces import BlobInfo, IBlobs
+
+
+def job(query: str = "", **changes: Any) -> Job:
+    """Return the job of a query string, under a changed default configuration."""
+    config = ImageConfig(**changes)
+    params = parse_params(query.encode(), config)
+    return Job(
+        sizes=params.sizes,
+        quality=params.quality,
+        bounds=Bounds.of(config),
+        filename=params.filename,
+        publish_exif=config.publish_exif,
+    )
+
+
+@implementer(IBlobs)
+@define(eq=False)
+class MemoryBlobs:
+    """Blobs in a dict, in a cluster of one bucket.
+
+    Attributes:
+        kept: name → body, content type and time to live.
+        order: names as they were put.
+        full_after: so many puts succeed, then there is no room.
+        gate: when set, every put waits for it.
+    """
+
+    kept: dict[str, tuple[bytes, str | None, int | None]] = field(factory=dict)
+    order: list[str] = field(factory=list)
+    full_after: int | None = None
+    gate: Deferred[None] | None = None
+
+    def encode(self, name: str) -> str:
+        return f"000_{name}"
+
+    async def put(
+        self,
+        name: str,
+        body: bytes,
+        *,
+        ttl_seconds: int | None = None,
+        content_type: str | None = None,
+        encoded: bool = False,
+    ) -> BlobInfo:
+        name = name if encoded else self.encode(name)
+        if self.gate is not None:
+            await self.gate
+        if self.full_after is not None and len(self.order) >= self.full_after:
+            raise StorageFull("There is no room.")
+        self.kept[name] = (body, content_type, ttl_seconds)
+        self.order.append(name)
+        return await self.info(name)
+
+    async def get(self, name: str) -> tuple[BlobInfo, bytes]:
+        info = await self.info(name)
+        return info, self.kept[name][0]
+
+    async def info(self, name: str) -> BlobInfo:
+        if name not in self.kept:
+            raise NotFound("There is no such blob.")
+        body, content_type, _ = self.kept[name]
+        return BlobInfo(
+            name=name,
+            modified=1 << 32,
+            deleted=0,
+            modified_deleted=1 << 32,
+            buckets={0: 0},
+            size=len(body),
+            sha256=hashlib.sha256(body).hexdigest(),
+            content_type=content_type or "application/octet-stream",
+        )
+
+    async def delete(self, name: str) -> BlobInfo:
+        self.kept.pop(name, None)
+        return BlobInfo(name, None, 1, 1 << 32)
+
+
+@define(eq=False)
+class FakeWorker:
+    """A worker in this process: it does real work, when it is told to.
+
+    Attributes:
+        sent: messages it has and has not answered.
+        patient: wait for `work` instead of answering at once.
+    """
+
+    on_message: OnMessage
+    on_gone: OnGone
+    patient: bool = False
+    pid: int = 0
+    dismissed: bool = False
+    killed: bool = False
+    sent: list[tuple[bytes, list[int]]] = field(factory=list)
+
+    def send(self, message: bytes, descriptors: Sequence[int]) -> None:
+        self.sent.append((message, list(descriptors)))
+        if not self.patient:
+            self.work()
+
+    def get_ready(self) -> None:
+        self.on_message(self, {"ready": True, "simd": True})
+
+    def work(self) -> None:
+        """Answer the oldest message."""
+        message, (upload, sink) = self.sent.pop(0)
+        answer = worker.work(Job.from_json(json.loads(message)), upload, sink)
+        self.answer(json.loads(json.dumps(answer)))
+
+    def answer(self, message: Mapping[str, Any]) -> None:
+        self.on_message(self, message)
+
+    def dismiss(self) -> None:
+        self.dismissed = True
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def end(self, status: int) -> None:
+        """Be gone."""
+        self.on_gone(self, status)
+
+
+@define(eq=False)
+class Agency:
+    """Hires fake workers.
+
+    Attributes:
+        workers: all it has hired, in order.
+        patient: what new workers are.
+    """
+
+    patient: bool = False
+    workers: list[FakeWorker] = field(factory=list)
+
+    def hire(self, on_message: OnMessage, on_gone: OnGone) -> FakeWorker:
+        worker = FakeWorker(on_message, on_gone, patient=self.patient)
+        self.workers.append(worker)
+        return worker

@@ -1,0 +1,87 @@
+"""What a file is, by its beginning."""
+
+from __future__ import annotations
+
+import struct
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from clinfra.image.sniff import HEAD_BYTES, Kind, cost, scans, sniff
+from tests.image.pictures import encode, jpeg, photograph, scan_bomb, with_segment
+
+
+class SniffTests(SynchronousTestCase):
+    def test_kinds(self) -> None:
+        """Formats are told by their marks, most with dimensions."""
+        picture = photograph(64, 48)
+        for name in ("JPEG", "PNG", "GIF", "BMP"):
+            self.assertEqual(Kind(name, 64, 48), sniff(encode(picture, name)))
+        self.assertEqual(Kind("TIFF"), sniff(encode(picture, "TIFF")))
+        self.assertEqual(
+            Kind("JPEG", 64, 48, True), sniff(jpeg(64, 48, progressive=True))
+        )
+        top_down = b"BM" + bytes(12) + struct.pack("<Iii", 40, 64, -48)
+        self.assertEqual(Kind("BMP", 64, 48), sniff(top_down))
+
+    def test_metadata_first(self) -> None:
+        """The size of a JPEG is found behind whatever comes before it."""
+        data = jpeg(64, 48)
+        for _ in range(3):
+            data = with_segment(data, 0xE1, b"\xff\xc0" * 30000)
+        self.assertEqual(Kind("JPEG", 64, 48), sniff(data[:HEAD_BYTES]))
+
+    def test_unknown(self) -> None:
+        """Anything else is nothing."""
+        picture = photograph(64, 48)
+        for data in (
+            b"",
+            b"bad data",
+            b"\xff\xd8",
+            b"%PDF-1.4",
+            b"<svg/>",
+            encode(picture, "WEBP"),
+            encode(picture, "PPM"),
+            b"--form\r\nContent-Disposition: form-data\r\n\r\n" + jpeg(8, 8),
+        ):
+            self.assertIsNone(sniff(data))
+
+    def test_cut_anywhere(self) -> None:
+        """A head that ends too early is the same kind, perhaps without dimensions."""
+        for name in ("JPEG", "PNG", "GIF", "BMP"):
+            data = encode(photograph(64, 48), name)
+            for end in range(8, 700):
+                kind = sniff(data[:end])
+                assert kind is not None
+                self.assertEqual(name, kind.format)
+                self.assertIn((kind.width, kind.height), ((0, 0), (64, 48)))
+
+    def test_anything(self) -> None:
+        """No bytes raise."""
+        marks = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0"]
+
+        @settings(deadline=None)
+        @given(st.sampled_from(marks), st.binary(max_size=100))
+        def check(mark: bytes, rest: bytes) -> None:
+            self.assertIsNotNone(sniff(mark + rest))
+
+        check()
+
+
+class CostTests(SynchronousTestCase):
+    def test_photograph(self) -> None:
+        """The unit is a 12-megapixel baseline JPEG."""
+        self.assertEqual(1, cost(Kind("JPEG", 4000, 3000), 1))
+        self.assertEqual(2.5, cost(Kind("JPEG", 4000, 3000, True), 1))
+        self.assertGreater(cost(Kind("PNG", 7000, 7000), 6000), 30)
+        self.assertGreater(cost(Kind("TIFF"), 12_000_000), 1)
+        self.assertEqual(0, cost(None, 1))
+
+
+class ScansTests(SynchronousTestCase):
+    def test_count(self) -> None:
+        """Scans are counted up to what is enough to know."""
+        self.assertEqual(1, scans(jpeg(64, 48), 65))
+        self.assertTrue(5 < scans(jpeg(64, 48, progressive=True), 65) < 20)
+        self.assertEqual(65, scans(scan_bomb(300, side=64), 65))
