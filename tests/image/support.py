@@ -102,6 +102,7 @@ class FakeWorker:
     Attributes:
         sent: messages it has and has not answered.
         patient: wait for `work` instead of answering at once.
+        gone: nobody reads the socket any more.
     """
 
     on_message: OnMessage
@@ -110,9 +111,12 @@ class FakeWorker:
     pid: int = 0
     dismissed: bool = False
     killed: bool = False
+    gone: bool = False
     sent: list[tuple[bytes, list[int]]] = field(factory=list)
 
     def send(self, message: bytes, descriptors: Sequence[int]) -> None:
+        if self.gone:
+            raise BrokenPipeError
         self.sent.append((message, list(descriptors)))
         if not self.patient:
             self.work()
