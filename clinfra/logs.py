@@ -180,6 +180,7 @@ class LineWriter:
             self._wake.wait(FLUSH_SECONDS)
             self._wake.clear()
             self.flush()
+        self.flush()
 
     def close(self) -> None:
         """Write what is pending, waiting at most two seconds for a stalled reader."""
