@@ -8,7 +8,6 @@ answer a Request of a foreign Site.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -31,8 +30,7 @@ from clinfra.web.streams import pump_file
 if TYPE_CHECKING:
     from clinfra.web.site import Site
 
-_IN_MEMORY = 64 * 1024
-"""Bodies for ordinary resources up to this many bytes stay in memory."""
+_PIECE = 64 * 1024
 
 _HOP = frozenset(
     (b"content-length", b"transfer-encoding", b"connection", b"keep-alive")
@@ -149,7 +147,7 @@ class Request(server.Request):
         exchange = self.exchange
         head = exchange.head
         exchange.on_done(self._over)
-        self.gotLength(head.content_length or 0)
+        self.gotLength(0)
         if self._find() and not isinstance(self._found, Resource):
             if head.content_length == 0:
                 self._received()
@@ -177,8 +175,7 @@ class Request(server.Request):
 
     async def _buffer(self, exchange: Exchange) -> Response | None:
         """Take the body into memory or a file, then render."""
-        if (exchange.head.content_length or _IN_MEMORY + 1) > _IN_MEMORY:
-            self.content = tempfile.TemporaryFile()  # noqa: SIM115 # closed by Request
+        self.gotLength(exchange.head.content_length)
         content = self.content
         while piece := await exchange.body.read():
             content.write(piece)  # type: ignore[union-attr] # begin() made it
@@ -206,8 +203,13 @@ class Request(server.Request):
             self.processingFailed(Failure())
 
     def _over(self, whole: bool) -> None:
-        if not whole and not self.finished and not self._disconnected:
+        if self.finished or self._disconnected:
+            return
+        if not whole:
             self.connectionLost(Failure(ClientGone()))
+        elif self.content is not None:
+            # Answered past this Request: its body could not be read.
+            self.content.close()
 
 
 @implementer(IBody)
@@ -222,7 +224,7 @@ class StockBody:
 
     async def read(self) -> bytes:
         """Return the next piece, b"" at the end."""
-        return bytes(self._content.read(_IN_MEMORY))
+        return bytes(self._content.read(_PIECE))
 
 
 @implementer(IExchange)

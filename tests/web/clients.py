@@ -117,6 +117,8 @@ class MemoryTransport:
         if not self.closed:
             self.closed = True
             self._client.saw_end = True
+            if self.producer is not None:
+                self.producer.stopProducing()
             self.protocol.connectionLost(reason)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
