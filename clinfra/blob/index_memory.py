@@ -1,0 +1,125 @@
+"""The index as a dict: for tests, and for trying things out.  Nothing survives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from attrs import define, field
+from zope.interface import implementer
+
+from clinfra.blob.index import Batch, IBlobIndex, VolumeMark
+from clinfra.blob.records import Row
+
+
+@implementer(IBlobIndex)
+@define(eq=False)
+class MemoryIndex:
+    """Rows in memory.  What was applied is still there after `close` and `open`."""
+
+    _rows: dict[str, Row] = field(factory=dict)
+    _marks: dict[int, VolumeMark] = field(factory=dict)
+    _seq: int = 0
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._rows.clear()
+        self._marks.clear()
+        self._seq = 0
+
+    def get(self, name: str) -> Row | None:
+        """Return the row of a stored name."""
+        return self._rows.get(name)
+
+    def apply(self, batch: Batch) -> None:
+        """Apply changes."""
+        for row in batch.rows:
+            self._rows[row.name] = row
+            self._seq = max(self._seq, row.seq)
+        for name in batch.forget:
+            self._rows.pop(name, None)
+        for number, mark in batch.marks.items():
+            if mark is None:
+                self._marks.pop(number, None)
+            else:
+                self._marks[number] = mark
+
+    def last_seq(self) -> int:
+        """Return the highest change sequence number ever applied."""
+        return self._seq
+
+    def _sorted(
+        self, wanted: Callable[[Row], bool], key: Callable[[Row], object], limit: int
+    ) -> list[Row]:
+        found = filter(wanted, list(self._rows.values()))
+        return sorted(found, key=key)[:limit]  # type: ignore[arg-type]  # keys compare
+
+    def changes(self, after: int, limit: int) -> Sequence[Row]:
+        """Return rows by change number."""
+        return self._sorted(lambda row: row.seq > after, lambda row: row.seq, limit)
+
+    def expired(self, before: int, after: tuple[int, str], limit: int) -> Sequence[Row]:
+        """Return rows that ended before a time."""
+
+        def key(row: Row) -> tuple[int, str]:
+            return row.expiry.deleted, row.name
+
+        return self._sorted(
+            lambda row: (
+                row.expiry.deleted != 0
+                and row.expiry.deleted < before
+                and key(row) > after
+            ),
+            key,
+            limit,
+        )
+
+    def names_after(self, name: str, limit: int) -> Sequence[Row]:
+        """Return rows in order of name."""
+        return self._sorted(
+            lambda row: row.name > name, lambda row: row.name.encode(), limit
+        )
+
+    def listing(self, start: int | None, stop: int | None, limit: int) -> Sequence[Row]:
+        """Return rows with data by `modified`."""
+        return self._sorted(
+            lambda row: (
+                row.data is not None
+                and (start is None or row.data.modified >= start)
+                and (stop is None or row.data.modified < stop)
+            ),
+            lambda row: row.data.modified if row.data is not None else 0,
+            limit,
+        )
+
+    def windows(
+        self, start: int | None, stop: int | None, width: int, limit: int
+    ) -> Sequence[tuple[int, int, int, int]]:
+        """Return the checksum of each non-empty window."""
+        windows: dict[int, list[Row]] = {}
+        for row in self.listing(start, stop, len(self._rows)):
+            if row.data is not None:
+                windows.setdefault(row.data.modified // width * width, []).append(row)
+        return [
+            (begin, begin + width, len(rows), _checksum(rows))
+            for begin, rows in sorted(windows.items())[:limit]
+        ]
+
+    def marks(self) -> Mapping[int, VolumeMark]:
+        """Return what is known of the volumes."""
+        return dict(self._marks)
+
+    def facts(self) -> Mapping[str, object]:
+        """Return what status pages show."""
+        return {"database": "memory", "size": len(self._rows)}
+
+
+def _checksum(rows: Sequence[Row]) -> int:
+    modified = [row.data.modified for row in rows if row.data is not None]
+    deleted = [row.expiry.modified_deleted for row in rows]
+    return int(sum(modified) / len(modified) + sum(deleted) / len(deleted)) // 2
