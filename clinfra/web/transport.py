@@ -68,7 +68,7 @@ class _Eager(tcp.Connection):
             super().write(data)
             return
         if sent != len(data):
-            super().write(memoryview(data)[sent:])
+            super().write(data[sent:])
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Write the pieces as one."""
