@@ -172,6 +172,7 @@ class Daemon(Service):
 
     Attributes:
         parts: in the order they start.
+        closing: called after the products stopped, e.g. for connections they shared.
         state: where in its life the process is.
     """
 
@@ -185,6 +186,7 @@ class Daemon(Service):
     hints: Callable[[], Sequence[str]] = list
     handle_signal: Callable[[int, Callable[..., None]], object] | None = None
     parts: list[Part] = field(factory=list, init=False)
+    closing: list[Callable[[], Deferred[None]]] = field(factory=list, init=False)
     state: State = field(default=State.STARTING, init=False)
     log = Logger()
     name = "clinfra"
@@ -293,5 +295,8 @@ class Daemon(Service):
         for part in reversed(self.parts):
             with self.log.failuresHandled("while {part} closed", part=part.name):
                 await maybeDeferred(IService(part.product).stopService)
+        for close in self.closing:
+            with self.log.failuresHandled("while closing"):
+                await close()
         self.log.info("stopped")
         self.writer.close()

@@ -65,6 +65,13 @@ class _Merger:
     def complain(self, path: KeyPath, sentence: str) -> None:
         self.problems.append(f"{self.origin(path)}: {'.'.join(path)}: {sentence}")
 
+    def located(self, problem: str) -> str:
+        """Return "section.key: sentence" with its file before it."""
+        key_path = tuple(problem.partition(":")[0].split("."))
+        if key_path[0] not in SECTIONS:
+            return problem
+        return f"{self.origin(key_path)}: {problem}"
+
     def read(self, path: Path) -> None:
         """Add a file, or every `*.toml` of a directory."""
         try:
@@ -136,7 +143,8 @@ def load(
         files: of `--config`, files or directories.
         assignments: of `--set`, "section.key=value".
         data_dir: of `--data-dir`; empty when not given.
-        check: raises ConfigProblems for what only the products know to be wrong;
+        check: raises ConfigProblems for what only the products know to be wrong
+            (lines that begin with "section.key:" have their file added);
             sections that are wrong already are None when it is called.
 
     Raises:
@@ -167,7 +175,7 @@ def load(
         try:
             check(result)
         except ConfigProblems as more:
-            merger.problems += more.problems
+            merger.problems += map(merger.located, more.problems)
     if merger.problems:
         raise ConfigProblems(merger.problems)
     return result

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.logger import Logger
 from twisted.python import usage
@@ -19,11 +19,14 @@ from twisted.python import usage
 from clinfra import config
 from clinfra.admin.service import make_admin_service
 from clinfra.daemon import Daemon, Listener, Part
-from clinfra.errors import ConfigProblems, StartupFailed
+from clinfra.errors import ConfigProblems, StartupFailed, Trouble
 from clinfra.interfaces import IBlobs, IProduct, IPurge
 from clinfra.logs import AccessLog, LineWriter, make_event_log
 from clinfra.settings import load
 from clinfra.web.site import Site
+
+if TYPE_CHECKING:
+    from clinfra.blob.topology import Topology
 
 log = Logger()
 
@@ -93,6 +96,31 @@ class Options(usage.Options):
 
 def check(configuration: config.Config) -> None:
     """Check what only the products themselves know.  Raises ConfigProblems."""
+    problems: list[str] = []
+    for look in (_check_blob, _check_image, _check_proxy):
+        try:
+            look(configuration)
+        except ConfigProblems as more:
+            problems += more.problems
+    if problems:
+        raise ConfigProblems(problems)
+
+
+def _check_blob(configuration: config.Config) -> None:
+    if configuration.blob is not None:
+        from clinfra.blob.service import read_topology
+
+        read_topology(configuration.blob)
+
+
+def _check_image(configuration: config.Config) -> None:
+    if configuration.image is not None:
+        from clinfra.image.service import check as check_image
+
+        check_image(configuration.image)
+
+
+def _check_proxy(configuration: config.Config) -> None:
     if configuration.proxy is not None:
         from clinfra.proxy.loading import check_modules
 
@@ -176,19 +204,25 @@ def _compose(
         daemon.parts.append(Part(product, site, listeners))
 
     blobs: IBlobs | None = None
+    locate: Locate | None = None
     if configuration.blob is not None:
         from clinfra.blob.service import make_blob_service
 
         blob = make_blob_service(configuration.blob, reactor=reactor, data_dir=data_dir)
         add(blob, configuration.blob)
         blobs = blob.blobs
+        if configuration.blob.cluster_file:
+            locate = _make_locate(blob.topology)
     if configuration.image is not None:
         from clinfra.image.service import make_image_service
 
         if configuration.image.blob_url:
             from clinfra.blob.client import BlobClient
 
-            blobs = BlobClient(configuration.image.blob_url, reactor=reactor)
+            client = BlobClient(configuration.image.blob_url, reactor=reactor)
+            daemon.closing.append(client.close)
+            blobs = client
+        assert blobs is not None, "settings see to it"
         image = make_image_service(
             configuration.image, reactor=reactor, data_dir=data_dir, blobs=blobs
         )
@@ -202,6 +236,7 @@ def _compose(
             reactor=reactor,
             data_dir=data_dir,
             builtin_pools=daemon.origins,
+            locate=locate,
         )
         add(proxy, configuration.proxy)
         purge = proxy
@@ -225,6 +260,24 @@ def _compose(
 _Section = (
     config.BlobConfig | config.ImageConfig | config.ProxyConfig | config.AdminConfig
 )
+Locate = Callable[[str], Sequence[str]]
+
+
+def _make_locate(topology: Topology) -> Locate:
+    """Return what tells the proxy where a stored blob is: "host:port" of its replicas.
+
+    It raises ValueError for what cannot be a stored name.
+    """
+
+    def locate(name: str) -> Sequence[str]:
+        try:
+            replicas = topology.replicas_of(topology.place(name, encoded=True))
+        except Trouble as trouble:
+            raise ValueError(trouble.sentence) from None
+        peers = [topology.peers[replica] for replica in replicas]
+        return [f"{peer.ip}:{peer.port}" for peer in peers]
+
+    return locate
 
 
 def _open_log(file: str) -> LineWriter:

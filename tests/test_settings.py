@@ -277,14 +277,17 @@ class MistakeTests(Files):
         def check(whole: config.Config) -> None:
             self.assertIsNone(whole.image)
             assert whole.proxy is not None
-            raise ConfigProblems([f"{whole.proxy.modules[0].where}: no such module"])
+            raise ConfigProblems(
+                [f"{whole.proxy.modules[0].where}: no such module", "blob.ttl: odd"]
+            )
 
-        path = self.write('[image]\nquality=0\n[[proxy.modules]]\nuse="Odd"\n')
+        path = self.write('[blob]\n[image]\nquality=0\n[[proxy.modules]]\nuse="Odd"\n')
 
         self.assertEqual(
             [
                 "x.toml: image.quality: 0 is less than 1",
                 "x.toml: proxy.modules[1]: no such module",
+                "x.toml: blob.ttl: odd",
             ],
             self.problems(path, check=check),
         )
