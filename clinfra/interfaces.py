@@ -167,3 +167,10 @@ class IRuleModule(Interface):
 
     def report() -> Mapping[str, Any]:
         """Return what the admin pages show of this module."""
+
+
+class IRuleModuleMaker(Interface):
+    """A Twisted plug-in under `clinfra.plugins` that names a rule module."""
+
+    name = Attribute("what `use` says in the configuration")
+    module = Attribute("dotted path of the class")

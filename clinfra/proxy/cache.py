@@ -156,8 +156,14 @@ class PageCache:
         get: Getter,
         now: float,
         found: Callable[[Entry | None], None],
+        may_be_hot: bool = True,
     ) -> None:
-        """Ask memcached for the entry that answers a request, fresh or stale."""
+        """Ask memcached for the entry that answers a request, fresh or stale.
+
+        Args:
+            found: called once, perhaps at once.
+            may_be_hot: what is found may be kept in this process.
+        """
         memcached = self.memcached
         if memcached is None:
             found(None)
@@ -175,7 +181,7 @@ class PageCache:
                 # Purged, or it varies no more: what is known of variants is old.
                 if record is not None or self._memcached_alive(primary):
                     self.hot.drop_page(primary)
-                if record is not None:
+                if record is not None and may_be_hot:
                     self._keep_hot(record, now)
                 found(record)
 
@@ -184,14 +190,19 @@ class PageCache:
             entry = record if isinstance(record, Entry) else None
             if self.purged_since(primary, now):
                 entry = None
-            if entry is not None:
+            if entry is not None and may_be_hot:
                 self._keep_hot(entry, now)
             found(entry)
 
         memcached.get(primary, with_page)
 
     def store(
-        self, entry: Entry, names: tuple[bytes, ...], get: Getter, now: float
+        self,
+        entry: Entry,
+        names: tuple[bytes, ...],
+        get: Getter,
+        now: float,
+        may_be_hot: bool = True,
     ) -> None:
         """Keep an answer in both tiers.
 
@@ -216,7 +227,8 @@ class PageCache:
                 self.memcached.set(primary, vary.encode(), self._ttl(entry, now))
         else:
             entry.key = primary
-        self._keep_hot(entry, now)
+        if may_be_hot:
+            self._keep_hot(entry, now)
         if self.memcached is not None:
             self.memcached.set(entry.key, entry.encode(), self._ttl(entry, now))
 

@@ -173,7 +173,7 @@ class PooledReverseProxyResource(ReverseProxyResource):
         """Send the request on; answer later."""
         host = self.host if self.port == 80 else f"{self.host}:{self.port}"
         request.requestHeaders.setRawHeaders(b"host", [host.encode("ascii")])
-        question, mark, query = request.uri.partition(b"?")
+        _, mark, query = request.uri.partition(b"?")
         headers = {
             name.lower(): b", ".join(values)
             for name, values in request.requestHeaders.getAllRawHeaders()
@@ -192,14 +192,16 @@ class PooledReverseProxyResource(ReverseProxyResource):
             request,
         )
         factory.send(self.pool, Origin(self.host, self.port))
-        return cast(int, NOT_DONE_YET)
+        return NOT_DONE_YET
 
 
 class SpooledBody:
     """The buffered body of a twisted.web Request as an IBody."""
 
     def __init__(self, request: Request) -> None:
-        self._content = request.content
+        content = request.content
+        assert content is not None, "only complete requests are rendered"
+        self._content = content
         self._content.seek(0, 2)
         self.length = self._content.tell()
         self._content.seek(0)
@@ -229,6 +231,8 @@ class Relay(PooledProxyClient):
         self._pieces: list[bytes] = []
         self._taps: list[Any] = []
         self._complete = False
+        self._delivering = False
+        self._paused = False
         self._over = False
 
     def response_started(self, head: ResponseHead) -> None:
@@ -248,18 +252,22 @@ class Relay(PooledProxyClient):
             return
         self.father = exchange
         self._delivering = True
+        held, self._paused = self._paused, False
         pieces, self._pieces = self._pieces, []
         for piece in pieces:
             self.body_received(piece)
         if self._complete:
             self.response_finished()
-        elif exchange is not None and not exchange.finished:
+            return
+        if exchange is not None and not exchange.finished:
             exchange.registerProducer(self, True)
-        elif self._paused:
+        if held:
             self.resumeProducing()
 
-    _delivering = False
-    _paused = False
+    def discard(self) -> None:
+        """The answer has no body, and another is given in its place."""
+        self._delivering = True
+        self._taps = []
 
     def hold(self) -> None:
         """The answer cannot be delivered yet: take no more for now."""

@@ -152,17 +152,6 @@ class Origins:
             self._ad_hoc[members] = pool
         return pool
 
-    def problems(self) -> list[str]:
-        """Return what is wrong with the configured members, one sentence each."""
-        problems = []
-        for name, config in self.pools.items():
-            for number, member in enumerate(config.members):
-                try:
-                    parse_member(member)
-                except ValueError as error:
-                    problems.append(f"proxy.pools.{name}.members[{number}]: {error}")
-        return problems
-
     def report(self) -> dict[str, dict[str, float]]:
         """Return the confidence of every member in use, by pool."""
         return {

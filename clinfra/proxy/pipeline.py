@@ -297,11 +297,11 @@ class Pipeline:
 
         def arrived(result: Any) -> None:
             request.waiting = None
-            if not request.over:
-                self.resume(request, result)
+            self.resume(request, result)
 
         def broke(failure: Failure) -> None:
             request.waiting = None
+            assert failure.value is not None
             self.fail(request, failure.value)
 
         waiting.addCallback(arrived).addErrback(broke)
@@ -347,7 +347,8 @@ class Pipeline:
         for hook in self._released:
             hook(request)
         if not whole:
-            if request.waiting is not None:
+            wanted = request.flight is not None and request.flight.waiters
+            if request.waiting is not None and not wanted:
                 request.waiting.cancel()
             origin_request = request.origin_request
             if origin_request is not None:

@@ -94,3 +94,16 @@ def search_any(patterns: Sequence[str]) -> Callable[[str], object] | None:
     if any(re.compile(pattern).groups or "(?" in pattern for pattern in patterns):
         return None
     return re.compile("|".join(f"(?:{pattern})" for pattern in patterns)).search
+
+
+def any_of(patterns: Sequence[str]) -> Callable[[str], object] | None:
+    """Return a search that is true when any pattern is found; None without patterns."""
+    if not patterns:
+        return None
+    if len(patterns) == 1:
+        return re.compile(patterns[0]).search
+    combined = search_any(patterns)
+    if combined is not None:
+        return combined
+    searches = [re.compile(pattern).search for pattern in patterns]
+    return lambda text: any(search(text) for search in searches)

@@ -13,15 +13,16 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
+from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from clinfra.config import ProxyConfig
 from clinfra.errors import Trouble
-from clinfra.interfaces import IRuleModule
+from clinfra.interfaces import IRuleModule, IRuleModuleMaker
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.clients import TrustedProxies
 from clinfra.proxy.coalesce import Coalescer
-from clinfra.proxy.message import Reply, Request
+from clinfra.proxy.message import Request
 from clinfra.proxy.origins import Origins
 from clinfra.web.pool import Connect
 
@@ -117,6 +118,20 @@ class RuleModule:
         return {}
 
 
+@implementer(IPlugin, IRuleModuleMaker)
+@frozen
+class RuleModuleMaker:
+    """For a file in `clinfra/plugins/`: gives a rule module a name.
+
+    Attributes:
+        name: what `use` says in the configuration.
+        module: dotted path of the class.
+    """
+
+    name: str
+    module: str
+
+
 def hook_of(module: object, name: str) -> Callable[..., Any] | None:
     """Return a module's hook; None when it has none of its own."""
     hook = getattr(module, name, None)
@@ -124,6 +139,3 @@ def hook_of(module: object, name: str) -> Callable[..., Any] | None:
     if hook is None or getattr(hook, "__func__", None) is inherited:
         return None
     return hook  # type: ignore[no-any-return]  # drop-in modules need no annotations
-
-
-__all__ = ["Reply", "Request", "RuleModule", "Surroundings", "hook_of"]

@@ -20,7 +20,6 @@ from clinfra.errors import (
     OriginFailed,
     OriginTimeout,
     Overloaded,
-    Trouble,
 )
 from clinfra.proxy.forward import Relay
 from clinfra.proxy.hygiene import request_fields, response_fields
@@ -120,7 +119,7 @@ class Forwarder(RuleModule):
                     tried = (*request.annotations.get("tried", ()), relay.member)
                     self._try_later(request, pool, tried)
                     return
-                if not isinstance(reason, OriginTimeout) or pool.config.attempts > 1:
+                if not isinstance(reason, OriginTimeout):
                     reason = Overloaded(UNABLE, 5)
         self._fail(request, reason)
 
@@ -157,8 +156,8 @@ class Forwarder(RuleModule):
         request.annotations["tried"] = tried
         try:
             self._try(request, pool, tried)
-        except Trouble as trouble:
-            self._fail(request, trouble)
+        except Exception as error:
+            self._fail(request, error)
 
     def _try(
         self, request: Request, pool: OriginPool, tried: tuple[Member, ...]

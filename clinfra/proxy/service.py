@@ -1,0 +1,212 @@
+"""The proxy put together: what it is made of, when it starts and stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from clinfra.config import ProxyConfig
+from clinfra.errors import ConfigProblems
+from clinfra.interfaces import IProduct, IPurge
+from clinfra.proxy.cache import HotTier, PageCache
+from clinfra.proxy.clients import TrustedProxies
+from clinfra.proxy.coalesce import Coalescer
+from clinfra.proxy.loading import check_modules
+from clinfra.proxy.memcached import Memcached
+from clinfra.proxy.message import join_host_path, split_authority
+from clinfra.proxy.origins import Origins
+from clinfra.proxy.pipeline import Pipeline
+from clinfra.proxy.resource import ProxyResource
+from clinfra.proxy.rules import Surroundings
+from clinfra.web.pool import connector
+
+
+@implementer(IProduct, IPurge)
+class ProxyService(Service):
+    """The caching reverse proxy.
+
+    Attributes:
+        lane: answers every request, hits from memory first.
+        resource: does the same as a twisted.web resource.
+    """
+
+    name = "proxy"
+
+    def __init__(
+        self,
+        config: ProxyConfig,
+        pipeline: Pipeline,
+        surroundings: Surroundings,
+    ) -> None:
+        self.pipeline = pipeline
+        self.lane = pipeline.lane
+        self.resource = ProxyResource(pipeline)
+        self._config = config
+        self._surroundings = surroundings
+
+    def open(self) -> None:
+        """Nothing to open: everything was checked when it was made."""
+
+    def startService(self) -> None:
+        """Connect to memcached; start the modules."""
+        super().startService()
+        memcached = self._surroundings.cache.memcached
+        if memcached is not None:
+            memcached.start()
+        for module in self.pipeline.modules:
+            start = getattr(module, "start", None)
+            if start is not None:
+                start()
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop the modules, let go of whoever waits, disconnect."""
+        super().stopService()
+        self._surroundings.coalescer.land_all()
+        stopping = [
+            maybeDeferred(stop)
+            for module in self.pipeline.modules
+            if (stop := getattr(module, "stop", None)) is not None
+        ]
+        stopped: Deferred[Any] = DeferredList(stopping, consumeErrors=True)
+
+        def disconnect(results: list[tuple[bool, Any]]) -> None:
+            for good, result in results:
+                if not good:
+                    Logger().failure("A rule module failed to stop.", failure=result)
+            if self._surroundings.cache.memcached is not None:
+                self._surroundings.cache.memcached.stop()
+
+        return stopped.addCallback(disconnect)
+
+    def report(self) -> Mapping[str, Any]:
+        """Return what the admin pages show."""
+        return {
+            "requests": self.pipeline.requests,
+            "active": self.pipeline.active,
+            "modules": {
+                type(module).__name__: dict(report())
+                for module in self.pipeline.modules
+                if (report := getattr(module, "report", None)) is not None
+            },
+        }
+
+    async def purge(self, urls: list[str]) -> int:
+        """Forget every variant of these pages; return how many were known.
+
+        Args:
+            urls: URLs, or host/paths as rules see them.
+        """
+        host_paths = [host_path_of(url, self._config.default_port) for url in urls]
+        known = 0
+        for module in self.pipeline.modules:
+            purge = getattr(module, "purge", None)
+            if purge is not None:
+                known += await purge(host_paths)
+        return known
+
+
+def host_path_of(url: str, default_port: int) -> str:
+    """Return the host/path of a URL, or a host/path in its normal form."""
+    url = url.strip()
+    if "://" not in url:
+        url = "http://" + url
+    parts = urlsplit(url)
+    host, port = split_authority(parts.netloc)
+    target = parts.path or "/"
+    if parts.query or url.partition("#")[0].endswith("?"):
+        target += "?" + parts.query
+    return join_host_path(host, 0 if port == default_port else port, target)
+
+
+def make_proxy_service(
+    config: ProxyConfig,
+    *,
+    reactor: Any,
+    data_dir: Path,
+    builtin_pools: Callable[[], Mapping[str, str]],
+    locate: Callable[[str], Sequence[str]] | None = None,
+    rng: Random | None = None,
+) -> ProxyService:
+    """Return the proxy.
+
+    Args:
+        reactor: connects and tells the time.
+        data_dir: for modules that keep something.
+        builtin_pools: returns "blob" and "image" → "host:port" once they listen.
+        locate: returns the replicas' "host:port" of an encoded blob name; raises
+            ValueError for a bad one.
+        rng: draws origins and makes identifiers.
+
+    Raises:
+        errors.ConfigProblems: everything that is wrong.
+    """
+    rng = rng or Random()
+    modules = check_modules(config)
+    connect = connector(reactor)
+    cache_config = config.cache
+    memcached = None
+    if cache_config.memcached:
+        memcached = Memcached(
+            cache_config.memcached,
+            reactor,
+            connect,
+            cache_config.memcached_timeout,
+            cache_config.memcached_retry,
+            rng,
+        )
+    cache = PageCache(
+        HotTier(cache_config.hot_bytes, cache_config.hot_object_bytes),
+        memcached,
+        rng,
+        cache_config.grace,
+        refresh_seconds=10.0,
+    )
+    trusted = TrustedProxies.parse(config.trusted_proxies)
+    pipeline = Pipeline(
+        modules,
+        reactor=reactor,
+        default_host=config.default_host,
+        default_port=config.default_port,
+        trusted=trusted,
+    )
+    surroundings = Surroundings(
+        reactor=reactor,
+        config=config,
+        origins=Origins(config.pools, builtin_pools, rng),
+        cache=cache,
+        coalescer=Coalescer(reactor),
+        trusted=trusted,
+        connect=connect,
+        rng=rng,
+        data_dir=data_dir,
+        locate=locate,
+        pipeline=pipeline,
+    )
+    attach_modules(modules, surroundings)
+    return ProxyService(config, pipeline, surroundings)
+
+
+def attach_modules(modules: Sequence[Any], surroundings: Surroundings) -> None:
+    """Hand the surroundings to every module.  Raises ConfigProblems."""
+    problems: list[str] = []
+    for module in modules:
+        attach = getattr(module, "attach", None)
+        if attach is None:
+            continue
+        try:
+            attach(surroundings)
+        except ConfigProblems as found:
+            name = type(module).__name__
+            problems += [
+                f"proxy.modules.{name}.{problem}" for problem in found.problems
+            ]
+    if problems:
+        raise ConfigProblems(problems)
