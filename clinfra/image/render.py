@@ -165,6 +165,10 @@ class Renderer:
             "simd": self._simd,
         }
 
+    def pids(self) -> list[int]:
+        """Return the process ids of the workers there are."""
+        return [place.worker.pid for place in self._places if place.worker is not None]
+
     # Work.
 
     @contextmanager

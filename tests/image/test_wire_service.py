@@ -1,0 +1,90 @@
+"""The image service over real sockets with real workers."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import treq
+from PIL import Image
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.web.client import HTTPConnectionPool
+
+from clinfra.config import ImageConfig, Limits
+from clinfra.image.service import make_image_service
+from clinfra.web.site import Site
+from tests.image.pictures import jpeg, oriented, scan_bomb
+from tests.image.support import MemoryBlobs
+
+
+def in_reactor(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test that is a coroutine while the reactor turns."""
+    return cast(Callable[..., None], ensureDeferred(test))
+
+
+@asynccontextmanager
+async def service(
+    directory: Path, **changes: Any
+) -> AsyncIterator[tuple[str, MemoryBlobs, Any]]:
+    """Run the service; give its address, its blobs, and a pooled client."""
+    blobs = MemoryBlobs()
+    product = make_image_service(
+        ImageConfig(**changes), reactor=reactor, data_dir=directory, blobs=blobs
+    )
+    product.open()
+    product.startService()
+    site = Site(product.resource, reactor=reactor, limits=Limits())
+    port = cast(Any, reactor).listenTCP(0, site, interface="127.0.0.1")
+    pool = HTTPConnectionPool(reactor, persistent=False)
+    try:
+        yield f"http://127.0.0.1:{port.getHost().port}/x", blobs, pool
+    finally:
+        await pool.closeCachedConnections()
+        await port.stopListening()
+        await product.stopService()
+
+
+@in_reactor
+async def test_photograph(tmp_path: Path) -> None:
+    """A photograph of 12 megapixels comes back upright in the classic sizes."""
+    photograph = oriented(jpeg(4000, 3000), 6)
+    async with service(tmp_path) as (url, blobs, pool):
+        response = await treq.put(
+            url, photograph, params={"response": "info"}, pool=pool
+        )
+        assert response.code == 200
+        info = json.loads(await response.content())
+        sizes = {
+            size: Image.open(io.BytesIO(blobs.kept[name][0])).size
+            for size, name in info["blob_names"].items()
+        }
+        expected = {"50x50c": (50, 50), "300x300": (225, 300), "600x450": (337, 450)}
+        assert sizes == expected
+        assert info["blob_info_name"] in blobs.kept
+
+
+@in_reactor
+async def test_hostile_among_others(tmp_path: Path) -> None:
+    """Bombs are refused while pictures beside them are rendered."""
+    picture, bomb = jpeg(1200, 900), scan_bomb(1000)
+    changes = {"workers": 2, "max_scans": 10000, "worker_timeout": 0.5}
+    async with service(tmp_path, **changes) as (url, _, pool):
+
+        async def put(body: bytes) -> int:
+            response = await treq.put(url, body, pool=pool)
+            await response.content()
+            return int(response.code)
+
+        codes = await gatherResults(
+            [
+                Deferred.fromCoroutine(put(body))
+                for body in (picture, bomb, picture, b"bad", picture)
+            ]
+        )
+        assert codes == [200, 415, 200, 415, 200]

@@ -1,0 +1,216 @@
+"""Real worker processes: hostile pictures, sudden death, and what is left behind."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
+
+import pytest
+from PIL import Image
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
+from clinfra.errors import Overloaded
+from clinfra.image.child import Child, command
+from clinfra.image.job import BadImage
+from clinfra.image.render import Renderer
+from tests.image.pictures import encode, jpeg, photograph, png_bomb, scan_bomb
+from tests.image.support import job
+from tests.support import Child as Process
+from tests.support import wait_until
+
+MEMORY_BYTES = 1 << 30
+
+
+def in_reactor(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Run a test that is a coroutine while the reactor turns."""
+    return cast(Callable[[], None], ensureDeferred(test))
+
+
+@asynccontextmanager
+async def workers(
+    count: int = 1,
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+    timeout_seconds: float = 10,
+    jobs_per_worker: int = 1000,
+) -> AsyncIterator[Renderer]:
+    """Run real workers, and end them whatever happens."""
+    start = command(memory_bytes, int(timeout_seconds) + 1)
+    renderer = Renderer(
+        reactor,
+        lambda on_message, on_gone: Child(reactor, start, on_message, on_gone),
+        places=count,
+        timeout_seconds=timeout_seconds,
+        jobs_per_worker=jobs_per_worker,
+        queue=100,
+    )
+    renderer.start()
+    try:
+        await until(lambda: renderer.report()["workers"] == count)
+        yield renderer
+    finally:
+        pids = renderer.pids()
+        await renderer.stop()
+        assert not [pid for pid in pids if alive(pid)]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Let the reactor turn until something holds."""
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        await deferLater(reactor, 0.01)
+    raise AssertionError(f"not within {seconds} s")
+
+
+def alive(pid: int) -> bool:
+    """Say whether a process is there and is not a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def uploaded(data: bytes) -> Iterator[int]:
+    """Return a descriptor of some bytes."""
+    with open(os.memfd_create("upload"), "w+b") as file:
+        file.write(data)
+        file.flush()
+        yield file.fileno()
+
+
+async def render(renderer: Renderer, data: bytes, query: str = "", **more: Any) -> Any:
+    with uploaded(data) as upload:
+        return await renderer.render(upload, job(query, **more), 1)
+
+
+@in_reactor
+async def test_render() -> None:
+    """A real worker renders a picture, turned upright, in every size."""
+    async with workers() as renderer:
+        rendered = await render(renderer, jpeg(1200, 900))
+        made = {
+            name: Image.open(io.BytesIO(data)).size
+            for name, data in rendered.renditions.items()
+        }
+        assert made == {
+            "50x50c": (50, 50),
+            "300x300": (300, 225),
+            "600x450": (600, 450),
+        }
+        assert renderer.report()["simd"] is True
+
+
+@in_reactor
+async def test_all_formats() -> None:
+    """Every format works within the worker's limits, and bad ones are told."""
+    async with workers() as renderer:
+        for name in ("JPEG", "PNG", "GIF", "TIFF", "BMP"):
+            rendered = await render(renderer, encode(photograph(640, 480), name))
+            assert rendered.info["format"] == name
+        for data in (b"", b"bad data", encode(photograph(64, 48), "WEBP")):
+            with pytest.raises(BadImage):
+                await render(renderer, data)
+        assert renderer.report()["died"] == 0
+
+
+@in_reactor
+async def test_killed_in_the_middle() -> None:
+    """A worker killed from outside costs its picture, and is replaced."""
+    async with workers() as renderer:
+        (pid,) = renderer.pids()
+        os.kill(pid, signal.SIGSTOP)
+        with uploaded(jpeg(640, 480)) as upload:
+            first = renderer.render(upload, job(), 1)
+            second = renderer.render(upload, job(), 1)
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(Overloaded):
+                await first
+            assert len((await second).renditions) == 3
+        assert renderer.pids() != [pid]
+
+
+@in_reactor
+async def test_scan_bomb() -> None:
+    """A picture that would take too long is given up in time; others go on."""
+    bomb = scan_bomb(2000)
+    async with workers(timeout_seconds=0.5) as renderer:
+        with uploaded(bomb) as upload, uploaded(jpeg(64, 48)) as picture:
+            slow = renderer.render(upload, job(max_scans=10000), 1)
+            quick = renderer.render(picture, job(), 1)
+            with pytest.raises(BadImage, match=r"0\.5 s"):
+                await slow
+            assert (await quick).info["width"] == 64
+        assert renderer.report()["timed_out"] == 1
+
+
+@in_reactor
+async def test_memory_bomb() -> None:
+    """A picture that needs too much memory is bad, and nobody else's trouble."""
+    async with workers(memory_bytes=256 << 20) as renderer:
+        bomb = png_bomb(7000, 7000)
+        # Pillow says so; the fast resizer aborts the worker.
+        with pytest.raises(BadImage, match=r"memory|signal 6"):
+            await render(renderer, bomb)
+        assert (await render(renderer, jpeg(64, 48))).info["width"] == 64
+    async with workers() as renderer:
+        assert (await render(renderer, bomb)).info["width"] == 7000
+        assert renderer.report()["died"] == 0
+
+
+@in_reactor
+async def test_recycled() -> None:
+    """Workers are replaced after their share of pictures, without losing one."""
+    async with workers(2, jobs_per_worker=3) as renderer:
+        before = renderer.pids()
+        with uploaded(jpeg(64, 48)) as upload:
+            waiting = [renderer.render(upload, job(), 1) for _ in range(14)]
+            for each in waiting:
+                assert (await each).info["width"] == 64
+        report = renderer.report()
+        assert (report["rendered"], report["died"]) == (14, 0)
+        assert report["recycled"] >= 3
+        assert not set(before) & set(renderer.pids())
+
+
+@in_reactor
+async def test_nothing_inherited() -> None:
+    """A worker has its socket and nothing else of its parent's."""
+    with open("/dev/null") as inheritable:
+        os.set_inheritable(inheritable.fileno(), True)
+        async with workers() as renderer:
+            (pid,) = renderer.pids()
+            links = {
+                os.readlink(f"/proc/{pid}/fd/{number}")
+                for number in os.listdir(f"/proc/{pid}/fd")
+            }
+            sockets = {link for link in links if link.startswith("socket:")}
+            assert len(sockets) == 1
+            assert links - sockets == {"/dev/null"}
+            assert len(os.listdir(f"/proc/{pid}/fd")) == 4
+            with open(f"/proc/{pid}/status") as status:
+                assert "NoNewPrivs:\t1" in status.read()
+
+
+def test_no_orphans() -> None:
+    """Workers end with their parent, even when it is killed without a word."""
+    command_line = [sys.executable, "-m", "tests.image.orphanage"]
+    with Process(command_line) as parent:
+        parent.wait_for("READY")
+        line = parent.output.splitlines()[-1]
+        pids = [int(word) for word in line.split()[1:]]
+        assert len(pids) == 2 and all(map(alive, pids))
+        # One of them is not even listening.
+        os.kill(pids[0], signal.SIGSTOP)
+        parent.signal(signal.SIGKILL)
+        parent.wait()
+        wait_until(lambda: not any(map(alive, pids)), "the workers end")
