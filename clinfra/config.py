@@ -152,7 +152,9 @@ class ImageConfig:
     )
     worker_timeout: Seconds = key(Seconds(10), "Time one image may take.")
     worker_jobs: int = key(1000, "Images after which a worker is replaced.", least=1)
-    queue: int = key(64, "Uploads waiting for a worker before 503.")
+    queue: int = key(
+        64, "Work waiting for a worker before 503, in photographs of 12 megapixels."
+    )
     publish_exif: bool = key(
         True, "Keep EXIF in the info as the original did; GPS and serials never."
     )
