@@ -1,0 +1,215 @@
+"""The exam that every blob index passes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
+from clinfra.blob.index_memory import MemoryIndex
+from clinfra.blob.index_sqlite import SqliteIndex
+from clinfra.blob.records import Data, Expiry, Locator, Row, State
+
+DAY = 86400 << 32
+
+
+def row(
+    name: str, modified: int | None = 5, deleted: int = 0, seq: int = 1, size: int = 3
+) -> Row:
+    """Return a row."""
+    data = at = None
+    if modified is not None:
+        data = Data(modified, bytes(32), size, (1 << 32) - 1, "image/jpeg")
+        at = Locator(1, 64, 120, 128)
+    return Row(name, State(data, Expiry(modified or 9, deleted)), at, seq, (1, 2))
+
+
+class IndexContract(SynchronousTestCase):
+    """What an index must do; `IndexTests` hides it from test runners."""
+
+    index: IBlobIndex
+
+    def make(self) -> IBlobIndex:
+        """Return an index, not opened."""
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        self.index = self.make()
+        self.index.open()
+
+    def tearDown(self) -> None:
+        self.index.close()
+
+    def put(self, *rows: Row) -> None:
+        self.index.apply(Batch(rows))
+
+    def test_interface(self) -> None:
+        """It has everything the interface says."""
+        self.assertTrue(verifyObject(IBlobIndex, self.index))
+
+    def test_round_trip(self) -> None:
+        """A row comes back as it was, at the ends of every range too."""
+        rows = [
+            row("a"),
+            row("ü☮", modified=None, deleted=7),
+            row("top", modified=(1 << 64) - 1, deleted=(1 << 63) - 1),
+            row("bottom", modified=0, deleted=-(1 << 63)),
+        ]
+        self.put(*rows)
+
+        for each in rows:
+            self.assertEqual(each, self.index.get(each.name))
+        self.assertIsNone(self.index.get("b"))
+
+    def test_replace_and_forget(self) -> None:
+        """A name has one row, and none when it is forgotten."""
+        self.put(row("a"), row("b"))
+        self.put(row("a", modified=6, seq=2))
+        self.index.apply(Batch(forget=["b", "never"]))
+
+        found = self.index.get("a")
+        assert found is not None and found.data is not None
+        self.assertEqual(6, found.data.modified)
+        self.assertIsNone(self.index.get("b"))
+
+    def test_survives_reopening(self) -> None:
+        """What was applied is there after closing and opening."""
+        self.index.apply(Batch([row("a", seq=8)], (), {3: VolumeMark(100, 50)}))
+        self.index.close()
+        self.index.open()
+
+        self.assertEqual(row("a", seq=8), self.index.get("a"))
+        self.assertEqual({3: VolumeMark(100, 50)}, dict(self.index.marks()))
+        self.assertEqual(8, self.index.last_seq())
+
+    def test_sequence_outlives_rows(self) -> None:
+        """A change number is never given twice, even when its row is forgotten."""
+        self.put(row("a", seq=8))
+        self.index.apply(Batch(forget=["a"]))
+
+        self.assertEqual(8, self.index.last_seq())
+
+    def test_changes(self) -> None:
+        """The feed gives the latest state of each name, by change number."""
+        self.put(row("a", seq=1), row("b", seq=2))
+        self.put(row("a", seq=3))
+
+        self.assertEqual(["b", "a"], [each.name for each in self.index.changes(0, 9)])
+        self.assertEqual(["b"], [each.name for each in self.index.changes(1, 1)])
+
+    def test_expired(self) -> None:
+        """Expired rows come in pages, by time and name; 0 never ends."""
+        self.put(row("c", deleted=5), row("a", deleted=5), row("b", deleted=-3))
+        self.put(row("never"), row("later", deleted=11))
+        first = self.index.expired(11, (-(1 << 63), ""), 2)
+
+        self.assertEqual(["b", "a"], [each.name for each in first])
+        last = (first[-1].expiry.deleted, first[-1].name)
+        self.assertEqual(["c"], [r.name for r in self.index.expired(11, last, 2)])
+
+    def test_names_after(self) -> None:
+        """Names come in the order of their bytes."""
+        self.put(*(row(name) for name in ("b", "a", "ü", "~", "☮")))
+
+        self.assertEqual(
+            ["b", "~", "ü", "☮"], [r.name for r in self.index.names_after("a", 9)]
+        )
+
+    def test_listing(self) -> None:
+        """Listings go by stamp, start included, stop excluded, tombstones left out."""
+        self.put(row("a", 10), row("b", 20), row("c", 30), row("t", None, 5))
+
+        def listed(start: int | None, stop: int | None) -> list[str]:
+            return [each.name for each in self.index.listing(start, stop, 9)]
+
+        self.assertEqual(["a", "b", "c"], listed(None, None))
+        self.assertEqual(["b"], listed(20, 30))
+        self.assertEqual([], listed(31, None))
+        self.assertEqual(["a", "b", "c"], listed(-5, 1 << 70))
+
+    def test_windows(self) -> None:
+        """Windows are aligned, empty ones left out, their sum is the original's."""
+        base = 20_779 * DAY
+        self.put(row("a", base + 8192), row("b", base + DAY - 8192))
+        self.put(row("c", base + 5 * DAY), row("t", None, 5))
+
+        self.assertEqual(
+            [
+                (base, base + DAY, 2, base + DAY // 2),
+                (base + 5 * DAY, base + 6 * DAY, 1, base + 5 * DAY),
+            ],
+            list(self.index.windows(None, None, DAY, 9)),
+        )
+        self.assertEqual([], list(self.index.windows(0, 5, DAY, 9)))
+        self.assertEqual(1, len(self.index.windows(None, None, DAY, 1)))
+
+    def test_marks(self) -> None:
+        """Marks of volumes are replaced and removed."""
+        self.index.apply(Batch(marks={1: VolumeMark(1, 1), 2: VolumeMark(2, 2)}))
+        self.index.apply(Batch(marks={1: VolumeMark(5, 0), 2: None}))
+
+        self.assertEqual({1: VolumeMark(5, 0)}, dict(self.index.marks()))
+
+    def test_clear(self) -> None:
+        """Cleared, it is as new."""
+        self.put(row("a"))
+        self.index.clear()
+
+        self.assertIsNone(self.index.get("a"))
+        self.assertEqual(0, self.index.last_seq())
+
+
+class MemoryIndexTests(IndexContract):
+    """The fake."""
+
+    def make(self) -> IBlobIndex:
+        return MemoryIndex()
+
+
+class SqliteIndexTests(IndexContract):
+    """SQLite."""
+
+    def make(self) -> IBlobIndex:
+        directory = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, directory)
+        self.path = directory / "index.sqlite"
+        return SqliteIndex(self.path)
+
+    def test_all_or_nothing(self) -> None:
+        """A batch with one bad row changes nothing at all."""
+        self.put(row("a"))
+        bad = row("b", size=1 << 70)
+        with self.assertRaises(OverflowError):
+            self.index.apply(Batch([row("c"), bad], ["a"], {1: VolumeMark(1, 1)}))
+
+        self.assertIsNotNone(self.index.get("a"))
+        self.assertIsNone(self.index.get("c"))
+        self.assertEqual({}, dict(self.index.marks()))
+        self.put(row("d"))
+        self.assertIsNotNone(self.index.get("d"))
+
+    def test_durable(self) -> None:
+        """It runs with a write-ahead log and syncs each commit."""
+        assert isinstance(self.index, SqliteIndex) and self.index._writer is not None
+        writer = self.index._writer
+
+        self.assertEqual("wal", writer.execute("PRAGMA journal_mode").fetchone()[0])
+        self.assertEqual(2, writer.execute("PRAGMA synchronous").fetchone()[0])
+
+    def test_damaged(self) -> None:
+        """A file that is no data base is told apart, and can be set aside."""
+        self.index.close()
+        self.path.write_bytes(b"no data base at all" * 1000)
+        with self.assertRaises(IndexDamaged):
+            self.index.open()
+        self.index.clear()
+
+        self.put(row("a"))
+        self.assertTrue(list(self.path.parent.glob("*.aside.*")))
+
+
+del IndexContract  # no test of its own
