@@ -86,9 +86,10 @@ class OriginConnection(Protocol):
         request.connection = self
         self._silent = True
         self._head = None
-        self.deadline = self._peer.pool.now + self._peer.pool.response_wait
         if request.paused:
             self.set_paused(True)
+        else:
+            self._expect_progress()
         if request.rest is None:
             request.sent = True
             self._wire.write(request.opening)
@@ -111,10 +112,13 @@ class OriginConnection(Protocol):
             self.deadline = inf
         else:
             self._wire.resumeProducing()
-            wait = self._peer.pool.response_wait
-            if self._head is not None:
-                wait = self._peer.pool.read_wait
-            self.deadline = self._peer.pool.now + wait
+            self._expect_progress()
+
+    def _expect_progress(self) -> None:
+        """It is the origin's turn from now on."""
+        pool = self._peer.pool
+        wait = pool.response_wait if self._head is None else pool.read_wait
+        self.deadline = pool.now + wait
 
     def drop(self) -> None:
         """Close at once, whatever is under way; nobody is told."""
@@ -295,7 +299,6 @@ class OriginConnection(Protocol):
     # Sending the body of the request as it comes.
 
     async def _send_body(self, request: OriginRequest, body: IBody) -> None:
-        pool = self._peer.pool
         if request.opening:
             request.sent = True
             self._wire.write(request.opening)
@@ -305,7 +308,8 @@ class OriginConnection(Protocol):
             data = request.take_piece(await body.read())
             request.sent = True
             self._wire.write(data)
-            self.deadline = pool.now + pool.response_wait
+            if not request.paused:
+                self._expect_progress()
             if self._blocked:
                 self._room = Deferred()
                 await self._room

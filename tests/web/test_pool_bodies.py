@@ -103,13 +103,12 @@ class SendingTests(SynchronousTestCase):
         """No more is read from the sender than the origin takes."""
         body = Body(3, [b"a", b"b", b"c"])
         start(self.network, b"PUT", body)
-        dial = self.network.dials[0]
-        line = dial.accept()
+        self.network.accept()
         self.assertEqual(3, body.reads)
 
         body = Body(3)
         start(self.network, b"PUT", body)
-        line = self.network.dials[1].accept()
+        line = self.network.accept()
         line.full = True
         for piece in (b"a", b"b", b"c"):
             body.feed(piece)
@@ -122,8 +121,7 @@ class SendingTests(SynchronousTestCase):
         """An origin that takes nothing for too long is given up."""
         body = Body(3, [b"a", b"b"])
         _, listener = start(self.network, b"PUT", body)
-        protocol_line = self.network.dials[0]
-        line = protocol_line.accept()
+        line = self.network.accept()
         line.full = True
         body.feed(b"c")
         self.network.pass_time(4)
@@ -142,6 +140,20 @@ class SendingTests(SynchronousTestCase):
         self.network.pass_time(1.5)
         self.assertFalse(listener.over)
         line.send(OK)
+
+        self.assertEqual(1, listener.finished)
+
+    def test_resting_receiver(self) -> None:
+        """While the receiver of the answer rests, the origin is not blamed either."""
+        body = Body(2, [b"a"])
+        request, listener = start(self.network, b"PUT", body)
+        request.pauseProducing()
+        line = self.network.accept()
+        body.feed(b"b")
+        line.send(OK)
+        self.network.pass_time(60)
+        self.assertFalse(listener.over)
+        request.resumeProducing()
 
         self.assertEqual(1, listener.finished)
 
