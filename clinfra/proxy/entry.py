@@ -211,6 +211,8 @@ class Entry:
             return 416, (wanted, *extra), b""
         if parts is None:
             return 200, fields, self.body
+        # A digest of the whole content is not one of a part.
+        fields = drop_fields(fields, frozenset((b"content-digest",)))
         if len(parts) == 1:
             part = parts[0]
             wanted = (b"Content-Range", content_range(part, size))

@@ -3,8 +3,8 @@
 Rules are lists: `[match, search, replacement]`.  `match` is searched in host/path (or
 in the field the table is named for); `search` is what is replaced, once.  Without a
 replacement the answer is 404.  A replacement is literal text, but for `\\1` and
-`\\g<name>`: those stand for groups of `search`.  A redirect to where the request is already is
-skipped.  The tables are gone through in the order in which `Options` lists them.
+`\\g<name>`: those stand for groups of `search`.  A redirect to where the request is
+already is skipped.  The tables are gone through in the order in which `Options` lists them.
 """
 
 from __future__ import annotations
@@ -272,9 +272,7 @@ def _compiled(
         replacement = line[2] if len(line) > 2 else None
         if replacement and _GROUP.search(replacement):
             try:
-                re.sub(
-                    f"(?:{line[1]})|", lambda m, r=replacement: m.expand(r) and "", ""
-                )
+                search.sub(replacement, "")  # refuses groups there are none of
             except (re.error, IndexError) as error:
                 problems.append(f"{where}: {error}")
                 continue
