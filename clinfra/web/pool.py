@@ -212,7 +212,7 @@ class OriginRequest:
     def abort(self) -> None:
         """Forget the request: its connection is closed, its receiver hears no more."""
         if not self._done:
-            self._done = True
+            self._end()
             if self.connection is not None:
                 self.connection.drop()
             elif self.connector is not None:
@@ -225,14 +225,19 @@ class OriginRequest:
     def finished(self) -> None:
         """The response is complete."""
         if not self._done:
-            self._done = True
-            self.receiver.response_finished()
+            self._end().response_finished()
 
     def failed(self, reason: Exception) -> None:
         """There will be no (complete) response."""
         if not self._done:
-            self._done = True
-            self.receiver.response_failed(reason)
+            self._end().response_failed(reason)
+
+    def _end(self) -> Receiver:
+        """Let go of the receiver: it likely knows us, and cycles cost the collector."""
+        receiver = self.receiver
+        self._done = True
+        del self.receiver
+        return receiver
 
     @property
     def replayable(self) -> bool:

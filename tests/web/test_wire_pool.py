@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -9,13 +10,14 @@ from typing import Any, TypeVar, cast
 import pytest
 import pytest_twisted
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from clinfra.errors import OriginFailed, OriginTimeout
+from clinfra.web.chunked import LAST_CHUNK, encode_chunk
 from clinfra.web.pool import Origin, Pool, PoolSettings
 from tests.support import free_ports
 from tests.web.origins import Body
@@ -258,6 +260,88 @@ async def test_until_close(stage: Stage) -> None:
     _, origin = stage.listen(until_close)
 
     assert await stage.get(origin) == b"x" * 200_000
+
+
+@define(eq=False)
+class Moody:
+    """A script: answers with the target, in any framing, at any pace, or dies."""
+
+    rng: random.Random
+    reactor: Any
+
+    def __call__(self, line: Scripted) -> None:
+        head, end, rest = line.received.partition(b"\r\n\r\n")
+        if not end:
+            return
+        line.received = rest
+        name = head.split(b" ")[1]
+        body = name * self.rng.randint(1, 2000)
+        answer = b"HTTP/1.1 200 OK\r\nX-Name: %b\r\n" % name
+        framing = self.rng.randrange(5)
+        if framing == 0:
+            answer += b"Connection: close\r\n\r\n" + body
+        elif framing <= 2:
+            answer += b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        else:
+            answer += b"Transfer-Encoding: chunked\r\n\r\n"
+            while body:
+                size = self.rng.randint(1, len(body))
+                answer += encode_chunk(body[:size])
+                body = body[size:]
+            answer += LAST_CHUNK
+        dies = self.rng.random() < 0.15
+        if dies:
+            answer = answer[: self.rng.randrange(len(answer))]
+        cut = self.rng.randrange(len(answer) + 1)
+        line.write(answer[:cut])
+        self.reactor.callLater(
+            self.rng.choice((0, 0, 0.002)), self.end, line, answer[cut:], dies, framing
+        )
+
+    def end(self, line: Scripted, rest: bytes, dies: bool, framing: int) -> None:
+        """Send the rest, and die if that is the plan."""
+        line.write(rest)
+        if dies and framing:
+            line.abort()
+        elif not framing:
+            if dies:
+                line.abort()
+            else:
+                assert line.transport is not None
+                line.transport.loseConnection()
+
+
+@on_the_reactor
+async def test_moody_origin(stage: Stage) -> None:
+    """However an origin behaves, every whole answer is the answer to its request."""
+    rng = random.Random(20)
+    _, origin = stage.listen(Moody(rng, stage.reactor))
+    outcomes = {"whole": 0, "failed": 0}
+
+    async def visit(visitor: int) -> None:
+        for number in range(25):
+            name = b"/%d-%d;" % (visitor, number)
+            try:
+                response = await stage.pool.request(origin, b"GET", name)
+                assert response.head.get(b"x-name") == name
+                if rng.random() < 0.1:
+                    response.abort()
+                    continue
+                body = await response.read_all(1 << 20)
+            except OriginFailed:
+                outcomes["failed"] += 1
+                continue
+            outcomes["whole"] += 1
+            assert body == name * (len(body) // len(name))
+            assert body
+
+    await gatherResults(
+        [Deferred.fromCoroutine(visit(visitor)) for visitor in range(20)]
+    )
+
+    assert outcomes["whole"] > 300
+    assert outcomes["failed"] > 20
+    assert stage.pool.load(origin) == 0
 
 
 @on_the_reactor
