@@ -216,8 +216,6 @@ class ModuleConfig:
         "", "A built-in's name, a dotted path, a plug-in's name or FILE.py:Class."
     )
     options: Mapping[str, Any] = attrs.field(factory=dict)
-    where: str = attrs.field(default="", eq=False)
-    """Where the entry stands, for error messages: "FILE: proxy.modules[1]"."""
 
 
 @frozen

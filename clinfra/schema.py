@@ -243,7 +243,7 @@ def _problems(error: BaseException, path: KeyPath) -> Iterator[tuple[KeyPath, st
                 yield from _problems(inner, (*path, note.name))
             elif isinstance(note.index, int):
                 head = path[-1] if path else ""
-                yield from _problems(inner, (*path[:-1], f"{head}[{note.index + 1}]"))
+                yield from _problems(inner, (*path[:-1], f"{head}[{note.index}]"))
             else:
                 yield from _problems(inner, (*path, note.index))
         for inner in others:
@@ -265,7 +265,7 @@ def read_table(
 ) -> tuple[T | None, list[tuple[KeyPath, str]]]:
     """Return an instance of an attrs class, or None and all that is wrong with `raw`.
 
-    Problems are a path of keys, e.g. ("routes[2]", "match"), and a sentence.
+    Problems are a path of keys, e.g. ("routes[1]", "match"), and a sentence.
     """
     try:
         return _converter.structure(raw, cls), []

@@ -117,7 +117,7 @@ def structure(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
 
     Args:
         cls: a class made with `config.key`.
-        where: what problems begin with, e.g. "etc/x.toml: proxy.modules[2]".
+        where: what problems begin with, e.g. "etc/x.toml: proxy.modules[1]".
 
     Raises:
         ConfigProblems: all that is wrong with the table.
@@ -168,7 +168,7 @@ def load(
         assert result is not None, "defaults are good"
     absent = {name for name in SECTIONS if files and name not in merger.tree}
     nothing: dict[str, Any] = dict.fromkeys(absent | wrong.intersection(SECTIONS))
-    result = _locate_modules(attrs.evolve(result, **nothing), merger)
+    result = attrs.evolve(result, **nothing)
     if not merger.problems:
         _check_together(result, merger)
     if check is not None:
@@ -179,18 +179,6 @@ def load(
     if merger.problems:
         raise ConfigProblems(merger.problems)
     return result
-
-
-def _locate_modules(whole: config.Config, merger: _Merger) -> config.Config:
-    """Tell each rule module's table where it stands, for messages about its options."""
-    if whole.proxy is None:
-        return whole
-    origin = merger.origin(("proxy", "modules"))
-    modules = tuple(
-        attrs.evolve(module, where=f"{origin}: proxy.modules[{number}]")
-        for number, module in enumerate(whole.proxy.modules, start=1)
-    )
-    return attrs.evolve(whole, proxy=attrs.evolve(whole.proxy, modules=modules))
 
 
 def _check_together(whole: config.Config, merger: _Merger) -> None:

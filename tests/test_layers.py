@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "image": GROUND | {"web"},
     "proxy": GROUND | {"web", "settings"},
     "admin": GROUND | {"web"},
+    "plugins": set(),
     "logs": GROUND | {"web"},
     "daemon": GROUND | {"web", "logs"},
     "cli": GROUND | {"settings", "reference", "tap", "blob"},
