@@ -4,7 +4,7 @@ Rules are lists: `[match, search, replacement]`.  `match` is searched in host/pa
 in the field the table is named for); `search` is what is replaced, once.  Without a
 replacement the answer is 404.  A replacement is literal text, but for `\\1` and
 `\\g<name>`: those stand for groups of `search`.  A redirect to where the request is
-already is skipped.  The tables are gone through in the order in which `Options` lists them.
+already is skipped.  The tables are gone through in the order of `Options`.
 """
 
 from __future__ import annotations
