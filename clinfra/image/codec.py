@@ -287,7 +287,7 @@ def _displayable(picture: Image.Image, profile: object) -> Image.Image:
     transform = None
     if isinstance(profile, bytes) and len(profile) <= _MAX_PROFILE_BYTES:
         transform = _to_srgb(profile, picture.mode)
-    elif picture.mode == "LAB":
+    if transform is None and picture.mode == "LAB":
         transform = _lab_to_srgb()
     if transform is not None:
         converted = ImageCms.applyTransform(picture, transform)

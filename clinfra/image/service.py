@@ -70,7 +70,7 @@ def make_image_service(
 
 
 def check(config: ImageConfig) -> None:
-    """Report every value that cannot work.  Raises ConfigProblems."""
+    """Check what types and bounds cannot.  Raises ConfigProblems with everything."""
     problems = [
         f"image.formats: {name!r} is not one of {', '.join(sniff.FORMATS)}"
         for name in config.formats
@@ -80,11 +80,6 @@ def check(config: ImageConfig) -> None:
         parse_params(b"", config)
     except Trouble as trouble:
         problems.append(f"image: {trouble.sentence}")
-    for key in ("max_bytes", "worker_bytes", "worker_timeout", "worker_jobs", "queue"):
-        if getattr(config, key) <= 0:
-            problems.append(f"image.{key}: must be more than 0")
-    if config.workers < 0:
-        problems.append("image.workers: must not be negative")
     if problems:
         raise ConfigProblems(problems)
 

@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> None:
     with socket.socket(fileno=descriptor) as channel:
         simd = resizer.uses_simd()
         confine(memory_bytes)
+        silence()
         channel.send(json.dumps({"ready": True, "simd": simd}).encode())
         while serve(channel, job_seconds):
             pass
@@ -74,6 +75,12 @@ def confine(memory_bytes: int) -> None:
         hard = resource.getrlimit(limit)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
+
+
+def silence() -> None:
+    """Say no more: from now on strangers would decide what is written."""
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
 
 
 def serve(channel: socket.socket, job_seconds: int) -> bool:
