@@ -150,10 +150,12 @@ class ImageConfig:
     worker_bytes: Bytes = key(
         Bytes(1 << 30), "Memory one worker may use.", least=64 << 20
     )
-    worker_timeout: Seconds = key(Seconds(10), "Time one image may take.")
+    worker_timeout: Seconds = key(Seconds(10), "Time one image may take.", least=0.1)
     worker_jobs: int = key(1000, "Images after which a worker is replaced.", least=1)
     queue: int = key(
-        64, "Work waiting for a worker before 503, in photographs of 12 megapixels."
+        64,
+        "Work waiting for a worker before 503, in photographs of 12 megapixels.",
+        least=1,
     )
     publish_exif: bool = key(
         True, "Keep EXIF in the info as the original did; GPS and serials never."
