@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "web": GROUND,
     "blob": GROUND | {"web"},
     "image": GROUND | {"web"},
-    "proxy": GROUND | {"web", "settings"},
+    "proxy": GROUND | {"web", "settings", "plugins"},
     "admin": GROUND | {"web"},
     "plugins": set(),
     "logs": GROUND | {"web"},
