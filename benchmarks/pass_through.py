@@ -20,17 +20,17 @@ _PATH = "/pass/1k"
 
 def run(stage: Stage, plan: Plan) -> Iterator[Row]:
     """Yield the one row."""
-    origin = peers.origin(stage).port
+    origin = peers.origin(stage)
     servers = {
-        "clinfra proxy": Lazily(partial(peers.clinfra_proxy, stage, origin)),
-        "Varnish pass": Lazily(partial(peers.varnish, stage, origin)),
-        "nginx proxy_pass": Lazily(partial(peers.nginx_front, stage, origin)),
-        "ReverseProxyResource": Lazily(partial(peers.plain_site, stage, origin)),
+        "clinfra proxy": Lazily(partial(peers.clinfra_proxy, stage, origin.port)),
+        "Varnish pass": Lazily(partial(peers.varnish, stage, origin.port)),
+        "nginx proxy_pass": Lazily(partial(peers.nginx_front, stage, origin.port)),
+        "ReverseProxyResource": Lazily(partial(peers.plain_site, stage, origin.port)),
     }
     contenders = [
         Contender(
             name,
-            partial(check_pass, server, _PATH, peers.BODIES["1k"]),
+            partial(check_pass, server, origin, _PATH, peers.BODIES["1k"]),
             partial(measure, server, _PATH, stage.cores.load),
         )
         for name, server in servers.items()
