@@ -52,7 +52,7 @@ def evaluate(
 def _any_matches(value: bytes, etag: ETag | None, exists: bool, weakly: bool) -> bool:
     if value == b"*":
         return exists
-    if etag is None or not exists:
+    if etag is None or not exists or b'"%b"' % etag.opaque not in value:
         return False
     if weakly:
         return any(etag.matches_weakly(tag) for tag in parse_etags(value))

@@ -102,7 +102,9 @@ def parse_http_date(value: bytes, this_year: int = 2026) -> int | None:
 
 # --- entity tags, RFC 9110 §8.8.3 ---
 
-_ETAG = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_ONE_ETAG = rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
+_ETAG = re.compile(_ONE_ETAG)
+_LISTED_ETAG = re.compile(rb"(?:\A|,)[ \t]*" + _ONE_ETAG + rb"[ \t]*(?=,|\Z)")
 
 
 @frozen
@@ -132,45 +134,28 @@ def parse_etag(value: bytes) -> ETag | None:
 
 def parse_etags(value: bytes) -> list[ETag]:
     """Return the entity tags of a list, without the parts that are none."""
-    tags = []
-    at = 0
     # Commas are legal inside a tag, so a plain split would not do.
-    while at < len(value):
-        match = _ETAG.match(value, at)
-        if match is not None:
-            at = match.end()
-        end = value.find(b",", at)
-        end = len(value) if end < 0 else end
-        if match is not None and not value[at:end].strip(b" \t"):
-            tags.append(ETag(match[2], match[1] is not None))
-        at = end + 1
-        while value[at : at + 1] in (b" ", b"\t"):
-            at += 1
-    return tags
+    return [
+        ETag(match[2], match[1] is not None) for match in _LISTED_ETAG.finditer(value)
+    ]
 
 
 # --- lists, quoted strings and parameters, RFC 9110 §5.6 ---
 
 
+_MEMBER = {
+    # An unfinished quote takes all that follows.
+    separator: re.compile(rb'(?:[^"%b]|' % separator + _QUOTED + rb'|"[\x00-\xff]*)+')
+    for separator in (b",", b";")
+}
+
+
 def split_list(value: bytes, separator: bytes = b",") -> list[bytes]:
-    """Split at each separator outside quotes; blanks and empty parts are dropped."""
+    """Split at each comma (or semicolon) outside quotes; empty parts are dropped."""
     if b'"' not in value:
         parts = value.split(separator)
     else:
-        parts = []
-        start = at = 0
-        while at < len(value):
-            byte = value[at : at + 1]
-            if byte == b'"':
-                match = _QUOTED_STRING.match(value, at)
-                # An unfinished quote takes all that follows.
-                at = match.end() if match is not None else len(value)
-            else:
-                if byte == separator:
-                    parts.append(value[start:at])
-                    start = at + 1
-                at += 1
-        parts.append(value[start:])
+        parts = _MEMBER[separator].findall(value)
     return [part for part in (part.strip(b" \t") for part in parts) if part]
 
 
