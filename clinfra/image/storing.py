@@ -119,7 +119,7 @@ class Storing:
     async def _undo(self, names: BlobNames, renditions: Mapping[str, bytes]) -> None:
         """Delete what a failed upload stored, as far as that is possible."""
         try:
-            await self._blobs.info(names.info)
+            await self._blobs.get(names.info)
         except NotFound:
             pass
         except Exception:
