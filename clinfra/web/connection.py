@@ -321,6 +321,11 @@ class OriginConnection(Protocol):
 
     def _upload_failed(self, failure: Failure, upload: Deferred[None]) -> None:
         if self._upload is upload:
+            # Perhaps still inside `Pool.start`, from where nobody is called back.
+            self._peer.pool.reactor.callLater(0, self._give_up, failure, upload)
+
+    def _give_up(self, failure: Failure, upload: Deferred[None]) -> None:
+        if self._upload is upload:
             self.fail(cast(Exception, failure.value))
 
     def pauseProducing(self) -> None:

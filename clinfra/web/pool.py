@@ -323,7 +323,11 @@ class Pool:
     Args:
         reactor: connects, resolves names and tells the time.
         settings: limits and time-outs, the same for each origin.
-        connect: how to connect, e.g. `transport`'s eager one; default `connector`.
+        connect: how to connect; default `connector`.
+
+    Attributes:
+        now: reactor seconds at the last sweep, for peers and connections; so are the
+            other attributes.
     """
 
     def __init__(
@@ -336,7 +340,7 @@ class Pool:
         self.connect = connect or connector(reactor)
         self.memo = HeadMemo()
         self.closed = False
-        self._reactor = reactor
+        self.reactor = reactor
         self._peers: dict[Origin, Peer] = {}
         self._sweeping: IDelayedCall | None = None
         self._gone: Deferred[None] | None = None
@@ -429,7 +433,7 @@ class Pool:
                 gone.callback(None)
 
     def _sweep(self) -> None:
-        self._sweeping = self._reactor.callLater(self._sweep_seconds, self._sweep)
-        self.now = self._reactor.seconds()
+        self._sweeping = self.reactor.callLater(self._sweep_seconds, self._sweep)
+        self.now = self.reactor.seconds()
         for peer in list(self._peers.values()):
             peer.sweep(self.now)

@@ -171,6 +171,21 @@ class SendingTests(SynchronousTestCase):
                 self.assertTrue(line.lost)
                 self.assertIsNone(complete_body(line.take()))
 
+    def test_broken_from_the_start(self) -> None:
+        """A body that is broken already is told of after start, as all else is."""
+        start(self.network)
+        line = self.network.accept()
+        line.send(OK)
+        line.take()
+        _, listener = start(self.network, b"PUT", Body(5, [ClientGone()]))
+        self.assertFalse(listener.over)
+        self.network.turn()
+
+        self.assertIsInstance(listener.failure, ClientGone)
+        self.assertEqual(b"", line.take())
+        self.network.turn()
+        self.assertEqual({}, self.network.pool.report())
+
     def test_wrong_length(self) -> None:
         """A body that is not as long as announced is never completed."""
         for pieces in ([b"hell", b""], [b"hello!"], [b"he", b"llo!"], [b""]):
