@@ -14,7 +14,8 @@ from twisted.web.resource import IResource
 
 from clinfra.config import Limits
 from clinfra.web.channel import Channel
-from clinfra.web.exchange import Exchange, IExchange
+from clinfra.web.channel_exchange import Exchange
+from clinfra.web.exchange import IExchange
 from clinfra.web.heads import BadHead, RequestHead, parse_request_head
 from clinfra.web.request import serve
 

@@ -13,12 +13,14 @@ from attrs import frozen
 from twisted.internet.threads import deferToThreadPool
 
 from clinfra.errors import TooLarge
+from clinfra.web.transport import Eager
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads
     from twisted.python.threadpool import ThreadPool
 
-    from clinfra.web.exchange import Exchange, FileBody, IBody, IExchange
+    from clinfra.web.channel_exchange import Exchange
+    from clinfra.web.exchange import FileBody, IBody, IExchange
 
 _SENDFILE_PIECE = 1 << 20
 """Most bytes sent in one turn of the reactor, so that others get theirs."""
@@ -34,18 +36,21 @@ async def send_file(exchange: Exchange, body: FileBody) -> None:
         ClientGone: the client hung up.
         EOFError: the file is shorter than was said.
     """
-    send = getattr(exchange.channel.transport, "sendFile", None)
-    if send is None or exchange.secure or exchange.chunked:
+    transport = exchange.channel.transport
+    if not isinstance(transport, Eager) or transport.TLS or exchange.chunked:
         await pump_file(exchange, body)
         return
     offset = body.offset
     left = body.length
     if not exchange.wants_bytes:
         return
-    exchange.flush()
     while left:
         await exchange.drained()
-        sent = send(body.fd, offset, min(left, _SENDFILE_PIECE))
+        if left > _SENDFILE_PIECE:
+            # Let the disk fetch the next piece while this one is sent.
+            ahead = offset + _SENDFILE_PIECE
+            os.posix_fadvise(body.fd, ahead, _SENDFILE_PIECE, os.POSIX_FADV_WILLNEED)
+        sent = transport.sendFile(body.fd, offset, min(left, _SENDFILE_PIECE))
         exchange.sent_directly(sent)
         offset += sent
         left -= sent

@@ -40,13 +40,7 @@ class Wire(Protocol):
     def getHost(self) -> object: ...
 
 
-class SendsFiles(Wire, Protocol):
-    """A transport that can send from a file descriptor."""
-
-    def sendFile(self, fd: int, offset: int, count: int) -> int: ...
-
-
-class _Eager(tcp.Connection):
+class Eager(tcp.Connection):
     """Mixed in before a stream transport of `tcp` or `unix`."""
 
     def write(self, data: bytes) -> None:
@@ -107,19 +101,19 @@ class _Eager(tcp.Connection):
         return sent
 
 
-class EagerServer(_Eager, tcp.Server):
+class EagerServer(Eager, tcp.Server):
     """An accepted TCP connection."""
 
 
-class EagerUNIXServer(_Eager, unix.Server):
+class EagerUNIXServer(Eager, unix.Server):
     """An accepted UNIX connection."""
 
 
-class EagerClient(_Eager, tcp.Client):
+class EagerClient(Eager, tcp.Client):
     """A TCP connection made by us."""
 
 
-class EagerUNIXClient(_Eager, unix.Client):
+class EagerUNIXClient(Eager, unix.Client):
     """A UNIX connection made by us."""
 
 

@@ -429,8 +429,9 @@ class SlowTests(SynchronousTestCase):
 
         _, clock, client = self.open(respond)
         client.reading = False
-        client.send(get() * 500)
+        client.send(get() * 500, piece=100)
         self.assertLess(client.transport.most_waiting, 200_000)
+        self.assertGreater(client.unsent, 10_000)
         client.take()
         self.clock_turns(clock)
 

@@ -60,6 +60,7 @@ def main() -> None:
         with open(options[-1], "rb") as file:
             pair = ssl.PrivateCertificate.loadPEM(file.read())
         port = reactor.listenSSL(0, site, pair.options(), interface="127.0.0.1")
+        make_eager(port)  # below TLS
     else:
         port = reactor.listenTCP(0, site, interface="127.0.0.1", backlog=2048)
         if "stock" not in options:
