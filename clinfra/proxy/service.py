@@ -26,7 +26,7 @@ from clinfra.proxy.origins import Origins
 from clinfra.proxy.pipeline import Pipeline
 from clinfra.proxy.resource import ProxyResource
 from clinfra.proxy.rules import Surroundings
-from clinfra.web.pool import connector
+from clinfra.web.pool import Connect, connector
 
 
 @implementer(IProduct, IPurge)
@@ -134,6 +134,7 @@ def make_proxy_service(
     builtin_pools: Callable[[], Mapping[str, str]],
     locate: Callable[[str], Sequence[str]] | None = None,
     rng: Random | None = None,
+    connect: Connect | None = None,
 ) -> ProxyService:
     """Return the proxy.
 
@@ -144,13 +145,14 @@ def make_proxy_service(
         locate: returns the replicas' "host:port" of an encoded blob name; raises
             ValueError for a bad one.
         rng: draws origins and makes identifiers.
+        connect: how to connect to origins and memcached; default `connector`.
 
     Raises:
         errors.ConfigProblems: everything that is wrong.
     """
     rng = rng or Random()
     modules = check_modules(config)
-    connect = connector(reactor)
+    connect = connect or connector(reactor)
     cache_config = config.cache
     memcached = None
     if cache_config.memcached:

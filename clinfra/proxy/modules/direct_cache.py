@@ -37,7 +37,7 @@ from clinfra.proxy.routes import any_of
 from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.proxy.seeking import Collector, Landing, Seeking
 from clinfra.web.conditional import evaluate
-from clinfra.web.headers import parse_etag, parse_http_date
+from clinfra.web.headers import format_http_date, parse_etag, parse_http_date
 from clinfra.web.heads import Fields, RequestHead
 
 _CONDITIONS = frozenset(
@@ -449,6 +449,8 @@ class DirectCache(RuleModule):
         """Answer with the stale entry, brought up to date by the origin's 304."""
         if reply.stream is not None:
             reply.stream.discard()
+        if reply.get(b"date") is None:
+            reply.set(b"Date", format_http_date(int(request.answered_at)))
         fields = stale.updated_fields(drop_fields(reply.fields, _OF_FORWARDING))
         fresh = Reply(stale.status, fields)
         verdict = self._judge(request, seeking, stale.status, fresh.get)
