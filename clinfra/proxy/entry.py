@@ -15,8 +15,8 @@ from attrs import define, field, frozen
 
 from clinfra.proxy.freshness import Verdict
 from clinfra.proxy.message import drop_fields
+from clinfra.web.answer_head import status_line
 from clinfra.web.conditional import evaluate
-from clinfra.web.exchange import status_line
 from clinfra.web.headers import ETag, format_http_date, parse_etag, parse_http_date
 from clinfra.web.heads import Field, Fields, RequestHead
 from clinfra.web.ranges import (

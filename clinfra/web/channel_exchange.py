@@ -10,13 +10,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.errors import ClientGone
-from clinfra.web.exchange import (
-    BODILESS,
-    FileBody,
-    IExchange,
-    field_block,
-    status_line,
-)
+from clinfra.web.answer_head import BODILESS, field_block, status_line
+from clinfra.web.exchange import FileBody, IExchange
 from clinfra.web.heads import Fields, RequestHead
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ with nothing more.  There are two kinds: `channel_exchange` on our own connectio
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Coroutine
-from http import HTTPStatus
 from typing import Any
 
 from attrs import frozen
@@ -128,44 +127,3 @@ class IExchange(Interface):
 Handler = Callable[[Any], Coroutine[Any, Any, Response | None]]
 """What `web.resource.Resource.respond` is: an IExchange in, a Response out (or None,
 when it has answered through the exchange)."""
-
-
-_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
-_STATUS_LINES = {
-    code: b"HTTP/1.1 %d %b" % (code, reason) for code, reason in _REASONS.items()
-}
-BODILESS = frozenset((204, 304))
-"""Statuses whose answers never have a body."""
-
-FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection"))
-"""Fields that say where a message ends; only exchanges write them."""
-
-_FRAMING_LINES = tuple(b"\r\n%b:" % name for name in FRAMING)
-
-
-def status_line(status: int) -> bytes:
-    """Return the status line of an answer, without its line end."""
-    line = _STATUS_LINES.get(status)
-    return line if line is not None else b"HTTP/1.1 %d Status" % status
-
-
-def field_block(fields: Fields, stamp: bytes, date: bytes) -> bytes:
-    """Return a head's fields, each after a line end; see `IExchange.respond`.
-
-    Args:
-        stamp: the Server and Date fields to add unless they are given.
-        date: the Date field at the end of `stamp`.
-    """
-    block = b"".join([b"\r\n%b: %b" % field for field in fields])
-    count = len(fields)
-    if block.count(b"\r") != count or block.count(b"\n") != count or b"\0" in block:
-        raise ValueError("A header field of an answer has CR, LF or NUL in it.")
-    lower = block.lower()
-    for name in _FRAMING_LINES:
-        if name in lower:
-            raise ValueError("An answer's framing is not for its maker to say.")
-    if b"\r\ndate:" in lower:
-        stamp = stamp[: -len(date)] if b"\r\nserver:" not in lower else b""
-    elif b"\r\nserver:" in lower:
-        stamp = date
-    return block + stamp

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 
-from clinfra.web.exchange import status_line
+from clinfra.web.answer_head import status_line
 from clinfra.web.transport import Wire, backlog
 
 if TYPE_CHECKING:

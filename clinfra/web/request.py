@@ -20,8 +20,9 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, _IEncodingResource
 
 from clinfra.errors import ClientGone
+from clinfra.web.answer_head import FRAMING
 from clinfra.web.channel_exchange import Exchange
-from clinfra.web.exchange import FRAMING, IExchange, Response
+from clinfra.web.exchange import IExchange, Response
 from clinfra.web.resource import Resource, answer
 from clinfra.web.stock import StockExchange
 

@@ -14,14 +14,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from clinfra.errors import ClientGone
-from clinfra.web.exchange import (
-    BODILESS,
-    FRAMING,
-    FileBody,
-    IBody,
-    IExchange,
-    field_block,
-)
+from clinfra.web.answer_head import BODILESS, FRAMING, field_block
+from clinfra.web.exchange import FileBody, IBody, IExchange
 from clinfra.web.heads import Fields, RequestHead, parse_response_head
 from clinfra.web.streams import pump_file
 
