@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import mmap
 import os
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import IO, Final
+from typing import Final
 
 from PIL import Image, ImageCms, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -100,27 +99,11 @@ def render_to(
         BadImage: not a picture that is accepted, or one that cannot be decoded.
         ResultTooLarge: a size of it would have too many pixels.
     """
-    if isinstance(source, bytes):
-        return _render(source, io.BytesIO(source), job, sink)
-    length = os.fstat(source).st_size
-    if not length:
-        raise BadImage("empty")
-    with (
-        mmap.mmap(source, length, prot=mmap.PROT_READ) as data,
-        open(source, "rb", closefd=False) as file,
-    ):
-        file.seek(0)
-        return _render(data, file, job, sink)
-
-
-def _render(
-    data: bytes | mmap.mmap, file: IO[bytes], job: Job, sink: io.BufferedWriter
-) -> tuple[dict[str, int | str], dict[str, tuple[int, int]]]:
     try:
         with warnings.catch_warnings():
             # What Pillow only warns of is no reason to refuse or to write to a log.
             warnings.simplefilter("ignore")
-            return _work(data, file, job, sink)
+            return _render(_read(source, job.bounds.max_bytes), job, sink)
     except (BadImage, ResultTooLarge):
         raise
     except MemoryError as error:
@@ -130,10 +113,18 @@ def _render(
         raise BadImage(f"{type(error).__name__}: {error}") from error
 
 
-def _work(
-    data: bytes | mmap.mmap, file: IO[bytes], job: Job, sink: io.BufferedWriter
+def _read(source: int | bytes, max_bytes: int) -> bytes:
+    """Return the whole of a source; a descriptor may be anywhere, and stays there."""
+    length = os.fstat(source).st_size if isinstance(source, int) else len(source)
+    if length > max_bytes:
+        raise BadImage(f"{length} bytes")
+    return os.pread(source, length, 0) if isinstance(source, int) else source
+
+
+def _render(
+    data: bytes, job: Job, sink: io.BufferedWriter
 ) -> tuple[dict[str, int | str], dict[str, tuple[int, int]]]:
-    image = _open(data, file, job.bounds)
+    image = _open(data, job.bounds)
     block = image.info.get("exif", b"")
     camera = exif.parse(block if isinstance(block, bytes) else b"")
     # Pillow turns TIFF files upright by itself.
@@ -159,12 +150,8 @@ def _work(
     return info, spans
 
 
-def _open(
-    data: bytes | mmap.mmap, file: IO[bytes], bounds: Bounds
-) -> ImageFile.ImageFile:
+def _open(data: bytes, bounds: Bounds) -> ImageFile.ImageFile:
     """Open a picture without decoding it, if it is within bounds."""
-    if len(data) > bounds.max_bytes:
-        raise BadImage(f"{len(data)} bytes")
     kind = sniff.sniff(data[: sniff.HEAD_BYTES])
     if kind is None:
         raise BadImage("not a known format")
@@ -177,7 +164,7 @@ def _open(
     # As the original's repair did: what there is of a JPEG is better than nothing.
     ImageFile.LOAD_TRUNCATED_IMAGES = kind.format == "JPEG"
     Image.MAX_IMAGE_PIXELS = bounds.max_pixels
-    image = _OPENERS[kind.format](file)
+    image = _OPENERS[kind.format](io.BytesIO(data))
     width, height = image.size
     if not (width > 0 and height > 0):
         raise BadImage(f"{width}x{height} pixels")

@@ -8,7 +8,6 @@ takes a worker.
 from __future__ import annotations
 
 import struct
-from mmap import mmap
 from typing import Final
 
 from attrs import frozen
@@ -72,7 +71,7 @@ def cost(kind: Kind | None, length: int) -> float:
     return weight * pixels / _UNIT_PIXELS
 
 
-def scans(data: bytes | mmap, enough: int) -> int:
+def scans(data: bytes, enough: int) -> int:
     """Count the scans of a JPEG, at most `enough` of them.
 
     Every further scan of a progressive JPEG costs a pass over the whole picture, and

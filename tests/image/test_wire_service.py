@@ -72,8 +72,8 @@ async def test_photograph(tmp_path: Path) -> None:
 @in_reactor
 async def test_hostile_among_others(tmp_path: Path) -> None:
     """Bombs are refused while pictures beside them are rendered."""
-    picture, bomb = jpeg(1200, 900), scan_bomb(1000)
-    changes = {"workers": 2, "max_scans": 10000, "worker_timeout": 0.5}
+    picture, bomb = jpeg(1200, 900), scan_bomb(3000, side=4000)
+    changes = {"workers": 2, "max_scans": 10000, "worker_timeout": 2.0}
     async with service(tmp_path, **changes) as (url, _, pool):
 
         async def put(body: bytes) -> int:
