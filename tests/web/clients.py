@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web import server
@@ -92,8 +92,9 @@ class MemoryTransport:
         self.reading = False
 
     def resumeProducing(self) -> None:
+        # As with a real one, nothing is read before the reactor's next turn.
         self.reading = True
-        self._client.deliver()
+        self._clock.callLater(0, self._client.deliver)
 
     def loseConnection(self) -> None:
         self.disconnecting = True
@@ -175,8 +176,16 @@ class Client:
         """Send bytes, in pieces of this size, and let the reactor turn."""
         self._unsent += data
         self.deliver(piece)
-        self.clock.advance(0)
-        self.clock.advance(0)
+        self.turn()
+
+    def turn(self) -> None:
+        """Let the reactor turn until nothing is due."""
+        while any(call.getTime() <= self.clock.seconds() for call in self.calls()):
+            self.clock.advance(0)
+
+    def calls(self) -> list[IDelayedCall]:
+        """What the reactor is to do."""
+        return list(self.clock.getDelayedCalls())
 
     def deliver(self, piece: int = FULL) -> None:
         """Bring what was sent to the site, if it reads."""
@@ -194,7 +203,7 @@ class Client:
         if count is None:
             self.reading = True
         self.transport.flow(count)
-        self.clock.advance(0)
+        self.turn()
 
     def answers(self, *methods: str) -> list[Answer]:
         """Parse what was received: one answer for each method, else all as to GET."""

@@ -80,6 +80,7 @@ class OrderTests(SynchronousTestCase):
         self.client.send(get(b"/later") + get(b"/x") * 2000)
         self.assertEqual(b"", bytes(self.client.received))
         self.later.release(b"/later")
+        self.client.turn()
 
         self.assertEqual(2001, self.client.received.count(b"200 OK"))
 
@@ -90,6 +91,7 @@ class OrderTests(SynchronousTestCase):
 
         self.assertGreater(self.client.unsent, 30_000)
         self.later.release(b"/later")
+        self.client.turn()
         self.assertEqual(0, self.client.unsent)
         self.assertEqual(1001, self.client.received.count(b"200 OK"))
 
@@ -450,6 +452,7 @@ class SlowTests(SynchronousTestCase):
         client.send(put(1_000_000) + b"a" * 1_000_000, piece=10_000)
         self.assertGreater(client.unsent, 800_000)
         go.callback(None)
+        client.turn()
 
         self.assertEqual(0, client.unsent)
         self.assertEqual([200], [each.status for each in client.answers()])
