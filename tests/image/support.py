@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from clinfra.config import ImageConfig
-from clinfra.errors import NotFound, StorageFull
+from clinfra.errors import NotFound, OriginFailed, StorageFull
 from clinfra.image import worker
 from clinfra.image.job import Bounds, Job
 from clinfra.image.params import parse_params
@@ -43,12 +43,14 @@ class MemoryBlobs:
         order: names as they were put.
         full_after: so many puts succeed, then there is no room.
         gate: when set, every put waits for it.
+        broken: names of the methods that fail.
     """
 
     kept: dict[str, tuple[bytes, str | None, int | None]] = field(factory=dict)
     order: list[str] = field(factory=list)
     full_after: int | None = None
     gate: Deferred[None] | None = None
+    broken: set[str] = field(factory=set)
 
     def encode(self, name: str) -> str:
         return f"000_{name}"
@@ -72,6 +74,7 @@ class MemoryBlobs:
         return await self.info(name)
 
     async def get(self, name: str) -> tuple[BlobInfo, bytes]:
+        self._check("get")
         info = await self.info(name)
         return info, self.kept[name][0]
 
@@ -91,8 +94,13 @@ class MemoryBlobs:
         )
 
     async def delete(self, name: str) -> BlobInfo:
+        self._check("delete")
         self.kept.pop(name, None)
         return BlobInfo(name, None, 1, 1 << 32)
+
+    def _check(self, method: str) -> None:
+        if method in self.broken:
+            raise OriginFailed("The blob service does not answer.")
 
 
 @define(eq=False)

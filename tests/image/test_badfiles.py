@@ -53,6 +53,15 @@ class BadFilesTests(SynchronousTestCase):
         self.assertEqual("", self.keep(bad_files, None, 1))
         self.assertTrue(self.keep(bad_files, None, 2))
 
+    def test_cut_short(self) -> None:
+        """What cannot be copied whole is not kept at all."""
+        bad_files = self.bad_files()
+        unreadable = os.open(self.directory, os.O_RDONLY)
+        self.addCleanup(os.close, unreadable)
+        kept = Deferred.fromCoroutine(bad_files.keep(unreadable, 8, None, 1))
+        self.assertEqual("", self.successResultOf(kept))
+        self.assertEqual([], os.listdir(self.directory))
+
     def test_no_directory(self) -> None:
         """A directory that is not there is told before the start."""
         bad_files = BadFiles(self.directory / "missing", 20, None)

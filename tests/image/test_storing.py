@@ -59,6 +59,13 @@ class StoringTests(SynchronousTestCase):
         self.failureResultOf(self.store(), Overloaded)
         self.assertEqual(names, set(self.blobs.kept))
 
+    def test_cannot_undo(self) -> None:
+        """When not even that can be taken back, the client is told the same."""
+        for method in ("get", "delete"):
+            self.blobs.broken = {method}
+            self.blobs.full_after = 2
+            self.failureResultOf(self.store(), Overloaded)
+
     def test_bug(self) -> None:
         """What is not trouble is not hidden as trouble."""
         self.blobs.gate = Deferred()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+import os
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import treq
 from PIL import Image
-from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.web.client import HTTPConnectionPool
@@ -19,13 +19,9 @@ from twisted.web.client import HTTPConnectionPool
 from clinfra.config import ImageConfig, Limits
 from clinfra.image.service import make_image_service
 from clinfra.web.site import Site
+from tests.image.live import in_reactor
 from tests.image.pictures import jpeg, oriented, scan_bomb
 from tests.image.support import MemoryBlobs
-
-
-def in_reactor(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test that is a coroutine while the reactor turns."""
-    return cast(Callable[..., None], ensureDeferred(test))
 
 
 @asynccontextmanager
@@ -73,7 +69,13 @@ async def test_photograph(tmp_path: Path) -> None:
 async def test_hostile_among_others(tmp_path: Path) -> None:
     """Bombs are refused while pictures beside them are rendered."""
     picture, bomb = jpeg(1200, 900), scan_bomb(3000, side=4000)
-    changes = {"workers": 2, "max_scans": 10000, "worker_timeout": 2.0}
+    (tmp_path / "bad").mkdir()
+    changes = {
+        "save_bad_path": str(tmp_path / "bad"),
+        "workers": 2,
+        "max_scans": 10000,
+        "worker_timeout": 2.0,
+    }
     async with service(tmp_path, **changes) as (url, _, pool):
 
         async def put(body: bytes) -> int:
@@ -88,3 +90,6 @@ async def test_hostile_among_others(tmp_path: Path) -> None:
             ]
         )
         assert codes == [200, 415, 200, 415, 200]
+        kept = {path.read_bytes() for path in (tmp_path / "bad").iterdir()}
+        assert kept == {bomb, b"bad"}
+        assert os.listdir(tmp_path / "image") == []

@@ -6,31 +6,25 @@ import io
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from PIL import Image
-from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
 
 from clinfra.errors import Overloaded
 from clinfra.image.child import Child, command
 from clinfra.image.job import BadImage
 from clinfra.image.render import Renderer
+from tests.image.live import alive, in_reactor, until
 from tests.image.pictures import encode, jpeg, photograph, png_bomb, scan_bomb
 from tests.image.support import job
 from tests.support import Child as Process
 from tests.support import wait_until
 
 MEMORY_BYTES = 1 << 30
-
-
-def in_reactor(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Run a test that is a coroutine while the reactor turns."""
-    return cast(Callable[[], None], ensureDeferred(test))
 
 
 @asynccontextmanager
@@ -59,24 +53,6 @@ async def workers(
         pids = renderer.pids()
         await renderer.stop()
         assert not [pid for pid in pids if alive(pid)]
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Let the reactor turn until something holds."""
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return
-        await deferLater(reactor, 0.01)
-    raise AssertionError(f"not within {seconds} s")
-
-
-def alive(pid: int) -> bool:
-    """Say whether a process is there and is not a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @contextmanager
