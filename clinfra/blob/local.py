@@ -51,6 +51,7 @@ class LocalBlobs:
             errors.Overloaded: another replica keeps it.
         """
         placement = self.topology.place(name, encoded=encoded)
+        names.check_harmless(name)
         names.check_harmless(placement.stored)
         if writing:
             self.topology.check_writable(placement)

@@ -45,6 +45,13 @@ class DiskCase(SynchronousTestCase):
         self.rig.crash()
         self.rig = self.open(**config)
 
+    def lose_index(self) -> None:
+        """Crash, lose the index, and start again."""
+        self.rig.crash()
+        for path in (self.directory / "blob").glob("index.sqlite*"):
+            path.unlink()
+        self.rig = self.open()
+
     def volumes(self) -> list[Path]:
         return sorted((self.directory / "blob" / "volumes").glob("*.volume"))
 
@@ -199,10 +206,7 @@ class RebuildTests(DiskCase):
         """A missing index is rebuilt by the start itself."""
         self.fill()
         before = self.state()
-        self.rig.crash()
-        for path in (self.directory / "blob").glob("index.sqlite*"):
-            path.unlink()
-        self.rig = self.open()
+        self.lose_index()
 
         self.assertEqual(before, self.state())
 
