@@ -66,13 +66,12 @@ class CropTests(SynchronousTestCase):
             self.assertTrue(0 <= left < right <= width)
             self.assertTrue(0 <= upper < lower <= height)
             box_width, box_height = right - left, lower - upper
-            self.assertTrue(box_width == width or box_height == height)
-            if box_width == width:
-                exact = crop_height * width / crop_width
-                self.assertLess(abs(box_height - max(exact, 1)), 1)
-            else:
-                exact = crop_width * height / crop_height
-                self.assertLess(abs(box_width - max(exact, 1)), 1)
+            high = max(crop_height * width / crop_width, 1)
+            wide = max(crop_width * height / crop_height, 1)
+            self.assertTrue(
+                (box_width == width and 0 <= high - box_height < 1)
+                or (box_height == height and 0 <= wide - box_width < 1)
+            )
 
         check()
 
