@@ -118,7 +118,10 @@ class PageCache:
         rng: makes generations.
         grace_seconds: how long stale answers are kept for validation.
         refresh_seconds: how long a hot copy is used before memcached is asked again.
+
+    Attributes:
         counters: events by name, for the reports.
+        purges: how many there have been.
     """
 
     hot: HotTier
@@ -127,7 +130,8 @@ class PageCache:
     grace_seconds: float
     refresh_seconds: float
     counters: dict[str, int] = field(factory=dict, init=False)
-    _purges: OrderedDict[bytes, float] = field(factory=OrderedDict, init=False)
+    purges: int = field(default=0, init=False)
+    _purged: OrderedDict[bytes, int] = field(factory=OrderedDict, init=False)
 
     def find_hot(self, primary: bytes, get: Getter, now: float) -> Entry | None:
         """Return the entry in this process that answers a request, fresh or stale."""
@@ -169,9 +173,11 @@ class PageCache:
             found(None)
             return
 
+        purges = self.purges
+
         def with_page(raw: bytes | None) -> None:
             record = decode(primary, primary, raw) if raw is not None else None
-            if self.purged_since(primary, now):
+            if self.purged_since(primary, purges):
                 found(None)
             elif isinstance(record, Vary):
                 key = variant_key(primary, record.generation, record.names, get)
@@ -188,7 +194,7 @@ class PageCache:
         def with_variant(key: bytes, raw: bytes | None) -> None:
             record = decode(key, primary, raw) if raw is not None else None
             entry = record if isinstance(record, Entry) else None
-            if self.purged_since(primary, now):
+            if self.purged_since(primary, purges):
                 entry = None
             if entry is not None and may_be_hot:
                 self._keep_hot(entry, now)
@@ -232,12 +238,13 @@ class PageCache:
         if self.memcached is not None:
             self.memcached.set(entry.key, entry.encode(), self._ttl(entry, now))
 
-    def purge(self, primary: bytes, now: float) -> Deferred[bool]:
+    def purge(self, primary: bytes) -> Deferred[bool]:
         """Forget a page and all its variants; fires with whether it was known."""
-        self._purges[primary] = now
-        self._purges.move_to_end(primary)
-        if len(self._purges) > MAX_PURGES:
-            self._purges.popitem(last=False)
+        self.purges += 1
+        self._purged[primary] = self.purges
+        self._purged.move_to_end(primary)
+        if len(self._purged) > MAX_PURGES:
+            self._purged.popitem(last=False)
         known = self.hot.drop_page(primary)
         done: Deferred[bool] = Deferred()
         if self.memcached is None:
@@ -248,9 +255,9 @@ class PageCache:
             )
         return done
 
-    def purged_since(self, primary: bytes, then: float) -> bool:
-        """Whether a page was purged at or after `then`."""
-        return self._purges.get(primary, -1.0) >= then
+    def purged_since(self, primary: bytes, purges: int) -> bool:
+        """Whether a page was purged since `purges` was that number."""
+        return self._purged.get(primary, 0) > purges
 
     def count(self, name: str) -> None:
         """Count an event."""

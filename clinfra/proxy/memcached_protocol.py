@@ -5,6 +5,7 @@ What is kept under which key, and what to do without a server, is `memcached`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -19,6 +20,11 @@ Found = Callable[[bytes | None], None]
 """Called once with the value, or None for a miss."""
 
 MAX_VALUE_BYTES = 1 << 30
+
+_ERROR = re.compile(rb"ERROR|(?:CLIENT_ERROR|SERVER_ERROR) .*")
+_ONE_LINE = re.compile(
+    rb"STORED|NOT_STORED|DELETED|NOT_FOUND|OK|EXISTS|VERSION .*|" + _ERROR.pattern
+)
 
 log = Logger()
 
@@ -64,7 +70,8 @@ class Batch:
 class CacheProtocol(MemCacheProtocol):
     """Twisted's memcached protocol with batched GETs that call back.
 
-    Sets, deletes and the other commands with one-line answers are Twisted's.
+    Sets, deletes and the other commands whose answer is one line are Twisted's; its
+    own gets, counters and statistics do not work here.
 
     Args:
         node: told of connection and loss.
@@ -139,7 +146,7 @@ class CacheProtocol(MemCacheProtocol):
         data = b"".join(self._rest) if len(self._rest) > 1 else data
         try:
             position = self._read(data)
-        except (ValueError, IndexError, AttributeError, RuntimeError) as error:
+        except (ValueError, IndexError) as error:
             log.warn(
                 "memcached {server} answers nonsense: {error}",
                 server=self._node.name,
@@ -185,6 +192,8 @@ class CacheProtocol(MemCacheProtocol):
             position = end + 2
             if not queue:
                 raise ValueError("an answer to no question")
+            if not (_ERROR if type(queue[0]) is Batch else _ONE_LINE).fullmatch(line):
+                raise ValueError("an answer to another question")
             self.lineReceived(line)
         if queue:
             self.resetTimeout()

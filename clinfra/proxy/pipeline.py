@@ -206,21 +206,24 @@ class Pipeline:
             request.exchange.abort()
         if request.reply is not None and request.reply.stream is not None:
             request.reply.stream.abort()
-        reply = None
-        if not request.failing:
-            request.failing = True
-            for hook in self._hooks["failed"]:
-                try:
-                    page = hook(request, error)
-                except Exception:
-                    log.failure("A rule module failed to answer trouble.")
-                    continue
-                if isinstance(page, Reply) and reply is None:
-                    reply = page
-        if reply is None:
-            response = trouble_response(error)
-            assert isinstance(response.body, bytes)
-            reply = Reply(response.status, response.fields, response.body)
+        response = trouble_response(error)
+        assert isinstance(response.body, bytes)
+        reply = Reply(response.status, response.fields, response.body)
+        if request.failing:
+            # A hook failed over the error page: it goes out as it is.
+            request.reply = reply
+            self._deliver(request)
+            return
+        request.failing = True
+        for hook in self._hooks["failed"]:
+            try:
+                page = hook(request, error)
+            except Exception:
+                log.failure("A rule module failed to answer trouble.")
+                continue
+            if isinstance(page, Reply):
+                reply = page
+                break
         request.reply = reply
         self._advance(request, "deliver", 0)
 

@@ -23,6 +23,7 @@ class Seeking:
         primary: key of the page.
         get: the request's fields as they were when it was looked up.
         reason: Cache-Status's word for why it is forwarded.
+        purges: how many purges there had been when it began.
         stale: the entry that is validated.
         unconditional: the client's conditions were taken off what is forwarded.
         verdict: on the origin's answer.
@@ -34,6 +35,7 @@ class Seeking:
     primary: bytes
     get: Getter
     reason: bytes
+    purges: int
     stale: Entry | None = None
     unconditional: bool = False
     verdict: Verdict | None = None

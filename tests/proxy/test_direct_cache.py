@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from clinfra.config import Bytes, CacheConfig
 from tests.proxy.stage import Asked, Stage, response
 
 FRESH = "Cache-Control: max-age=60"
+
+
+def _same(answer: bytes, asked: Asked) -> bytes:
+    """A script that always says the same."""
+    return answer
 
 
 class HitTests(SynchronousTestCase):
@@ -223,18 +231,15 @@ class StoreTests(SynchronousTestCase):
 
     def test_too_large(self) -> None:
         """What is over object_bytes is passed on and not kept, announced or not."""
-        from clinfra.config import Bytes, CacheConfig
-
         chunked = (
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
             b"Cache-Control: max-age=60\r\n\r\nb\r\n12345678901\r\n0\r\n\r\n"
         )
-        for answer in (response(b"12345678901", FRESH), chunked):
-            stage = Stage(
-                self,
-                lambda asked, answer=answer: answer,
-                cache=CacheConfig(object_bytes=Bytes(10)),
-            )
+        answers = [response(b"12345678901", FRESH), chunked]
+        small = CacheConfig(object_bytes=Bytes(10))
+        for answer in answers:
+            stage = Stage(self, cache=small)
+            stage.script = partial(_same, answer)
             for _ in range(2):
                 self.assertEqual(b"12345678901", stage.get("/a").body)
             self.assertEqual(2, len(stage.asked))

@@ -240,7 +240,7 @@ class DirectCache(RuleModule):
         reason = b"uri-miss" if known is None else b"vary-miss"
         if entry is not None:
             reason = b"request" if entry.ttl(self._now()) > 0 else b"stale"
-        seeking = Seeking(primary, get, reason)
+        seeking = Seeking(primary, get, reason, self._cache.purges)
         request.cache_state = seeking
         if (
             request.method == b"HEAD"
@@ -276,6 +276,7 @@ class DirectCache(RuleModule):
     def _begin(self, request: Request, seeking: Seeking, entry: Entry | None) -> None:
         """Make this the request that asks the origin, for everybody."""
         seeking.unconditional = True
+        seeking.purges = self._cache.purges
         fields = drop_fields(request.fields, _CONDITIONS)
         conditions = entry.conditions() if entry is not None else ()
         if entry is not None and conditions:
@@ -418,7 +419,7 @@ class DirectCache(RuleModule):
         names: tuple[bytes, ...],
     ) -> None:
         flight = request.flight
-        old = self._cache.purged_since(seeking.primary, request.asked_at)
+        old = self._cache.purged_since(seeking.primary, seeking.purges)
         if not old and (flight is None or not flight.doomed):
             hot = self._may_be_hot(request.cache_host_path or request.host_path)
             self._cache.store(entry, names, seeking.get, self._now(), hot)
@@ -465,7 +466,7 @@ class DirectCache(RuleModule):
         )
         names = vary_names(fresh.get(b"vary")) or ()
         if verdict.refused:
-            self._cache.purge(seeking.primary, self._now())
+            self._cache.purge(seeking.primary)
             self._give_up(request)
         else:
             self._keep(request, seeking, entry, names)
@@ -530,13 +531,12 @@ class DirectCache(RuleModule):
         return gatherResults(pages, consumeErrors=True).addCallback(sum)
 
     def _forget(self, primaries: Sequence[bytes]) -> Deferred[bool]:
-        now = self._now()
         done = []
         for primary in primaries:
             for flight_key in self._flight_keys(primary):
                 self._coalescer.doom(flight_key)
             self._passed.pop(primary, None)
-            done.append(self._cache.purge(primary, now))
+            done.append(self._cache.purge(primary))
         return gatherResults(done, consumeErrors=True).addCallback(any)
 
     def _flight_keys(self, primary: bytes) -> list[bytes]:
