@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from clinfra.config import ImageConfig
@@ -31,6 +35,13 @@ def job(query: str = "", **changes: Any) -> Job:
         filename=params.filename,
         publish_exif=config.publish_exif,
     )
+
+
+def new_directory(case: SynchronousTestCase) -> Path:
+    """Return a new directory that is gone after the test."""
+    path = Path(tempfile.mkdtemp(prefix="clinfra-test-"))
+    case.addCleanup(shutil.rmtree, path)
+    return path
 
 
 @implementer(IBlobs)

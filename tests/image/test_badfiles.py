@@ -12,12 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.errors import StartupFailed
 from clinfra.image.badfiles import BadFiles, safe_name
+from tests.image.support import new_directory
 
 
 class BadFilesTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir(parents=True)
+        self.directory = new_directory(self)
         self.upload = os.memfd_create("upload")
         self.addCleanup(os.close, self.upload)
         os.write(self.upload, b"bad data")

@@ -21,7 +21,7 @@ from clinfra.image.resource import ImageResource
 from clinfra.image.storing import Storing
 from clinfra.web.site import Site
 from tests.image.pictures import encode, jpeg, oriented, photograph, scan_bomb
-from tests.image.support import Agency, MemoryBlobs
+from tests.image.support import Agency, MemoryBlobs, new_directory
 from tests.web.clients import Answer, Client
 
 PICTURE = oriented(jpeg(1000, 750), 6)
@@ -58,11 +58,9 @@ class ResourceTests(SynchronousTestCase):
         )
         renderer.start()
         self.agency.workers[0].get_ready()
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir(parents=True)
+        self.directory = new_directory(self)
         bad_files = None
         if config.save_bad_path:
-            Path(config.save_bad_path).mkdir(parents=True, exist_ok=True)
             bad_files = BadFiles(Path(config.save_bad_path), 10000, None)
             bad_files.open()
         resource = ImageResource(
@@ -343,7 +341,7 @@ class ResourceTests(SynchronousTestCase):
 
     def test_bad_files(self) -> None:
         """Bad uploads are kept when that is configured."""
-        directory = self.mktemp()
+        directory = str(new_directory(self))
         self.start(save_bad_path=directory)
         self.ask("?filename=te%20st", b"bad data")
         self.ask("?filename=good", PICTURE)

@@ -14,7 +14,7 @@ from clinfra.config import ImageConfig
 from clinfra.errors import ConfigProblems, StartupFailed
 from clinfra.image.service import check, make_image_service
 from clinfra.interfaces import IBlobs, IProduct
-from tests.image.support import MemoryBlobs
+from tests.image.support import MemoryBlobs, new_directory
 
 
 class ThreadedClock(Clock):
@@ -53,12 +53,12 @@ class ServiceTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """The service and the stand-in for blobs are what they say."""
-        verifyObject(IProduct, self.service(Path(self.mktemp())))
+        verifyObject(IProduct, self.service(new_directory(self)))
         verifyObject(IBlobs, MemoryBlobs())
 
     def test_open(self) -> None:
         """The service makes its directory, and says so when it cannot."""
-        data_dir = Path(self.mktemp())
+        data_dir = new_directory(self)
         self.service(data_dir).open()
         self.assertTrue((data_dir / "image").is_dir())
         (data_dir / "file").write_bytes(b"")
