@@ -6,6 +6,7 @@ on: fields with CR, LF or NUL and fields that frame a message are refused.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 from clinfra.web.heads import Fields
@@ -20,7 +21,10 @@ BODILESS = frozenset((204, 304))
 FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection"))
 """Fields that say where a message ends; only exchanges write them."""
 
-_FRAMING_LINES = tuple(b"\r\n%b:" % name for name in FRAMING)
+_SPECIAL = re.compile(
+    rb"\n(content-length|transfer-encoding|connection|date|server):", re.IGNORECASE
+)
+_colon = b": ".join
 
 
 def status_line(status: int) -> bytes:
@@ -36,16 +40,19 @@ def field_block(fields: Fields, stamp: bytes, date: bytes) -> bytes:
         stamp: the Server and Date fields to add unless they are given.
         date: the Date field at the end of `stamp`.
     """
-    block = b"".join([b"\r\n%b: %b" % field for field in fields])
+    if not fields:
+        return stamp
+    block = b"\r\n" + b"\r\n".join([_colon(field) for field in fields])
     count = len(fields)
     if block.count(b"\r") != count or block.count(b"\n") != count or b"\0" in block:
         raise ValueError("A header field of an answer has CR, LF or NUL in it.")
-    lower = block.lower()
-    for name in _FRAMING_LINES:
-        if name in lower:
+    special = _SPECIAL.findall(block)
+    if special:
+        names = {name.lower() for name in special}
+        if names & FRAMING:
             raise ValueError("An answer's framing is not for its maker to say.")
-    if b"\r\ndate:" in lower:
-        stamp = stamp[: -len(date)] if b"\r\nserver:" not in lower else b""
-    elif b"\r\nserver:" in lower:
-        stamp = date
+        if b"date" in names:
+            stamp = b"" if b"server" in names else stamp[: -len(date)]
+        else:
+            stamp = date
     return block + stamp
