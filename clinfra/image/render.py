@@ -89,7 +89,12 @@ class _Place:
     task: _Task | None = None
     jobs: int = 0
     failures: int = 0
-    refill: IDelayedCall | None = None
+    timer: IDelayedCall | None = None
+
+    def stop_timer(self) -> None:
+        """Forget what was to happen to this place later."""
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
 
 
 @define(eq=False)
@@ -146,8 +151,7 @@ class Renderer:
         self._waiting.clear()
         self._emptied = Deferred()
         for place in self._places:
-            if place.refill is not None and place.refill.active():
-                place.refill.cancel()
+            place.stop_timer()
             if place.worker is not None:
                 place.worker.kill()
         emptied = self._emptied
@@ -299,6 +303,13 @@ class Renderer:
         except OSError as error:
             self.log.error("cannot start an image worker: {error}", error=str(error))
             self._refill(place)
+        else:
+            self._expect(place, place.worker)
+
+    def _expect(self, place: _Place, worker: IWorker) -> None:
+        """Kill a worker that neither gets ready nor goes when it should."""
+        seconds = _PATIENCE * self._timeout_seconds
+        place.timer = self._reactor.callLater(seconds, worker.kill)
 
     def _refill(self, place: _Place) -> None:
         place.failures += 1
@@ -306,10 +317,11 @@ class Renderer:
             _FIRST_PAUSE_SECONDS * 2 ** min(place.failures - 1, 10),
             _LONGEST_PAUSE_SECONDS,
         )
-        place.refill = self._reactor.callLater(pause, self._fill, place)
+        place.timer = self._reactor.callLater(pause, self._fill, place)
 
     def _message(self, place: _Place, message: Mapping[str, Any]) -> None:
         if "ready" in message:
+            place.stop_timer()
             place.ready = True
             self._simd = message["simd"]
             if not self._simd:
@@ -323,9 +335,11 @@ class Renderer:
                 place.ready = False
                 place.leaving = True
                 place.worker.dismiss()
+                self._expect(place, place.worker)
         self._assign()
 
     def _gone(self, place: _Place, status: int) -> None:
+        place.stop_timer()
         task, place.task = place.task, None
         place.worker = None
         place.ready = False

@@ -55,6 +55,7 @@ class MemoryBlobs:
         full_after: so many puts succeed, then there is no room.
         gate: when set, every put waits for it.
         broken: names of the methods that fail.
+        deleted: what is still known of blobs that were deleted.
     """
 
     kept: dict[str, tuple[bytes, str | None, int | None]] = field(factory=dict)
@@ -62,6 +63,7 @@ class MemoryBlobs:
     full_after: int | None = None
     gate: Deferred[None] | None = None
     broken: set[str] = field(factory=set)
+    deleted: dict[str, BlobInfo] = field(factory=dict)
 
     def encode(self, name: str) -> str:
         return f"000_{name}"
@@ -86,11 +88,14 @@ class MemoryBlobs:
 
     async def get(self, name: str) -> tuple[BlobInfo, bytes]:
         self._check("get")
-        info = await self.info(name)
-        return info, self.kept[name][0]
+        if name not in self.kept:
+            raise NotFound("There is no such blob.")
+        return await self.info(name), self.kept[name][0]
 
     async def info(self, name: str) -> BlobInfo:
         if name not in self.kept:
+            if name in self.deleted:
+                return self.deleted[name]
             raise NotFound("There is no such blob.")
         body, content_type, _ = self.kept[name]
         return BlobInfo(
@@ -107,7 +112,9 @@ class MemoryBlobs:
     async def delete(self, name: str) -> BlobInfo:
         self._check("delete")
         self.kept.pop(name, None)
-        return BlobInfo(name, None, 1, 1 << 32)
+        told = BlobInfo(name, None, 1, 1 << 32)
+        self.deleted[name] = told
+        return told
 
     def _check(self, method: str) -> None:
         if method in self.broken:

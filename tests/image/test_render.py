@@ -221,6 +221,24 @@ class RendererTests(SynchronousTestCase):
         self.successResultOf(done[2])
         self.assertEqual((1, 0), (renderer.report()["recycled"], second.killed))
 
+    def test_hanging(self) -> None:
+        """A worker that does not get ready, or does not go, is killed in the end."""
+        renderer = self.renderer(jobs_per_worker=1)
+        self.render(renderer)
+        leaving = self.agency.workers[0]
+        leaving.work()
+        self.assertTrue(leaving.dismissed)
+        self.clock.advance(30)
+        self.assertTrue(leaving.killed)
+        leaving.end(-signal.SIGKILL)
+        starting = self.agency.workers[1]
+        self.clock.advance(30)
+        self.assertTrue(starting.killed)
+        starting.end(-signal.SIGKILL)
+        self.clock.advance(0.1)
+        self.agency.workers[2].get_ready()
+        self.assertEqual(1, renderer.report()["workers"])
+
     def test_cancelled_while_waiting(self) -> None:
         """A picture nobody waits for any more is not rendered."""
         renderer = self.renderer()
