@@ -113,6 +113,8 @@ class Rig:
                 break
             self.clock.advance(0)
         (answer,) = self.client.answers(method.upper())
+        if answer.fields["Connection"] == "close":
+            self.client.hang_up()
         return answer
 
     def put(self, target: str, body: bytes = b"x", **fields: str) -> dict[str, Any]:
