@@ -1,8 +1,10 @@
 """The blob store: random GETs of 16 KB, and durable PUTs of 16 KB.
 
 Bars: GET ≥ 0.3 x nginx serving the same blobs as files; PUT at 32 connections ≥ 5 x a
-store of one synced file per blob on the same disk (`file_store`), by wall time, since
-waiting for the disk is what is compared.
+store of one synced file per blob on the same disk, by wall time, since waiting for the
+disk is what is compared.  That store (`file_store`) comes in two kinds: one writes a
+blob at a time, the other has as many threads as serve it best, so that the file system
+merges their syncs.
 
 Files are never deleted between runs: for minutes after many deletions ext4 is ten times
 slower at creating files, which would be held against the peer.  They are truncated
@@ -31,6 +33,7 @@ _BLOBS = 10_000
 _FOLDERS = 100
 _GET_CONNECTIONS = 64
 _PUT_CONNECTIONS = 32
+_FILE_STORES = {"synced files, one at a time": 1, "synced files, 8 threads": 8}
 _FILLER = Random(16).randbytes(_BLOB_BYTES)
 
 
@@ -53,17 +56,19 @@ def run(stage: Stage, plan: Plan) -> Iterator[Row]:
     creating = _creation_microseconds(stage.directory / "created")
     synced = stage.directory / "file-store"
     synced.mkdir(exist_ok=True)
-    file_store = Lazily(partial(peers.file_store, stage, synced))
     writers = [
         Writer("clinfra blob", clinfra, stage),
-        Writer("one synced file per blob", file_store, stage),
+        *(
+            Writer(name, Lazily(partial(peers.file_store, stage, synced, n)), stage)
+            for name, n in _FILE_STORES.items()
+        ),
     ]
     yield compare(
         f"blob PUT, durable, 16KB, {_PUT_CONNECTIONS} connections",
         [writer.contender() for writer in writers],
         plan,
         measure=Measure.RATE,
-        bars=[Bar("one synced file per blob", 5.0)],
+        bars=[Bar(name, 5.0) for name in _FILE_STORES],
         note=f"creating an empty file takes {creating:.0f} µs on this disk now",
     )
     _truncate(synced)

@@ -1,10 +1,10 @@
 """A peer: a store that keeps one file per blob, as durable as ours.
 
 A PUT writes a temporary file, syncs it, renames it into place and syncs the directory;
-then it answers.  32 threads do so at a time, and the file system may merge their syncs.
-HTTP is stock twisted.web.
+then it answers.  With one thread blobs are stored one after the other; with more, the
+file system may merge their syncs.  HTTP is stock twisted.web.
 
-    python -m benchmarks.file_store PORT DIRECTORY
+    python -m benchmarks.file_store PORT DIRECTORY THREADS
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from benchmarks.plain_site import ENDPOINT, QuietSite
 
-THREADS = 32
 FOLDERS = 256
 
 
@@ -85,15 +84,15 @@ class Files(Resource):
         return NOT_DONE_YET
 
 
-def main(port: int, root: Path) -> None:
+def main(port: int, root: Path, threads: int) -> None:
     """Serve until a signal comes."""
     for number in range(FOLDERS):
         (root / f"{number:02x}").mkdir(parents=True, exist_ok=True)
-    IReactorThreads(reactor).suggestThreadPoolSize(THREADS)
+    IReactorThreads(reactor).suggestThreadPoolSize(threads)
     endpoint = serverFromString(reactor, ENDPOINT.format(port=port))
     endpoint.listen(QuietSite(Files(root)))
     reactor.run()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

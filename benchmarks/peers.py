@@ -151,11 +151,12 @@ def plain_site(stage: Stage, origin_port: int) -> Server:
     return stage.start("twisted.web", argv, port)
 
 
-def file_store(stage: Stage, root: Path) -> Server:
-    """Start the store that keeps one synced file per blob."""
+def file_store(stage: Stage, root: Path, threads: int) -> Server:
+    """Start the store that keeps one synced file per blob, so many at a time."""
     port = free_port()
-    argv = [sys.executable, "-m", "benchmarks.file_store", str(port), str(root)]
-    return stage.start("file store", argv, port)
+    argv = [sys.executable, "-m", "benchmarks.file_store"]
+    argv += [str(port), str(root), str(threads)]
+    return stage.start(f"file store {threads}", argv, port)
 
 
 def clinfra_proxy(stage: Stage, origin_port: int) -> Server:
