@@ -283,7 +283,7 @@ def _displayable(picture: Image.Image, profile: object) -> Image.Image:
     return picture.convert("RGB")
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the way from a profile to sRGB; None when there is none or no need."""
     try:

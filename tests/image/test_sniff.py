@@ -85,3 +85,20 @@ class ScansTests(SynchronousTestCase):
         self.assertEqual(1, scans(jpeg(64, 48), 65))
         self.assertTrue(5 < scans(jpeg(64, 48, progressive=True), 65) < 20)
         self.assertEqual(65, scans(scan_bomb(300, side=64), 65))
+
+    def test_films(self) -> None:
+        """What phones put before and behind a picture does not count."""
+        film = b"\xff\xda\x00\x08\xff" * 1000
+        for progressive in (False, True):
+            plain = jpeg(640, 480, progressive=progressive, exif=b"Exif\0\0" + film)
+            self.assertLess(scans(plain + film, 65), 20)
+            self.assertLess(scans(jpeg(64, 48, restart_marker_rows=1) + film, 65), 20)
+
+    def test_hidden(self) -> None:
+        """Scans cannot be hidden behind an end that is none."""
+        bomb = scan_bomb(300, side=64)
+        scan = bomb.index(b"\xff\xda")
+        ends = b"\xff\xfe\x00\x08" + b"\xff\xd9" * 3
+        self.assertEqual(65, scans(bomb[:scan] + ends + bomb[scan:], 65))
+        filled = bomb.replace(b"\xff\xda", b"\xff\xff\xff\xda")
+        self.assertEqual(65, scans(filled, 65))
