@@ -189,6 +189,8 @@ class Channel(Link):
                     self.refuse(bad.status, bad.sentence)
                     return
             at = end
+            if self._ends is None:
+                self.ends()
             self._state = BUSY
             self._in_head = False
             self.deadline = inf

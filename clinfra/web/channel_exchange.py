@@ -77,12 +77,12 @@ class Exchange:
     @property
     def client_ip(self) -> str:
         """Address of the peer."""
-        return self._channel.client_ip
+        return self._channel.ends()[0]
 
     @property
     def local_port(self) -> int:
         """Port the request came in on."""
-        return self._channel.local_port
+        return self._channel.ends()[1]
 
     @property
     def secure(self) -> bool:
@@ -372,5 +372,7 @@ class Exchange:
         if callbacks is not None:
             self._callbacks = None
             for callback in callbacks:
-                with log.failuresHandled("A callback at the end of a request failed."):
+                try:
                     callback(whole)
+                except Exception:
+                    log.failure("A callback at the end of a request failed.")

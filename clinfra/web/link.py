@@ -42,20 +42,22 @@ class Link:
     Attributes:
         site: the listener it belongs to.
         transport: the socket, TLS or not.
+        secure: it is TLS.
         blocked: the transport has more to send than it should.
         deadline: reactor seconds when the channel's `late` is to be called.
     """
 
     __slots__ = (
         "_allowance",
+        "_ends",
         "_paused",
-        "_peer",
         "_seen",
         "_seen_at",
         "_state",
         "_tail",
         "blocked",
         "deadline",
+        "secure",
         "site",
         "transport",
     )
@@ -68,7 +70,8 @@ class Link:
         self.deadline = inf
         self._state = READY
         self._paused = False
-        self._peer = ("", 0, False)
+        self._ends: tuple[str, int] | None = None
+        self.secure = False
         self._tail: memoryview | None = None
         self._allowance = 0
         self._seen: int | None = None
@@ -83,26 +86,20 @@ class Link:
         if no_delay is not None:
             no_delay(True)
         transport.registerProducer(self, True)
-        self._peer = (
-            getattr(transport.getPeer(), "host", "") or "",
-            getattr(transport.getHost(), "port", 0) or 0,
-            ISSLTransport.providedBy(transport),
-        )
+        self.secure = ISSLTransport.providedBy(transport)
 
-    @property
-    def client_ip(self) -> str:
-        """Address of the peer; "" for UNIX sockets."""
-        return self._peer[0]
+    def ends(self) -> tuple[str, int]:
+        """Return the peer's address and our port; "" and 0 for UNIX sockets.
 
-    @property
-    def local_port(self) -> int:
-        """Our port; 0 for UNIX sockets."""
-        return self._peer[1]
-
-    @property
-    def secure(self) -> bool:
-        """True over TLS."""
-        return self._peer[2]
+        First asked when a request is in: a PROXY header has been read by then, and the
+        socket is still there to be asked.
+        """
+        if self._ends is None:
+            self._ends = (
+                getattr(self.transport.getPeer(), "host", "") or "",
+                getattr(self.transport.getHost(), "port", 0) or 0,
+            )
+        return self._ends
 
     # Sending and reading.
 

@@ -77,6 +77,8 @@ def test_answers(client: HTTPSConnection) -> None:
     for _ in range(3):
         client.request("GET", "/")
         assert client.getresponse().read() == b"small"
+    client.request("GET", "/who")
+    assert client.getresponse().read() == b"127.0.0.1 %d True" % client.port
     client.request("GET", "/at-once")
     assert len(client.getresponse().read()) == 8 << 20
     client.request("PUT", "/", body=bytes(3_000_000))

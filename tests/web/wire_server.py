@@ -1,7 +1,7 @@
 """A server for the tests over real sockets: `python -m tests.web.wire_server`.
 
 Prints its port once it listens.  Options: `stock` for the default reactor and
-transports, `tls` with a PEM file for TLS.
+transports, `tls` with a PEM file for TLS, `at` with an endpoint string.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Wire(Resource):
             return Response(200, (), FileBody(fd, 0, BIG, lambda: os.close(fd)))
         if path == b"/at-once":
             return Response(200, (), b"a" * (8 << 20))
+        if path == b"/who":
+            who = f"{exchange.client_ip} {exchange.local_port} {exchange.secure}"
+            return Response(200, (), who.encode())
         return Response(200, ((b"Content-Type", b"text/plain"),), b"small")
 
 
@@ -53,6 +56,7 @@ def main() -> None:
         install()
     from twisted.internet import reactor as the_reactor
     from twisted.internet import ssl
+    from twisted.internet.endpoints import serverFromString
 
     reactor: Any = the_reactor
     site = Site(Wire(big_path), reactor=reactor)
@@ -61,11 +65,18 @@ def main() -> None:
             pair = ssl.PrivateCertificate.loadPEM(file.read())
         port = reactor.listenSSL(0, site, pair.options(), interface="127.0.0.1")
         make_eager(port)  # below TLS
+    elif "at" in options:
+        listening: list[Any] = []
+        serverFromString(reactor, options[-1]).listen(site).addCallback(
+            listening.append
+        )
+        (port,) = listening
+        make_eager(port)
     else:
         port = reactor.listenTCP(0, site, interface="127.0.0.1", backlog=2048)
         if "stock" not in options:
             make_eager(port)
-    print(port.getHost().port, flush=True)
+    print(getattr(port.getHost(), "port", 0), flush=True)
     reactor.run()
 
 
