@@ -43,7 +43,7 @@ class RedirectorTests(SynchronousTestCase):
         self.assertIn("Content-Length", answer.fields)
 
     def test_moves_and_redirects(self) -> None:
-        """301 and 302; replacements literal or of groups; nothing that changes nothing."""
+        """301 and 302; literal text, groups, and nothing that changes nothing."""
         stage = self.stage(
             moves=[["^example.com/old", "/old", "/new"]],
             redirects=[
@@ -217,7 +217,7 @@ class HeaderStamperTests(SynchronousTestCase):
                     "Logger": {"domain_sock": "/nonexistent"},
                 },
             )
-            logger = stage.proxy.pipeline.modules[0]
+            logger: Any = stage.proxy.pipeline.modules[0]
             logger._targets = [Target(lines)]
             stage.get("/", "X-Real-IP: 1.2.3.4")
             self.assertEqual([expected], [line.client_ip for line in lines])

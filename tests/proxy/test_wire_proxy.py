@@ -1,0 +1,235 @@
+"""The proxy as a process of its own, between real origins, memcached and clients."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.support import ClinfraProcess, free_ports, memcached
+
+
+class RealOrigin:
+    """An HTTP server in threads; `answer` decides what it says.
+
+    Attributes:
+        asked: the paths it was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.received = 0
+        self.answer: Callable[[Any], None] = lambda handler: say(handler, b"hello")
+        origin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                origin.asked.append(self.path)
+                origin.answer(self)
+
+            def do_PUT(self) -> None:
+                left = int(self.headers["Content-Length"])
+                while left:
+                    piece = self.rfile.read(min(left, 65536))
+                    left -= len(piece)
+                    origin.received += len(piece)
+                say(self, b"thanks")
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port: int = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+def say(handler: Any, body: bytes, *, length: int | None = None, **fields: str) -> None:
+    """Answer 200."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body) if length is None else length))
+    for name, value in fields.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@pytest.fixture
+def origin() -> Iterator[RealOrigin]:
+    """Run an origin."""
+    made = RealOrigin()
+    yield made
+    made.close()
+
+
+def proxy_config(*ports: int, cache: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return a configuration with everything routed to these origins."""
+    return {
+        "proxy": {
+            "pools": {"o": {"members": [f"127.0.0.1:{port}" for port in ports]}},
+            "routes": [{"pool": "o", "prefix": "/"}],
+            "cache": cache or {},
+        },
+        "admin": {},
+    }
+
+
+def ask(
+    clinfra: ClinfraProcess, path: str, method: str = "GET", product: str = "proxy"
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Send a request; return status, fields and body."""
+    port = clinfra.ports[product]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.msg, answer.read()
+    finally:
+        connection.close()
+
+
+def cacheable(handler: Any) -> None:
+    """Answer with something to keep."""
+    say(handler, handler.path.encode() * 50, Cache_Control="max-age=600")
+
+
+def test_a_cold_stampede_is_one_fetch(origin: RealOrigin) -> None:
+    """However many ask for a page at once, its origin is asked once."""
+
+    def slowly(handler: Any) -> None:
+        time.sleep(0.5)
+        cacheable(handler)
+
+    origin.answer = slowly
+    with (
+        ClinfraProcess(proxy_config(origin.port)) as clinfra,
+        ThreadPoolExecutor(40) as threads,
+    ):
+        answers = list(threads.map(lambda _: ask(clinfra, "/page"), range(40)))
+
+    assert [status for status, _, _ in answers] == [200] * 40
+    assert {body for _, _, body in answers} == {b"/page" * 50}
+    assert origin.asked == ["/page"]
+
+
+def test_dead_origins(origin: RealOrigin) -> None:
+    """One dead: nobody notices.  All dead: 503 with a page, soon."""
+    (dead,) = free_ports(1)
+    with ClinfraProcess(proxy_config(origin.port, dead)) as clinfra:
+        statuses = {ask(clinfra, f"/{number}")[0] for number in range(30)}
+        assert statuses == {200}
+    with ClinfraProcess(proxy_config(dead)) as clinfra:
+        status, _, body = ask(clinfra, "/")
+        assert (status, body) == (
+            503,
+            b"Unable to process request, please try again.\n",
+        )
+
+
+def test_an_origin_that_cuts_its_answer(origin: RealOrigin) -> None:
+    """The client sees a cut, and the page is not kept."""
+
+    def cut(handler: Any) -> None:
+        say(handler, b"half", length=8, Cache_Control="max-age=600")
+        handler.close_connection = True
+
+    with ClinfraProcess(proxy_config(origin.port)) as clinfra:
+        origin.answer = cut
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            ask(clinfra, "/page")
+        origin.answer = cacheable
+        assert ask(clinfra, "/page")[2] == b"/page" * 50
+
+
+def test_a_large_upload_streams(origin: RealOrigin) -> None:
+    """What is sent through takes little memory."""
+    with ClinfraProcess(proxy_config(origin.port)) as clinfra:
+        connection = http.client.HTTPConnection("127.0.0.1", clinfra.ports["proxy"])
+        pieces = (bytes(1 << 20) for _ in range(200))
+        connection.request(
+            "PUT", "/big", body=pieces, headers={"Content-Length": str(200 << 20)}
+        )
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"thanks")
+        connection.close()
+        with open(f"/proc/{clinfra.pid}/status") as status:
+            peak = next(line for line in status if line.startswith("VmHWM"))
+
+    assert origin.received == 200 << 20
+    assert int(peak.split()[1]) < 100 * 1024
+
+
+def test_memcached_outlives_the_proxy(origin: RealOrigin) -> None:
+    """After a restart pages come from memcached, those over a megabyte too."""
+    big = bytes(range(256)) * 12_000
+    origin.answer = lambda handler: say(handler, big, Cache_Control="max-age=600")
+    with memcached() as server:
+        cache = {"memcached": [f"127.0.0.1:{server.port}"]}
+        with ClinfraProcess(proxy_config(origin.port, cache=cache)) as clinfra:
+            wait_for_memcached(clinfra)
+            ask(clinfra, "/big")
+            clinfra.running.terminate()
+            clinfra.restart()
+            wait_for_memcached(clinfra)
+            status, fields, body = ask(clinfra, "/big")
+
+            assert (status, body == big) == (200, True)
+            assert "hit" in fields["Cache-Status"]
+            assert origin.asked == ["/big"]
+
+            purged = ask(clinfra, "/big", "PURGE", "admin")
+            assert purged[0] == 200, purged
+            ask(clinfra, "/big")
+            clinfra.running.terminate()
+            assert origin.asked[1:] == ["/big"], purged
+
+
+def wait_for_memcached(clinfra: ClinfraProcess) -> None:
+    """Wait until the proxy says that it is connected."""
+    clinfra.running.wait_for("is connected")
+
+
+def test_memcached_stalls_dies_and_comes_back(origin: RealOrigin) -> None:
+    """Pages are served promptly all the while."""
+    origin.answer = cacheable
+    with memcached() as server:
+        cache = {
+            "memcached": [f"127.0.0.1:{server.port}"],
+            "memcached_retry": "200ms",
+        }
+        with ClinfraProcess(proxy_config(origin.port, cache=cache)) as clinfra:
+            wait_for_memcached(clinfra)
+            slowest = 0.0
+
+            def load(pages: range) -> None:
+                nonlocal slowest
+                for number in pages:
+                    began = time.monotonic()
+                    status, _, body = ask(clinfra, f"/{number}")
+                    slowest = max(slowest, time.monotonic() - began)
+                    assert (status, body) == (200, f"/{number}".encode() * 50)
+
+            load(range(20))
+            server.signal(signal.SIGSTOP)
+            load(range(10, 40))
+            server.signal(signal.SIGCONT)
+            load(range(30, 60))
+            server.kill()
+            load(range(50, 80))
+
+    assert slowest < 2
