@@ -30,9 +30,12 @@ from clinfra.errors import Overloaded
 from clinfra.image.job import BadImage, Job, Rendered, ResultTooLarge
 from clinfra.image.worker import RESULT_BYTES
 
+_PHOTOGRAPH = 1000
+"""What one photograph counts: work is summed up in whole numbers."""
+
 _PHOTOGRAPH_BYTES = 3.5e6
 _PHOTOGRAPH_SECONDS = 0.05
-_LEAST_COST = 0.02
+_LEAST_COST = 20
 _RECEIVING = 4
 """Uploads may be arriving worth this many times the queue."""
 
@@ -68,7 +71,7 @@ class _Task:
 
     job: Job
     upload: int
-    cost: float
+    cost: int
     done: Deferred[Rendered]
     sink: int = -1
     timer: IDelayedCall | None = None
@@ -116,12 +119,12 @@ class Renderer:
     _hire: Hire
     _timeout_seconds: float = field(kw_only=True)
     _jobs_per_worker: int = field(kw_only=True)
-    _queue: float = field(kw_only=True)
+    _queue: int = field(kw_only=True)
     _number_of_places: int = field(kw_only=True, alias="places")
     _places: list[_Place] = field(init=False, factory=list)
     _waiting: deque[_Task] = field(init=False, factory=deque)
-    _backlog: float = field(init=False, default=0.0)
-    _arriving: float = field(init=False, default=0.0)
+    _backlog: int = field(init=False, default=0)
+    _arriving: int = field(init=False, default=0)
     _running: bool = field(init=False, default=False)
     _emptied: Deferred[None] | None = field(init=False, default=None)
     _simd: bool | None = field(init=False, default=None)
@@ -165,7 +168,7 @@ class Renderer:
             "workers": sum(place.ready for place in self._places),
             "busy": sum(place.task is not None for place in self._places),
             "waiting": len(self._waiting),
-            "backlog_photographs": round(self._backlog, 2),
+            "backlog_photographs": self._backlog / _PHOTOGRAPH,
             "simd": self._simd,
         }
 
@@ -185,10 +188,9 @@ class Renderer:
         Raises:
             Overloaded: there is no room.
         """
-        cost = 1.0 if length is None else length / _PHOTOGRAPH_BYTES
-        cost = max(cost, _LEAST_COST)
+        cost = _counted(1 if length is None else length / _PHOTOGRAPH_BYTES)
         self._check_room(cost)
-        if self._arriving and self._arriving + cost > _RECEIVING * self._queue:
+        if self._arriving and self._arriving + cost > _RECEIVING * self._room:
             self._refuse()
         self._arriving += cost
         try:
@@ -209,10 +211,9 @@ class Renderer:
             Overloaded.  A picture that is being worked on is finished in vain when
             cancelled: that is cheaper than a new worker.
         """
-        cost = max(cost, _LEAST_COST)
-        self._check_room(cost)
-        task = _Task(job, upload, cost, Deferred(self._cancelled))
-        self._backlog += cost
+        task = _Task(job, upload, _counted(cost), Deferred(self._cancelled))
+        self._check_room(task.cost)
+        self._backlog += task.cost
         task.timer = self._reactor.callLater(
             _PATIENCE * self._timeout_seconds, self._give_up, task
         )
@@ -220,16 +221,21 @@ class Renderer:
         self._assign()
         return task.done
 
-    def _check_room(self, cost: float) -> None:
+    @property
+    def _room(self) -> int:
+        return self._queue * _PHOTOGRAPH
+
+    def _check_room(self, cost: int) -> None:
         if not self._running:
             raise Overloaded("The image service is stopping.")
-        if self._backlog and self._backlog + cost > self._queue:
+        if self._backlog and self._backlog + cost > self._room:
             self._refuse()
 
     def _refuse(self) -> None:
         self._counts["refused"] += 1
         workers = max(len(self._places), 1)
-        seconds = math.ceil(self._backlog * _PHOTOGRAPH_SECONDS / workers)
+        photographs = self._backlog / _PHOTOGRAPH
+        seconds = math.ceil(photographs * _PHOTOGRAPH_SECONDS / workers)
         raise Overloaded("Too many images are waiting.", max(seconds, 1))
 
     def _give_up(self, task: _Task) -> None:
@@ -253,10 +259,15 @@ class Renderer:
                 self._begin(place, place.worker, self._waiting.popleft())
 
     def _begin(self, place: _Place, worker: IWorker, task: _Task) -> None:
+        try:
+            task.sink = os.memfd_create("renditions", os.MFD_CLOEXEC)
+        except OSError as error:
+            self.log.error("cannot render: {error}", error=str(error))
+            self._finish(task, Overloaded("The image service is out of files."))
+            return
         task.stop_timer()
         place.task = task
         place.jobs += 1
-        task.sink = os.memfd_create("renditions", os.MFD_CLOEXEC)
         task.timer = self._reactor.callLater(
             self._timeout_seconds, self._overdue, place, task
         )
@@ -275,7 +286,7 @@ class Renderer:
 
     def _finish(self, task: _Task, result: Rendered | Exception) -> None:
         task.stop_timer()
-        self._backlog = max(self._backlog - task.cost, 0.0)
+        self._backlog -= task.cost
         if task.sink >= 0:
             os.close(task.sink)
             task.sink = -1
@@ -360,6 +371,10 @@ class Renderer:
         ):
             emptied, self._emptied = self._emptied, None
             emptied.callback(None)
+
+
+def _counted(photographs: float) -> int:
+    return max(round(photographs * _PHOTOGRAPH), _LEAST_COST)
 
 
 def _verdict(status: int) -> Exception:

@@ -31,7 +31,7 @@ class RendererTests(SynchronousTestCase):
             "places": 1,
             "timeout_seconds": 10.0,
             "jobs_per_worker": 1000,
-            "queue": 4.0,
+            "queue": 4,
             **changes,
         }
         renderer = Renderer(self.clock, self.agency.hire, **values)
