@@ -9,8 +9,6 @@ from attrs import define, frozen
 
 from benchmarks.figures import Bar, BenchmarkFailed, Measure, Result, Row, Sample
 
-_WARM_UP_SECONDS = 1.0
-
 
 @frozen
 class Plan:
@@ -55,7 +53,7 @@ class _Running:
         self.samples.append(self.contender.measure(seconds))
 
     def warm_up(self, seconds: float) -> None:
-        """Check the answers, then run for a moment without keeping the figures."""
+        """Check the answers, then take a turn whose figures are not kept."""
         self.contender.check()
         self.contender.measure(seconds)
 
@@ -72,7 +70,7 @@ def compare(
     """Check, warm up and measure every contender, ours first, round by round."""
     running = [_Running(contender, []) for contender in contenders]
     for one in running:
-        one.attempt(partial(one.warm_up, min(_WARM_UP_SECONDS, plan.seconds)))
+        one.attempt(partial(one.warm_up, plan.seconds))
     for _ in range(plan.rounds):
         for one in running:
             one.attempt(partial(one.sample, plan.seconds))
