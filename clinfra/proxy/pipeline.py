@@ -9,16 +9,19 @@ is gone.  Hooks that answer at once are called in a plain loop: only a request t
 to wait costs a Deferred.  The hooks of each phase are listed once, so that a phase
 nobody has a hook for costs nothing.
 
-For cache hits there is a shorter way still: when every module that could have a say
-decides by the head alone, the cache key a head led to is remembered (`remember`), and
-an equal head is answered from the hot tier without asking the modules again (`lane`).
+There is a shorter way still: when every module that could have a say decides by the
+head alone, what a head led to is remembered: the cache key of a hit (`remember`), or
+where a page that is not kept is forwarded to (`remember_pass`).  An equal head goes
+there without asking the modules again (`lane`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -30,7 +33,7 @@ from clinfra.proxy.entry import Entry
 from clinfra.proxy.message import Reply, Request, split_authority
 from clinfra.proxy.rules import hook_of
 from clinfra.web.exchange import IExchange
-from clinfra.web.heads import RequestHead
+from clinfra.web.heads import Fields, RequestHead
 from clinfra.web.resource import trouble_response
 
 log = Logger()
@@ -82,6 +85,56 @@ class BrokenRule(Trouble):
     """A rule module raised what it should not have."""
 
 
+@frozen
+class Plan:
+    """What the phases up to `lookup` made of a request that was passed."""
+
+    host: str
+    port: int
+    target: str
+    scheme: str
+    authority: bytes
+    fields: Fields
+    client_ip: str
+    pool: str
+    forward_target: str
+    local_port: int
+    secure: bool
+    peer: str
+    holds: Callable[[], bool]
+    state: Callable[[], Any]
+
+    def applies(self, exchange: IExchange) -> bool:
+        """Whether an exchange with an equal head goes the same way."""
+        return (
+            exchange.local_port == self.local_port
+            and exchange.secure == self.secure
+            and exchange.client_ip == self.peer
+            and self.holds()
+        )
+
+    def request(self, exchange: IExchange) -> Request:
+        """Return its request as it was after `lookup`."""
+        head = exchange.head
+        request = Request(
+            exchange,
+            head,
+            head.method,
+            self.host,
+            self.port,
+            self.target,
+            self.scheme,
+            self.authority,
+            self.fields,
+            self.client_ip,
+            self.pool,
+        )
+        request.forward_target = self.forward_target
+        request.outcome = "pass"
+        request.cache_state = self.state()
+        return request
+
+
 class Pipeline:
     """Runs requests through the rule modules.
 
@@ -127,6 +180,12 @@ class Pipeline:
             )
         )
         self.hot: dict[bytes, Entry] = {}
+        self._plans: dict[RequestHead, Plan] = {}
+        self._plannable = all(
+            getattr(module, "head_only", False)
+            for module in modules
+            if any(hook_of(module, phase) for phase in ("received", "route", "lookup"))
+        )
         self.requests = 0
         self.hits = 0
         self.active = 0
@@ -151,7 +210,11 @@ class Pipeline:
                     exchange.notes["cache"] = "hit"
                     exchange.send(entry.wire(now), entry.status, len(entry.body))
                     return True
-        self.begin(exchange)
+        plan = self._plans.get(exchange.head)
+        if plan is not None and plan.applies(exchange):
+            self._take(plan.request(exchange), "pass_")
+        else:
+            self.begin(exchange)
         return True
 
     def remember(self, request: Request, entry: Entry) -> None:
@@ -164,13 +227,46 @@ class Pipeline:
         exchange = request.exchange
         self._memo[head] = (entry.key, exchange.local_port, exchange.secure)
 
+    def remember_pass(
+        self, request: Request, holds: Callable[[], bool], state: Callable[[], Any]
+    ) -> None:
+        """A pass: an equal head will pass as well, as long as `holds` says so.
+
+        Args:
+            state: makes the cache_state of such a request.
+        """
+        head = request.head
+        if not self._plannable or len(head.raw) > _MEMO_HEAD_BYTES:
+            return
+        if len(self._plans) >= _MEMO_ENTRIES:
+            self._plans.clear()
+        exchange = request.exchange
+        self._plans[head] = Plan(
+            request.host,
+            request.port,
+            request.target,
+            request.scheme,
+            request.authority,
+            request.fields,
+            request.client_ip,
+            request.pool,
+            request.forward_target,
+            exchange.local_port,
+            exchange.secure,
+            exchange.client_ip,
+            holds,
+            state,
+        )
+
     def begin(self, exchange: IExchange) -> None:
         """Take a request in."""
+        self._take(self._request(exchange), "received")
+
+    def _take(self, request: Request, phase: str) -> None:
         self.requests += 1
         self.active += 1
-        request = self._request(exchange)
-        exchange.on_done(lambda whole: self._over(request, whole))
-        self._advance(request, "received", 0)
+        request.exchange.on_done(partial(self._over, request))
+        self._advance(request, phase, 0)
 
     def resume(self, request: Request, result: Reply | None) -> None:
         """Go on with a request whose hook returned PENDING.

@@ -89,7 +89,7 @@ class ProxyService(Service):
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
         return {
-            "requests": self.pipeline.requests,
+            "requests": self.pipeline.requests + self.pipeline.hits,
             "active": self.pipeline.active,
             "modules": {
                 type(module).__name__: dict(report())

@@ -52,6 +52,10 @@ _THIS_REQUEST_ONLY = frozenset(("authorization", "request-no-store"))
 _NOT_MODIFIED_DROPS = frozenset(
     (b"content-type", b"content-encoding", b"content-language", b"content-range")
 )
+_REFUSED_BY_FIELDS = frozenset(("no-store", "private", "vary", "no-lifetime"))
+"""Refusals that equal fields always meet, whatever was asked."""
+
+_REFUSALS = 1024
 _PASSED_PAGES = 16384
 
 
@@ -116,6 +120,7 @@ class DirectCache(RuleModule):
         if problems:
             raise ConfigProblems(problems)
         self._passed: dict[bytes, float] = {}
+        self._refused: dict[tuple[int, Fields], Verdict] = {}
 
     def attach(self, surroundings: Surroundings) -> None:
         """Take the cache tiers and the table of flights."""
@@ -253,6 +258,7 @@ class DirectCache(RuleModule):
         if entry is None and self._is_passed(primary):
             request.outcome = "pass"
             seeking.reason = b"bypass"
+            self._remember_pass(request, primary, get)
             return None
         if not wish.no_cache:
             flight_key = primary
@@ -325,7 +331,7 @@ class DirectCache(RuleModule):
             if etag is not None and etag != stale.get(b"etag"):
                 return self._ask_again(request, seeking, reply)
             return self._refresh(request, seeking, stale, reply)
-        verdict = self._judge(request, seeking, reply.status, reply.get)
+        verdict = self._judge(request, seeking, reply)
         if not verdict.refused and (reply.length or 0) > self._object_bytes:
             verdict = Verdict("too-large")
         seeking.verdict = verdict
@@ -427,22 +433,29 @@ class DirectCache(RuleModule):
         if flight is not None:
             flight.land(Landing(entry, names, seeking.get))
 
-    def _judge(
-        self, request: Request, seeking: Seeking, status: int, get: Getter
-    ) -> Verdict:
+    def _judge(self, request: Request, seeking: Seeking, reply: Reply) -> Verdict:
+        status, fields = reply.status, reply.fields
+        refused = self._refused.get((status, fields))
+        if refused is not None:
+            return refused
         host_path = request.cache_host_path or request.host_path
         negative = 0.0
         if status == 404 and self._cache_404 and self._cache_404(host_path):
             negative = self._config.negative_ttl
-        return judge(
+        verdict = judge(
             status,
-            get,
+            reply.get,
             seeking.get,
             asked_at=request.asked_at,
             answered_at=request.answered_at,
             negative_ttl=negative,
             set_cookie_allowed=bool(self._set_cookie and self._set_cookie(host_path)),
         )
+        if verdict.refused in _REFUSED_BY_FIELDS and status != 404:
+            if len(self._refused) >= _REFUSALS:
+                self._refused.clear()
+            self._refused[status, fields] = verdict
+        return verdict
 
     def _refresh(
         self, request: Request, seeking: Seeking, stale: Entry, reply: Reply
@@ -454,7 +467,7 @@ class DirectCache(RuleModule):
             reply.set(b"Date", format_http_date(int(request.answered_at)))
         fields = stale.updated_fields(drop_fields(reply.fields, _OF_FORWARDING))
         fresh = Reply(stale.status, fields)
-        verdict = self._judge(request, seeking, stale.status, fresh.get)
+        verdict = self._judge(request, seeking, fresh)
         entry = Entry.of(
             stale.key,
             stale.primary,
@@ -515,6 +528,17 @@ class DirectCache(RuleModule):
                 self._passed.clear()
             self._passed[seeking.primary] = self._now() + self._config.pass_ttl
         self._give_up(request)
+
+    def _remember_pass(self, request: Request, primary: bytes, get: Getter) -> None:
+        """Let equal heads be passed at once while the page is."""
+        if request.method != b"GET":
+            return
+        passed, now, cache = self._passed, self._now, self._cache
+        self._pipeline.remember_pass(
+            request,
+            lambda: passed.get(primary, 0.0) > now(),
+            lambda: Seeking(primary, get, b"bypass", cache.purges),
+        )
 
     def _is_passed(self, primary: bytes) -> bool:
         until = self._passed.get(primary)
