@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import IPv6Address
 
@@ -183,33 +184,20 @@ def parse_request_head(raw: bytes, *, max_fields: int = 100) -> RequestHead:
         raise BadHead(400, "The request line is malformed.")
     method, target, minor = line.groups()
     http11 = minor == b"1"
-    fields, index = parse_fields(_field_block(raw, line.end()), max_fields=max_fields)
+    block = _field_block(raw, line.end())
+    read = _read_often if len(block) <= _OFTEN_BYTES else _read_request_fields
+    said = read(block, http11, max_fields)
     if len(method) > _LONGEST_METHOD or method == b"CONNECT":
         raise BadHead(501, "The method is not known here.")
-    content_length = _body_length(index, http11)
-    hosts = index.get(b"host", ())
-    if len(hosts) > 1:
-        raise BadHead(400, "There is more than one Host field.")
-    if hosts:
-        host = hosts[0]
-        if not _is_authority(host):
-            raise BadHead(400, "The Host field is not a host.")
-    elif http11:
-        raise BadHead(400, "There is no Host field.")
-    else:
-        host = b""
     if b"#" in target:
         raise BadHead(400, "The request target has a fragment.")
+    host, fields, index = said.host, said.fields, said.index
     if target[:1] != b"/":
         if target != b"*":
             host, target = _reduce_absolute_form(target, method)
             fields, index = _with_host(host, fields, index)
         elif method != b"OPTIONS":
             raise BadHead(400, "Only OPTIONS can ask for *.")
-    expectations = index.get(b"expect", ()) if http11 else ()
-    for expectation in expectations:
-        if expectation.lower() != b"100-continue":
-            raise BadHead(417, "Only 100-continue can be expected.")
     return RequestHead(
         method,
         target,
@@ -217,11 +205,53 @@ def parse_request_head(raw: bytes, *, max_fields: int = 100) -> RequestHead:
         fields,
         index,
         host,
+        said.content_length,
+        said.keep_alive,
+        said.expect_continue,
+        raw,
+    )
+
+
+@frozen(eq=False)
+class _RequestFields:
+    """What the fields of a request say, whatever its first line asks for."""
+
+    fields: Fields
+    index: Index
+    host: bytes
+    content_length: int | None
+    keep_alive: bool
+    expect_continue: bool
+
+
+def _read_request_fields(block: bytes, http11: bool, max_fields: int) -> _RequestFields:
+    """Read and check the field lines of a request.  Raises BadHead."""
+    fields, index = parse_fields(block, max_fields=max_fields)
+    content_length = _body_length(index, http11)
+    hosts = index.get(b"host", ())
+    if len(hosts) > 1:
+        raise BadHead(400, "There is more than one Host field.")
+    if hosts and not _is_authority(hosts[0]):
+        raise BadHead(400, "The Host field is not a host.")
+    if http11 and not hosts:
+        raise BadHead(400, "There is no Host field.")
+    expectations = index.get(b"expect", ()) if http11 else ()
+    for expectation in expectations:
+        if expectation.lower() != b"100-continue":
+            raise BadHead(417, "Only 100-continue can be expected.")
+    return _RequestFields(
+        fields,
+        index,
+        hosts[0] if hosts else b"",
         content_length,
         _keep_alive(index, http11),
         bool(expectations) and content_length != 0,
-        raw,
     )
+
+
+_OFTEN_BYTES = 2048
+_read_often = lru_cache(maxsize=1024)(_read_request_fields)
+"""A client asks for many targets with the same fields: they are read once."""
 
 
 def parse_response_head(raw: bytes, *, max_fields: int = 200) -> ResponseHead:
