@@ -16,6 +16,7 @@ from clinfra.web.heads import Fields, RequestHead
 
 if TYPE_CHECKING:
     from clinfra.web.channel import Channel
+    from clinfra.web.streams import Threads
 
 log = Logger()
 
@@ -83,6 +84,11 @@ class Exchange:
     def local_port(self) -> int:
         """Port the request came in on."""
         return self._channel.ends()[1]
+
+    @property
+    def threads(self) -> Threads | None:
+        """Where to wait for disks."""
+        return self._channel.site.threads
 
     @property
     def secure(self) -> bool:

@@ -24,7 +24,7 @@ from clinfra.web.ranges import (
     ranges_for,
     unsatisfied_content_range,
 )
-from clinfra.web.streams import read_file
+from clinfra.web.streams import Threads, read_file
 
 _ACCEPT_RANGES = (b"Accept-Ranges", b"bytes")
 
@@ -51,8 +51,13 @@ class Entity:
     fields: Fields = ()
 
 
-def entity_response(head: RequestHead, entity: Entity) -> Response:
+def entity_response(
+    head: RequestHead, entity: Entity, threads: Threads | None = None
+) -> Response:
     """Return the answer to a GET or HEAD of an entity.
+
+    Args:
+        threads: where to read parts of a file for multipart/byteranges.
 
     Raises:
         PreconditionFailed: an If-Match or If-Unmodified-Since does not hold.
@@ -111,7 +116,7 @@ def entity_response(head: RequestHead, entity: Entity) -> Response:
                 yield body
                 continue
             try:
-                for piece in read_file(body):
+                async for piece in read_file(body, threads):
                     yield piece
             finally:
                 body.close()

@@ -69,6 +69,7 @@ class IExchange(Interface):
     bytes_out = Attribute("body bytes of the answer so far")
     started_at = Attribute("reactor seconds when the head was complete")
     finished = Attribute("True once the answer is complete or the client is gone")
+    threads = Attribute("streams.Threads to wait for disks in, or None: wait here")
 
     def respond(status: int, fields: Fields = (), body: bytes = b"") -> None:
         """Answer at once.

@@ -9,7 +9,6 @@ the connection: no client may take half an answer for a whole one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Coroutine, Generator
 from types import coroutine
 from typing import Any, cast
@@ -22,6 +21,7 @@ from twisted.web.iweb import IRequest
 from clinfra import errors
 from clinfra.web.exchange import FileBody, Handler, IExchange, Response
 from clinfra.web.heads import Field, Fields
+from clinfra.web.streams import read_piece
 
 log = Logger()
 
@@ -181,9 +181,9 @@ async def write_response(exchange: IExchange, response: Response) -> None:
     elif isinstance(body, FileBody):
         try:
             if body.length <= _INLINE and exchange.head.method != b"HEAD":
-                data = os.pread(body.fd, body.length, body.offset)
-                if len(data) != body.length:
-                    raise EOFError("The file is shorter than was said.")
+                data = await read_piece(
+                    body.fd, body.offset, body.length, exchange.threads
+                )
                 exchange.respond(response.status, response.fields, data)
             else:
                 exchange.start(response.status, response.fields, body.length)

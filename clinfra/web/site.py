@@ -7,7 +7,12 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IReactorThreads,
+    IReactorTime,
+)
 from twisted.logger import Logger
 from twisted.web import server
 from twisted.web.resource import IResource
@@ -18,6 +23,7 @@ from clinfra.web.channel_exchange import Exchange
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import BadHead, RequestHead, parse_request_head
 from clinfra.web.request import serve
+from clinfra.web.streams import Threads
 
 if TYPE_CHECKING:
     from clinfra.interfaces import Lane
@@ -51,6 +57,7 @@ class Site(server.Site):
         now: the reactor's seconds, as of the last sweep.
         stamp: the Server and Date fields of this second, each after a line end.
         date: the Date field alone.
+        threads: where to wait for disks; None when the reactor has no threads.
         memo: heads parsed before, by their bytes.
         channels: every open connection.
         draining: no further request is accepted on any connection.
@@ -75,6 +82,11 @@ class Site(server.Site):
         self.lane = lane
         self.access_log = access_log
         self.time = reactor.seconds
+        self.threads = (
+            Threads(reactor, reactor.getThreadPool())
+            if IReactorThreads.providedBy(reactor)
+            else None
+        )
         self.channels: set[Channel] = set()
         self.memo: dict[bytes, RequestHead] = {}
         self.draining = False

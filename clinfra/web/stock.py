@@ -41,6 +41,9 @@ class StockBody:
 class StockExchange:
     """One request of a foreign Site; see `IExchange`."""
 
+    threads = None
+    """The reactor of a foreign Site is not known: files are read at once."""
+
     def __init__(self, request: Any) -> None:
         self._request = request
         self.head = _head_of(request)

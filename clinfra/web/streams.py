@@ -1,13 +1,19 @@
-"""Files to the network and the network to files, without holding either in memory."""
+"""Files to the network and the network to files, without holding either in memory.
+
+# Note [Waiting for the disk]
+What the kernel has in its page cache is read at once; the rest is fetched by a thread,
+so that the reactor never waits for a disk.  `RWF_NOWAIT` tells the two apart.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import frozen
 from twisted.internet.threads import deferToThreadPool
@@ -25,8 +31,35 @@ if TYPE_CHECKING:
 _SENDFILE_PIECE = 1 << 20
 """Most bytes sent in one turn of the reactor, so that others get theirs."""
 
-_READ_PIECE = 256 * 1024
+_READ_PIECE = 128 * 1024
 _WRITE_PIECE = 256 * 1024
+
+_Result = TypeVar("_Result")
+
+
+@frozen
+class Threads:
+    """Where work that waits for a disk is done."""
+
+    reactor: IReactorFromThreads
+    pool: ThreadPool
+
+    async def with_file(self, fd: int, work: Callable[[int], _Result]) -> _Result:
+        """Call `work` with a descriptor of the same file, in a thread.
+
+        The descriptor is the thread's own: whoever is cancelled meanwhile may close
+        `fd`, and its number may be given to another file, without harm.
+        """
+        own = os.dup(fd)
+
+        def run() -> _Result:
+            try:
+                return work(own)
+            finally:
+                os.close(own)
+
+        result: _Result = await deferToThreadPool(self.reactor, self.pool, run)
+        return result
 
 
 async def send_file(exchange: Exchange, body: FileBody) -> None:
@@ -40,17 +73,24 @@ async def send_file(exchange: Exchange, body: FileBody) -> None:
     if not isinstance(transport, Eager) or transport.TLS or exchange.chunked:
         await pump_file(exchange, body)
         return
-    offset = body.offset
-    left = body.length
     if not exchange.wants_bytes:
         return
+    threads = exchange.threads
+    offset = body.offset
+    left = body.length
     while left:
         await exchange.drained()
-        if left > _SENDFILE_PIECE:
-            # Let the disk fetch the next piece while this one is sent.
-            ahead = offset + _SENDFILE_PIECE
-            os.posix_fadvise(body.fd, ahead, _SENDFILE_PIECE, os.POSIX_FADV_WILLNEED)
-        sent = transport.sendFile(body.fd, offset, min(left, _SENDFILE_PIECE))
+        count = min(left, _SENDFILE_PIECE)
+        if threads is not None and not _is_cached(body.fd, offset, count):
+            at, length = offset, count
+            await threads.with_file(body.fd, lambda fd: _fetch(fd, at, length))  # noqa: B023 # awaited here
+            await exchange.drained()
+        if left > count:
+            # Let the disk bring the next piece while this one is sent.
+            os.posix_fadvise(
+                body.fd, offset + count, _SENDFILE_PIECE, os.POSIX_FADV_WILLNEED
+            )
+        sent = transport.sendFile(body.fd, offset, count)
         exchange.sent_directly(sent)
         offset += sent
         left -= sent
@@ -58,26 +98,73 @@ async def send_file(exchange: Exchange, body: FileBody) -> None:
 
 async def pump_file(exchange: IExchange, body: FileBody) -> None:
     """Do what `send_file` does through any exchange, by reading."""
-    for piece in read_file(body):
+    async for piece in read_file(body, exchange.threads):
         exchange.write(piece)
         await exchange.drained()
 
 
-def read_file(body: FileBody) -> Iterator[bytes]:
+async def read_file(body: FileBody, threads: Threads | None) -> AsyncIterator[bytes]:
     """Read a piece of an open file, in pieces.
 
     Raises:
         EOFError: the file is shorter than was said.
     """
     offset = body.offset
-    left = body.length
-    while left:
-        data = os.pread(body.fd, min(left, _READ_PIECE), offset)
-        if not data:
-            raise EOFError("The file is shorter than was said.")
+    end = body.offset + body.length
+    while offset < end:
+        data = await read_piece(
+            body.fd, offset, min(end - offset, _READ_PIECE), threads
+        )
         yield data
         offset += len(data)
-        left -= len(data)
+
+
+async def read_piece(
+    fd: int, offset: int, length: int, threads: Threads | None
+) -> bytes:
+    """Read exactly `length` bytes; see Note [Waiting for the disk].
+
+    Args:
+        threads: where to read what the kernel has not at hand; None means here.
+
+    Raises:
+        EOFError: the file is shorter than that.
+    """
+    data = b"" if threads is None else _read_cached(fd, offset, length)
+    if len(data) < length:
+        if threads is None:
+            data = os.pread(fd, length, offset)
+        else:
+            data = await threads.with_file(
+                fd, lambda own: os.pread(own, length, offset)
+            )
+    if len(data) < length:
+        raise EOFError("The file is shorter than was said.")
+    return data
+
+
+def _read_cached(fd: int, offset: int, length: int) -> bytes:
+    """Read what the page cache has of it, perhaps nothing."""
+    buffer = bytearray(length)
+    try:
+        count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+    except OSError:
+        # EAGAIN: not at hand.  EOPNOTSUPP: the file system cannot tell.
+        return b""
+    return bytes(buffer[:count])
+
+
+def _is_cached(fd: int, offset: int, length: int) -> bool:
+    """Tell whether both ends of a piece are in the page cache."""
+    return bool(
+        _read_cached(fd, offset, 1) and _read_cached(fd, offset + length - 1, 1)
+    )
+
+
+def _fetch(fd: int, offset: int, length: int) -> None:
+    """Have the kernel read a piece into the page cache."""
+    for at in range(offset, offset + length, _READ_PIECE):
+        os.pread(fd, min(_READ_PIECE, offset + length - at), at)
 
 
 @frozen
@@ -96,14 +183,6 @@ class Spooled:
     def close(self) -> None:
         """Close the file, and thereby remove it."""
         os.close(self.fd)
-
-
-@frozen
-class Threads:
-    """Where blocking file writes go."""
-
-    reactor: IReactorFromThreads
-    pool: ThreadPool
 
 
 async def spool(
@@ -135,7 +214,7 @@ async def spool(
         pieces: list[bytes] = []
         waiting = 0
 
-        def store(data: bytes) -> None:
+        def store(fd: int, data: bytes) -> None:
             if sha256 is not None:
                 sha256.update(data)
             write_all(fd, data)
@@ -151,9 +230,9 @@ async def spool(
                 data = b"".join(pieces)
                 pieces.clear()
                 if threads is None or waiting < _WRITE_PIECE:
-                    store(data)
+                    store(fd, data)
                 else:
-                    await deferToThreadPool(threads.reactor, threads.pool, store, data)
+                    await threads.with_file(fd, partial(store, data=data))
                 waiting = 0
             if not piece:
                 break

@@ -7,13 +7,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from clinfra.errors import ClientGone, TooLarge
 from clinfra.web.exchange import FileBody, IBody
-from clinfra.web.streams import Spooled, Threads, read_file, spool, write_all
+from clinfra.web.streams import (
+    Spooled,
+    Threads,
+    read_file,
+    read_piece,
+    spool,
+    write_all,
+)
 
 
 @implementer(IBody)
@@ -37,6 +45,7 @@ class FakeThreads:
     """A reactor and a thread pool that do everything at once."""
 
     calls = 0
+    held: list[Any] | None = None
 
     def callFromThread(self, function: Any, *args: Any) -> None:
         function(*args)
@@ -45,7 +54,15 @@ class FakeThreads:
         self, done: Any, function: Any, *args: Any, **more: Any
     ) -> None:
         self.calls += 1
-        done(True, function(*args, **more))
+        if self.held is not None:
+            self.held.append(lambda: function(*args, **more))
+            return
+        try:
+            result = function(*args, **more)
+        except BaseException:
+            done(False, Failure())
+        else:
+            done(True, result)
 
 
 class SpoolTests(SynchronousTestCase):
@@ -60,6 +77,12 @@ class SpoolTests(SynchronousTestCase):
             Deferred.fromCoroutine(spool(body, self.directory, limit, **more))
         )
 
+    def read(self, body: FileBody, threads: Threads | None = None) -> bytes:
+        async def read() -> bytes:
+            return b"".join([piece async for piece in read_file(body, threads)])
+
+        return self.successResultOf(Deferred.fromCoroutine(read()))
+
     def descriptors(self) -> int:
         return len(os.listdir("/proc/self/fd"))
 
@@ -70,7 +93,7 @@ class SpoolTests(SynchronousTestCase):
         data = b"".join(pieces)
         whole = FileBody(spooled.fd, 0, spooled.length, spooled.close)
 
-        self.assertEqual(data, b"".join(read_file(whole)))
+        self.assertEqual(data, self.read(whole))
         self.assertEqual(hashlib.sha256(data).digest(), spooled.sha256)
         self.assertEqual([], os.listdir(self.directory))
         spooled.close()
@@ -84,6 +107,52 @@ class SpoolTests(SynchronousTestCase):
         self.assertEqual(2, fake.calls)
         self.assertEqual(hashlib.sha256(b"".join(pieces)).digest(), spooled.sha256)
         spooled.close()
+
+    def test_cancelled_in_a_thread(self) -> None:
+        """A write still going on when its caller gives up hits no other file."""
+        fake: Any = FakeThreads()
+        fake.held = []
+        before = self.descriptors()
+        body = Pieces(b"a" * 300_000)
+        waiting = Deferred.fromCoroutine(
+            spool(body, self.directory, 1 << 20, threads=Threads(fake, fake))
+        )
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        innocent = [
+            os.open(self.directory / str(n), os.O_CREAT | os.O_RDWR) for n in "12"
+        ]
+        fake.held[0]()
+        for fd in innocent:
+            self.assertEqual(0, os.fstat(fd).st_size)
+            os.close(fd)
+
+        self.assertEqual(before, self.descriptors())
+
+    def test_cold_file(self) -> None:
+        """What is not in the page cache is read by a thread; the bytes are the same."""
+        data = os.urandom(700_000)
+        path = self.directory / "file"
+        path.write_bytes(data)
+        fake: Any = FakeThreads()
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            body = FileBody(file.fileno(), 100, 600_000, lambda: None)
+            for _ in range(2):
+                self.assertEqual(
+                    data[100:600_100], self.read(body, Threads(fake, fake))
+                )
+
+    def test_short_file(self) -> None:
+        """A file that is too short says so, in a thread or not."""
+        fake: Any = FakeThreads()
+        path = self.directory / "file"
+        path.write_bytes(b"abc")
+        with path.open("rb") as file:
+            for threads in (None, Threads(fake, fake)):
+                reading = read_piece(file.fileno(), 0, 4, threads)
+                self.failureResultOf(Deferred.fromCoroutine(reading), EOFError)
 
     def test_empty(self) -> None:
         """No body is an empty file."""
