@@ -30,6 +30,7 @@ class Member:
         host, port, path: where it is; path for UNIX sockets only.
         weight: confidence at the start, and its ceiling.
         confidence: chance of being drawn, relative to the others.
+        origin: the forwarder's own: its address as `web.pool` wants it.
     """
 
     name: str
@@ -77,12 +78,17 @@ def parse_member(text: str) -> Member:
 
 @define(eq=False)
 class OriginPool:
-    """Some origins that can answer the same requests."""
+    """Some origins that can answer the same requests.
+
+    Attributes:
+        client: the forwarder's own: the connections to them.
+    """
 
     name: str
     members: tuple[Member, ...]
     config: PoolConfig
     rng: Random
+    client: object = None
 
     def choose(self, tried: Collection[Member] = ()) -> Member | None:
         """Draw a member, one not yet tried if there is any; None of an empty pool."""

@@ -176,7 +176,10 @@ class Forwarder(RuleModule):
         head = self._head(request, origin, body)
         relay = Relay(self, request, member)
         request.origin_request = relay
-        client = self._client(pool.config)
+        client = pool.client
+        if client is None:
+            client = pool.client = self._client(pool.config)
+        assert isinstance(client, Pool)
         relay.origin_request = client.start(origin, request.method, head, body, relay)
 
     def _head(self, request: Request, origin: Origin, body: Any) -> bytes:
