@@ -35,6 +35,7 @@ from zope.interface import implementer
 
 from clinfra.config import LoggingConfig
 from clinfra.web.exchange import IExchange
+from clinfra.web.heads import RequestHead
 
 PENDING_BYTES = 8 << 20
 """Most that waits for the disk; what comes on top is counted and dropped."""
@@ -61,6 +62,8 @@ def _escaped(match: re.Match[str]) -> str:
 
 def escape_word(text: str) -> str:
     """Return text as one printable ASCII word (no blanks)."""
+    if text.isalnum() and text.isascii():
+        return text
     return _NOT_GRAPHIC.sub(_escaped, text) if _NOT_GRAPHIC.search(text) else text
 
 
@@ -297,6 +300,18 @@ def make_event_log(config: LoggingConfig, writer: LineWriter) -> ILogObserver:
     return FilteringLogObserver(EventLog(writer.write, form), [predicate])
 
 
+_MEMO_REQUESTS = 1024
+_MEMO_HEAD_BYTES = 2048
+"""How many heads, and how long ones, are remembered with their text: sites give equal
+short heads as one object."""
+
+
+def _request_text(head: RequestHead) -> str:
+    """Return "METHOD host/target", printable and without secrets."""
+    target = hide_secrets((head.host + head.target).decode("latin-1"))
+    return f"{escape_word(head.method.decode('latin-1'))} {escape_word(target)}"
+
+
 class AccessLog:
     """One line per request, for `web.site.Site`.
 
@@ -323,6 +338,8 @@ class AccessLog:
         self._clock = clock
         self._second = -1
         self._stamp = ""
+        self._begin = ""
+        self._requests: dict[RequestHead, str] = {}
         self._format = self._json if json_lines else self._text
 
     def __call__(self, exchange: IExchange, seconds: float) -> None:
@@ -330,25 +347,28 @@ class AccessLog:
         if now != self._second:
             self._second = now
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+            self._begin = f"{self._stamp} {self._service} "
         self._write(self._format(exchange, seconds))
 
     def _text(self, exchange: IExchange, seconds: float) -> str:
         head = exchange.head
-        target = (head.host + head.target).decode("latin-1")
-        if "=" in target:
-            target = hide_secrets(target)
-        if _NOT_GRAPHIC.search(target):
-            target = escape_word(target)
-        notes = exchange.notes
+        request = self._requests.get(head) or self._remember(head)
         tail = ""
-        if notes:
-            for name, value in notes.items():
+        if exchange.notes:
+            for name, value in exchange.notes.items():
                 tail += f" {name}={escape_word(str(value))}"
         return (
-            f"{self._stamp} {self._service} {exchange.client_ip or '-'}"
-            f" {head.method.decode('latin-1')} {target} {exchange.status}"
+            f"{self._begin}{exchange.client_ip or '-'} {request} {exchange.status}"
             f" {exchange.bytes_out} {seconds * 1000:.1f}ms{tail}\n"
         )
+
+    def _remember(self, head: RequestHead) -> str:
+        if len(self._requests) >= _MEMO_REQUESTS:
+            self._requests.clear()
+        request = _request_text(head)
+        if len(head.raw) <= _MEMO_HEAD_BYTES:
+            self._requests[head] = request
+        return request
 
     def _json(self, exchange: IExchange, seconds: float) -> str:
         head = exchange.head
