@@ -199,7 +199,7 @@ class Client:
         self.transport.end(Failure(ConnectionDone()))
 
     def take(self, count: int | None = None) -> None:
-        """Take so many of the bytes that wait; all, and from now on, without a count."""
+        """Take so many of the bytes that wait; without a count, read from now on."""
         if count is None:
             self.reading = True
         self.transport.flow(count)
@@ -216,7 +216,7 @@ def parse_answers(data: bytes, methods: Iterable[str] = ()) -> list[Answer]:
 
     class Socket:
         def makefile(self, mode: str) -> io.BufferedReader:
-            return Unclosing(stream)  # type: ignore[arg-type] # a BytesIO reads alike
+            return Unclosing(stream)
 
     left = list(methods)
     answers = []
@@ -233,7 +233,7 @@ class Unclosing(io.BufferedReader):
     """Keeps the stream open for the next response; reads no byte too many."""
 
     def __init__(self, raw: io.BytesIO) -> None:
-        super().__init__(raw)  # type: ignore[arg-type] # never used as such
+        super().__init__(raw)
         self._stream = raw
 
     def read(self, size: int | None = -1) -> bytes:
