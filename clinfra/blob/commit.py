@@ -4,7 +4,7 @@ For each batch of jobs, in the writer thread: every job *plans* its change on th
 it is (after the jobs before it); the records of all go into the store with one sync for
 each volume; then one index transaction decides; then, and not before, the jobs are
 answered.  A crash in between leaves records without rows, which `recovery` takes up at
-the next start: they were never answered, and what was answered is never lost.
+the next start: what was answered is never lost, whatever became of the index.
 
 When a batch fails, its jobs are tried one by one, so that one bad job fails alone; a
 record whose row could not be written is voided.
@@ -258,6 +258,7 @@ class Committer:
         mark = self.marks.get(number)
         if mark is not None and mark.live > 0:
             raise ValueError(f"volume {number} still holds blobs")
+        self.index.sync()
         self.store.remove(number)
         self.index.apply(Batch(marks={number: None}))
         self.marks.pop(number, None)

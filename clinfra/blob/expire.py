@@ -8,6 +8,7 @@ and stepped over; it never stops the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, gatherResults
@@ -127,11 +128,14 @@ class Reaper:
 
     async def tidy(self) -> None:
         """Delete volumes nothing points at, and compact those half empty."""
-        volumes = self._replica.store.volumes()
+        store = self._replica.store
+        volumes = store.volumes()
         for number, facts in sorted(volumes.items()):
             if facts.active:
                 continue
             try:
+                # What moves out of a volume must never be appended to it.
+                await self._replica.commit(Call(partial(store.seal, number)))
                 if facts.ttl_class == CHANGES_CLASS:
                     await self._tidy_changes(facts, volumes)
                 else:

@@ -1,8 +1,9 @@
 """What is read most, in memory: rows, and the bytes of small blobs.
 
-Bounded by bytes, oldest use first out.  The replica drops a name here in the same
-reactor turn in which its change is answered, so what is found here is always the
-newest acknowledged state.
+Bounded by bytes, oldest use first out.  Bytes go before rows: a row leads straight to
+the page cache.  The replica replaces or drops a name here in the same reactor turn in
+which its change is answered, so what is found here is always the newest acknowledged
+state.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from clinfra.blob.records import Row
 
 MAX_TARGETS = 65536
 
+ROW_BYTES = 1200
+"""Memory of a row and what leads to it, about."""
+
 
 @define(eq=False)
 class Hot:
@@ -22,7 +26,7 @@ class Hot:
 
     Attributes:
         row: as in the index.
-        body: the whole body, checked, when it is small enough.
+        body: the whole body, checked, when it is small enough and read lately.
         head: the unchanging header fields of a plain 200, made when first needed.
         valid: False once the name has changed or was dropped: `targets` may still lead
             here.
@@ -34,51 +38,82 @@ class Hot:
     valid: bool = True
 
     @property
-    def weight(self) -> int:
-        """Bytes of memory, about."""
-        return 1200 + 2 * len(self.row.name) + len(self.body or b"")
+    def row_bytes(self) -> int:
+        """Memory without the body, about."""
+        return ROW_BYTES + 4 * len(self.row.name)
 
 
 @define(eq=False)
 class HotCache:
-    """Names read lately, up to `max_bytes` of memory."""
+    """Names read lately, up to `max_bytes` of memory; a quarter of it for rows."""
 
     max_bytes: int
-    used_bytes: int = 0
     hits: int = 0
     misses: int = 0
-    _found: OrderedDict[str, Hot] = field(init=False, factory=OrderedDict)
+    _row_bytes: int = field(init=False, default=0)
+    _body_bytes: int = field(init=False, default=0)
+    _rows: OrderedDict[str, Hot] = field(init=False, factory=OrderedDict)
+    _bodies: OrderedDict[str, Hot] = field(init=False, factory=OrderedDict)
     targets: dict[bytes, Hot] = field(init=False, factory=dict)
     """Request target → the blob it means; check `valid` before use."""
 
+    @property
+    def used_bytes(self) -> int:
+        """Memory in use, about."""
+        return self._row_bytes + self._body_bytes
+
     def get(self, name: str) -> Hot | None:
         """Return a name if it is here."""
-        found = self._found.get(name)
+        found = self._rows.get(name)
         if found is None:
             self.misses += 1
             return None
-        self.hits += 1
-        self._found.move_to_end(name)
+        self.touch(found)
         return found
+
+    def touch(self, hot: Hot) -> None:
+        """Count a use."""
+        self.hits += 1
+        self._rows.move_to_end(hot.row.name)
+        if hot.body is not None:
+            self._bodies.move_to_end(hot.row.name)
 
     def put(self, hot: Hot) -> None:
         """Keep a name, and drop those used longest ago."""
         self.drop(hot.row.name)
-        if hot.weight > self.max_bytes // 8:
+        body, hot.body = hot.body, None
+        self._rows[hot.row.name] = hot
+        self._row_bytes += hot.row_bytes
+        while self._row_bytes > self.max_bytes // 4:
+            self.drop(next(iter(self._rows)))
+        if body is not None:
+            self.keep_body(hot, body)
+
+    def keep_body(self, hot: Hot, body: bytes) -> None:
+        """Keep the body of a name that is here."""
+        if hot.body is not None or not self.has(hot):
             return
-        self._found[hot.row.name] = hot
-        self.used_bytes += hot.weight
-        while self.used_bytes > self.max_bytes:
-            _, oldest = self._found.popitem(last=False)
-            oldest.valid = False
-            self.used_bytes -= oldest.weight
+        if len(body) > self.max_bytes // 8:
+            return
+        hot.body = body
+        self._bodies[hot.row.name] = hot
+        self._body_bytes += len(body)
+        while self._body_bytes > self.max_bytes - self.max_bytes // 4:
+            self._drop_body(next(iter(self._bodies)))
+
+    def _drop_body(self, name: str) -> None:
+        found = self._bodies.pop(name, None)
+        if found is not None and found.body is not None:
+            self._body_bytes -= len(found.body)
+            found.body = None
 
     def drop(self, name: str) -> None:
         """Forget a name."""
-        found = self._found.pop(name, None)
+        self._drop_body(name)
+        found = self._rows.pop(name, None)
         if found is not None:
             found.valid = False
-            self.used_bytes -= found.weight
+            self._row_bytes -= found.row_bytes
 
     def remember_target(self, target: bytes, hot: Hot) -> None:
         """Let a request target lead straight to a blob."""
@@ -86,14 +121,9 @@ class HotCache:
             self.targets.clear()
         self.targets[target] = hot
 
-    def touch(self, hot: Hot) -> None:
-        """Count a use that went past `get`."""
-        self.hits += 1
-        self._found.move_to_end(hot.row.name)
-
     def has(self, hot: Hot) -> bool:
         """Return whether this very blob is kept here."""
-        return self._found.get(hot.row.name) is hot
+        return self._rows.get(hot.row.name) is hot
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._rows)

@@ -1,8 +1,12 @@
 """The seam between a replica and its index: what is known of every name.
 
-The index decides.  A change counts when `apply` has returned; bytes in the store
-without a row are garbage.  `apply` is called in the writer thread only; what reads may
-be called in any thread and sees every change applied before.
+The index decides which record of a name counts.  It may lose the last of what was
+applied when the *machine* dies (never when the process does): the store has records of
+everything, durable before `apply`, and recovery reads them again from where the index
+ends.  So a commit waits for the disk once, not twice.
+
+`apply` is called in the writer thread only; what reads may be called in any thread and
+sees every change applied before.
 """
 
 from __future__ import annotations
@@ -44,7 +48,7 @@ class Batch:
 
 
 class IBlobIndex(Interface):
-    """Rows by name, durable."""
+    """Rows by name."""
 
     def open() -> None:
         """Make it ready.  Raises IndexDamaged when it cannot be trusted."""
@@ -59,8 +63,13 @@ class IBlobIndex(Interface):
         """Return the row of a stored name."""
 
     def apply(batch: Batch) -> None:
-        """Apply changes durably.  Raises errors.StorageFull or another exception, and
-        then nothing has changed."""
+        """Apply changes, all or none, in order.
+
+        Raises errors.StorageFull or another exception, and then nothing has changed.
+        """
+
+    def sync() -> None:
+        """Make everything applied so far durable: before records are deleted."""
 
     def last_seq() -> int:
         """Return the highest change sequence number ever applied."""

@@ -49,6 +49,9 @@ class MemoryIndex:
             else:
                 self._marks[number] = mark
 
+    def sync(self) -> None:
+        """Nothing to do."""
+
     def last_seq(self) -> int:
         """Return the highest change sequence number ever applied."""
         return self._seq

@@ -1,8 +1,8 @@
-"""The fast lane: a plain GET of a small blob in memory, answered from its target alone.
+"""The fast lane: a plain GET of a small blob, answered from its target alone.
 
 A target gets here once the resource has answered it (`remember`); from then on the
-request line leads straight to the bytes, until the name changes or falls out of the
-hot cache.
+request line leads straight to the bytes, in memory or in the page cache, until the name
+changes or falls out of the hot cache.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from clinfra.blob.answers import lasting_fields
 from clinfra.blob.digests import digest_value
 from clinfra.blob.hot import Hot, HotCache
 from clinfra.blob.info import content_type_of
+from clinfra.blob.replica import HOT_BYTES, Replica
+from clinfra.errors import StorageDamaged
 from clinfra.web.exchange import IExchange
 from clinfra.web.headers import format_http_date
 
@@ -39,14 +41,16 @@ class BlobLane:
         count: called for each answer.
     """
 
-    _hot: HotCache
+    _replica: Replica
     _now: Callable[[], float]
     _count: Callable[[], object]
+    _hot: HotCache = field(init=False)
     _targets: dict[bytes, Hot] = field(init=False)
     _second: int = field(init=False, default=0)
     _date: bytes = field(init=False, default=b"")
 
     def __attrs_post_init__(self) -> None:
+        self._hot = self._replica.hot
         self._targets = self._hot.targets
 
     def __call__(self, exchange: IExchange) -> bool:
@@ -66,9 +70,16 @@ class BlobLane:
             self._second = second
             self._date = b"\r\nDate: " + format_http_date(second) + b"\r\n"
         deleted = hot.row.expiry.deleted
-        body = hot.body
-        if body is None or (deleted and deleted <= now):
+        if deleted and deleted <= now:
             return False
+        body = hot.body
+        if body is None:
+            try:
+                body = self._replica.body_at_once(hot)
+            except StorageDamaged:
+                return False
+            if body is None:
+                return False
         if deleted:
             prebuilt = b"%b%bCache-Control: max-age=%d\r\n\r\n%b" % (
                 hot.head,
@@ -85,19 +96,15 @@ class BlobLane:
 
     def remember(self, target: bytes, hot: Hot) -> None:
         """Let a target be answered here from now on, if its blob is in memory."""
-        if (
-            hot.body is None
-            or hot.row.data is None
-            or not hot.valid
-            or not self._hot.has(hot)
-        ):
+        data = hot.row.data
+        if data is None or data.size > HOT_BYTES or not self._hot.has(hot):
             return
         if not hot.head:
             fields = (
                 (b"Content-Type", content_type_of(hot.row).encode("latin-1")),
-                (b"Content-Length", b"%d" % hot.row.data.size),
+                (b"Content-Length", b"%d" % data.size),
                 *lasting_fields(hot.row, self._now()),
-                (b"Content-Digest", digest_value(hot.row.data.sha256)),
+                (b"Content-Digest", digest_value(data.sha256)),
             )
             lines = b"".join(b"\r\n%b: %b" % each for each in fields)
             hot.head = b"HTTP/1.1 200 OK\r\nServer: clinfra" + lines

@@ -186,7 +186,10 @@ class Replica:
 
         def done() -> None:
             if isinstance(job, Job):
-                self.hot.drop(job.name)
+                if job.after is not None and job.error is None:
+                    self.hot.put(Hot(job.after, None))
+                else:
+                    self.hot.drop(job.name)
                 # Who asks from now on must not be answered by a read begun before.
                 self._loading.pop(job.name, None)
             if job.error is not None:
@@ -260,22 +263,36 @@ class Replica:
             )
             raise StorageDamaged("The blob's bytes are damaged")
 
-    async def body(self, hot: Hot) -> bytes:
-        """Return a small body whole, checked."""
+    def body_at_once(self, hot: Hot) -> bytes | None:
+        """Return a small body, checked, unless the disk would have to be waited for."""
         row, data, at = hot.row, hot.row.data, hot.row.at
-        if hot.body is not None:
+        if hot.body is not None or data is None or at is None:
             return hot.body
-        if data is None or at is None:
-            raise StorageDamaged("The blob's bytes are missing")
         body = self.store.read_at_once(at, 0, data.size)
         if body is not None:
             self._check(row, data, body)
+            self._keep(hot, body)
+        return body
+
+    async def body(self, hot: Hot) -> bytes:
+        """Return a small body whole, checked."""
+        body = self.body_at_once(hot)
+        if body is not None:
             return body
+        row, data, at = hot.row, hot.row.data, hot.row.at
+        if data is None or at is None:
+            raise StorageDamaged("The blob's bytes are missing")
         try:
-            return await self._workers.run(self._checked, row, data, at)
+            body = await self._workers.run(self._checked, row, data, at)
         except LookupError:
             again = await self._reload(row)
             return await self._workers.run(self._checked, again, again.data, again.at)
+        self._keep(hot, body)
+        return body
+
+    def _keep(self, hot: Hot, body: bytes) -> None:
+        if len(body) <= HOT_BYTES:
+            self.hot.keep_body(hot, body)
 
     async def piece(self, hot: Hot, offset: int, length: int) -> bytes:
         """Return a piece of a body; of a large one its checksum is not looked at."""

@@ -139,7 +139,7 @@ class BlobService(Service):
             waiting=lambda: self.writer.waiting,
             purge=self.purge_soon,
         )
-        self.lane = BlobLane(self.replica.hot, now, partial(self.counters.once, "get"))
+        self.lane = BlobLane(self.replica, now, partial(self.counters.once, "get"))
         handler = BlobHandler(
             blobs=self.blobs,
             intake=Intake(store, self.workers, config.max_blob_bytes),

@@ -164,6 +164,7 @@ class VolumeStore:
     _volumes: dict[int, _Volume] = field(init=False, factory=dict)
     _active: dict[int, _Volume] = field(init=False, factory=dict)
     _resumed: set[int] = field(init=False, factory=set)
+    _sealed: set[int] = field(init=False, factory=set)
     _open_files: OrderedDict[int, int] = field(init=False, factory=OrderedDict)
     _lock: threading.Lock = field(init=False, factory=threading.Lock)
     _next_number: int = field(init=False, default=1)
@@ -222,6 +223,7 @@ class VolumeStore:
             found.fd = -1
         self._active.clear()
         self._resumed.clear()
+        self._sealed.clear()
         for fd in fds:
             os.close(fd)
 
@@ -330,6 +332,7 @@ class VolumeStore:
             for number, found in self._volumes.items()
             if found.head.ttl_class == ttl_class
             and not found.head.alone
+            and number not in self._sealed
             and found.size % 8 == 0
         ]
         return self._volumes[max(numbers)] if numbers else None
@@ -393,6 +396,7 @@ class VolumeStore:
 
     def seal(self, number: int) -> None:
         """Append no more to a volume."""
+        self._sealed.add(number)
         for ttl_class, found in list(self._active.items()):
             if found.head.number == number:
                 del self._active[ttl_class]

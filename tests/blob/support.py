@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from clinfra.blob.index import IBlobIndex
@@ -86,6 +85,8 @@ class Rig:
         """Let go of everything without finishing anything."""
         for loop in (self.service._purging, self.service._measuring):
             loop.stop()
+        if self.service._reaping is not None:
+            self.service._reaping.cancel()
         self.client.hang_up()
         self.service.close()
         shutil.rmtree(self._own)
@@ -150,11 +151,14 @@ class Rig:
 
     def purge(self) -> int:
         """Purge and tidy now; return how many blobs were purged."""
-        done: list[int] = []
-        running = Deferred.fromCoroutine(self.service.reaper.run())
-        running.addCallback(done.append)
+        self._let_reaper_end()
+        before = self.service.reaper.purged
+        self.service.purge_soon()
+        self._let_reaper_end()
+        return self.service.reaper.purged - before
+
+    def _let_reaper_end(self) -> None:
         for _ in range(1000):
-            if done:
+            if self.service._reaping is None:
                 break
             self.clock.advance(0.1)
-        return done[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -189,13 +189,20 @@ class TidyTests(DiskCase):
 
     def test_changes(self) -> None:
         """Deletes are forgotten when no volume can hold bytes of theirs, not before."""
+        self.check_changes(self.seal_all)
+
+    def test_changes_after_restart(self) -> None:
+        """What is kept of a volume is never written back into that very volume."""
+        self.check_changes(self.reopen)
+
+    def check_changes(self, seal: Callable[[], None]) -> None:
         self.rig.put("/keep", b"kept" * 1000)
         for n in range(20):
             self.rig.put(f"/x{n}", b"x")
             self.rig.delete(f"/000_x{n}?ttl={-2 * DAY}")
         for n in range(200):
             self.rig.delete(f"/000_t{n}?ttl={-2 * DAY}")
-        self.seal_all()
+        seal()
         self.rig.purge()
         changes = [
             found.record.name

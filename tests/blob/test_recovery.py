@@ -238,6 +238,25 @@ class RebuildTests(DiskCase):
 
         self.assertEqual(before, self.state())
 
+    def test_machine_died(self) -> None:
+        """An index that lost its last commits with the machine catches up."""
+        self.fill()
+        self.rig.service.replica.index.sync()
+        blob = self.directory / "blob"
+        shutil.copy(blob / "index.sqlite", blob / "synced")
+        self.rig.put("/n1", b"after the sync")
+        self.rig.delete("/000_n2")
+        self.rig.delete("/000_n3?deleted=0")
+        self.rig.put("/new", b"n" * 2_000_000)
+        before = self.state()
+        self.rig.crash()
+        for path in blob.glob("index.sqlite*"):
+            path.unlink()
+        (blob / "synced").rename(blob / "index.sqlite")
+        self.rig = self.open()
+
+        self.assertEqual(before, self.state())
+
     def test_purged_stay_gone(self) -> None:
         """What was deleted and purged does not come back, wherever its bytes were."""
         self.rig.put("/a", b"old bytes for ever")
