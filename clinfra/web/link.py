@@ -193,8 +193,9 @@ class Link:
         if self._seen is None or (waiting and waiting != self._seen):
             self._seen = waiting or 0
             self._seen_at = now
-        elif now - self._seen_at >= (
-            _LINGER_SECONDS if waiting == 0 else self.site.limits.write_timeout
-        ):
-            self.abort()
+        else:
+            all_taken = self._state > BUSY and waiting == 0
+            patience = _LINGER_SECONDS if all_taken else self.site.limits.write_timeout
+            if now - self._seen_at >= patience:
+                self.abort()
         self.deadline = now

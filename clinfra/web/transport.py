@@ -15,11 +15,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
+from fcntl import ioctl
+from struct import Struct
+from termios import TIOCOUTQ
 from typing import Any, Protocol
 
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import ClientFactory
+
+_INT = Struct("i")
+_NOTHING = bytes(_INT.size)
 
 
 class Wire(Protocol):
@@ -168,8 +175,9 @@ def connect_unix(
 
 
 def backlog(transport: object) -> int | None:
-    """Return how many bytes wait in a socket's buffer; None when it cannot be told.
+    """Return how many bytes wait to be taken by a client; None when it cannot be told.
 
+    Counts Twisted's buffer and the kernel's: what is not acknowledged yet.
     Used to see whether a slow client takes anything at all.  Under TLS it is the socket
     below that counts.
     """
@@ -179,4 +187,8 @@ def backlog(transport: object) -> int | None:
         if layer is None:
             return None
     waiting: int = len(layer.dataBuffer) - layer.offset + layer._tempDataLen
+    if isinstance(layer, tcp.Connection) and layer.connected:
+        with suppress(OSError):
+            (in_kernel,) = _INT.unpack(ioctl(layer.socket, TIOCOUTQ, _NOTHING))
+            waiting += in_kernel
     return waiting
