@@ -43,6 +43,7 @@ class Exchange:
         "_producer",
         "_pulling",
         "_waiters",
+        "_whole",
         "body",
         "bytes_out",
         "finished",
@@ -363,7 +364,7 @@ class Exchange:
     def on_done(self, callback: Callable[[bool], None]) -> None:
         """Call back once when it is over."""
         if self.finished:
-            callback(False)
+            callback(self._whole)
         elif self._callbacks is None:
             self._callbacks = [callback]
         else:
@@ -371,6 +372,7 @@ class Exchange:
 
     def _done(self, whole: bool) -> None:
         self.finished = True
+        self._whole = whole
         site = self._channel.site
         if site.access_log is not None:
             site.log_access(self)

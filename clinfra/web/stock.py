@@ -57,6 +57,7 @@ class StockExchange:
         self._producing = False
         self._waiters: list[Deferred[None]] = []
         self._blocked = False
+        self._whole = False
         self._callbacks: list[Callable[[bool], None]] = []
         self._producer: Any = None
         request.notifyFinish().addBoth(self._over)
@@ -183,7 +184,7 @@ class StockExchange:
     def on_done(self, callback: Callable[[bool], None]) -> None:
         """Call back once when it is over."""
         if self.finished:
-            callback(False)
+            callback(self._whole)
         else:
             self._callbacks.append(callback)
 
@@ -210,9 +211,10 @@ class StockExchange:
 
     def _over(self, result: object) -> None:
         self.finished = True
+        self._whole = not isinstance(result, Failure)
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback(not isinstance(result, Failure))
+            callback(self._whole)
         self.resumeProducing()
 
 

@@ -249,10 +249,11 @@ class ExchangeContract:
             exchange.on_done(told.append)
             exchange.respond(200)
             self.assertEqual([True, True], told)
+            exchange.on_done(told.append)
 
         self.ask(respond)
         self.client.hang_up()
-        self.assertEqual([True, True], told)
+        self.assertEqual([True, True, True], told)
 
     def test_gone(self: Any) -> None:
         """After the client has gone nothing can be sent, and waiting says so."""
