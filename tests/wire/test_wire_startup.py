@@ -112,6 +112,26 @@ def test_requests_in_flight_finish() -> None:
         assert get(clinfra.url("blob", f"/{name}")) == (200, b"1234567890")
 
 
+def test_requests_in_flight_through_the_proxy_finish() -> None:
+    """What the proxy is passing on is answered: blob outlives it."""
+    with ClinfraProcess() as clinfra:
+        port = clinfra.ports["proxy"]
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
+            slow.sendall(
+                b"PUT /blob/slow HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345"
+            )
+            assert get(clinfra.url("proxy"))[0] == 200
+            clinfra.running.signal(signal.SIGTERM)
+            wait_until(lambda: not accepts(port), "it stops listening")
+
+            slow.sendall(b"67890")
+
+            answer = slow.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        assert clinfra.running.wait() == 0
+        assert "Traceback" not in clinfra.running.output
+
+
 def test_requests_without_end_are_cut() -> None:
     """A client that never finishes does not hold the end for longer than it may."""
     with ClinfraProcess({"stop_timeout": 0.5, "blob": {}}) as clinfra:
