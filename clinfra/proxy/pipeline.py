@@ -21,19 +21,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from clinfra.errors import ClientGone, Trouble
-from clinfra.proxy.clients import TrustedProxies
+from clinfra.proxy.arrival import Arrivals, Plan
 from clinfra.proxy.entry import Entry
-from clinfra.proxy.message import Reply, Request, split_authority
+from clinfra.proxy.message import Reply, Request
 from clinfra.proxy.rules import hook_of
 from clinfra.web.exchange import IExchange
-from clinfra.web.heads import Fields, RequestHead
+from clinfra.web.heads import RequestHead
 from clinfra.web.resource import trouble_response
 
 log = Logger()
@@ -85,65 +84,13 @@ class BrokenRule(Trouble):
     """A rule module raised what it should not have."""
 
 
-@frozen
-class Plan:
-    """What the phases up to `lookup` made of a request that was passed."""
-
-    host: str
-    port: int
-    target: str
-    scheme: str
-    authority: bytes
-    fields: Fields
-    client_ip: str
-    pool: str
-    forward_target: str
-    local_port: int
-    secure: bool
-    peer: str
-    holds: Callable[[], bool]
-    state: Callable[[], Any]
-
-    def applies(self, exchange: IExchange) -> bool:
-        """Whether an exchange with an equal head goes the same way."""
-        return (
-            exchange.local_port == self.local_port
-            and exchange.secure == self.secure
-            and exchange.client_ip == self.peer
-            and self.holds()
-        )
-
-    def request(self, exchange: IExchange) -> Request:
-        """Return its request as it was after `lookup`."""
-        head = exchange.head
-        request = Request(
-            exchange,
-            head,
-            head.method,
-            self.host,
-            self.port,
-            self.target,
-            self.scheme,
-            self.authority,
-            self.fields,
-            self.client_ip,
-            self.pool,
-        )
-        request.forward_target = self.forward_target
-        request.outcome = "pass"
-        request.cache_state = self.state()
-        return request
-
-
 class Pipeline:
     """Runs requests through the rule modules.
 
     Args:
         modules: in their configured order.
         reactor: tells the time.
-        default_host: of requests that name none.
-        default_port: left out of host_path.
-        trusted: proxies whose X-Forwarded-* are believed.
+        arrivals: makes requests of exchanges.
 
     Attributes:
         hot: the hot tier's entries by key; set by the cache module.
@@ -157,15 +104,11 @@ class Pipeline:
         modules: Sequence[object],
         *,
         reactor: IReactorTime,
-        default_host: str,
-        default_port: int,
-        trusted: TrustedProxies,
+        arrivals: Arrivals,
     ) -> None:
         self.modules = tuple(modules)
         self._now = reactor.seconds
-        self._default_host = default_host
-        self._default_port = default_port
-        self._trusted = trusted
+        self._arrivals = arrivals
         self._hooks: dict[str, tuple[Hook, ...]] = {
             phase: tuple(hook for module in modules if (hook := hook_of(module, phase)))
             for phase in PHASES
@@ -240,27 +183,11 @@ class Pipeline:
             return
         if len(self._plans) >= _MEMO_ENTRIES:
             self._plans.clear()
-        exchange = request.exchange
-        self._plans[head] = Plan(
-            request.host,
-            request.port,
-            request.target,
-            request.scheme,
-            request.authority,
-            request.fields,
-            request.client_ip,
-            request.pool,
-            request.forward_target,
-            exchange.local_port,
-            exchange.secure,
-            exchange.client_ip,
-            holds,
-            state,
-        )
+        self._plans[head] = Plan.of(request, holds, state)
 
     def begin(self, exchange: IExchange) -> None:
         """Take a request in."""
-        self._take(self._request(exchange), "received")
+        self._take(self._arrivals.request(exchange), "received")
 
     def _take(self, request: Request, phase: str) -> None:
         self.requests += 1
@@ -322,32 +249,6 @@ class Pipeline:
                 break
         request.reply = reply
         self._advance(request, "deliver", 0)
-
-    def _request(self, exchange: IExchange) -> Request:
-        head: RequestHead = exchange.head
-        authority = head.host or self._default_host.encode("latin-1")
-        host, _ = split_authority(authority.decode("latin-1"))
-        port: int = exchange.local_port
-        client_ip: str = exchange.client_ip
-        scheme = "https" if exchange.secure else "http"
-        if self._trusted.networks and self._trusted.trusts(client_ip):
-            forwarded_for = head.index.get(b"x-forwarded-for", ())
-            client_ip = self._trusted.client(client_ip, forwarded_for)
-            proto = head.get(b"x-forwarded-proto")
-            if proto is not None and proto.lower() in (b"http", b"https"):
-                scheme = proto.lower().decode("ascii")
-        return Request(
-            exchange,
-            head,
-            head.method,
-            host or self._default_host,
-            0 if port == self._default_port else port,
-            head.target.decode("latin-1"),
-            scheme,
-            authority,
-            head.fields,
-            client_ip,
-        )
 
     def _advance(self, request: Request, phase: str, position: int) -> None:
         """Run hooks from here on until one has to wait or the answer is sent."""

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from clinfra.config import ProxyConfig
 from clinfra.errors import ConfigProblems
 from clinfra.interfaces import IProduct, IPurge
+from clinfra.proxy.arrival import Arrivals
 from clinfra.proxy.cache import HotTier, PageCache
 from clinfra.proxy.clients import TrustedProxies
 from clinfra.proxy.coalesce import Coalescer
@@ -175,9 +176,7 @@ def make_proxy_service(
     pipeline = Pipeline(
         modules,
         reactor=reactor,
-        default_host=config.default_host,
-        default_port=config.default_port,
-        trusted=trusted,
+        arrivals=Arrivals(config.default_host, config.default_port, trusted),
     )
     surroundings = Surroundings(
         reactor=reactor,

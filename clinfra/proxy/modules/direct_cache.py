@@ -18,83 +18,38 @@ Every answer says what happened in Cache-Status (RFC 9211):
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 
-from clinfra.config import Pattern, Seconds, key
-from clinfra.errors import ConfigProblems, Forbidden, Trouble
+from clinfra.errors import Forbidden, OriginTimeout, Trouble
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.entry import Entry
-from clinfra.proxy.freshness import NO_WISH, Verdict, Wish, judge, read_wish
-from clinfra.proxy.key import Getter, primary_key, variant_key, vary_names
+from clinfra.proxy.forgetting import Forgetting
+from clinfra.proxy.freshness import NO_WISH, Verdict, Wish, read_wish
+from clinfra.proxy.key import Getter, variant_key, vary_names
 from clinfra.proxy.message import Reply, Request, drop_fields
 from clinfra.proxy.pipeline import PENDING
-from clinfra.proxy.routes import any_of
+from clinfra.proxy.policy import Options, Policy
 from clinfra.proxy.rules import RuleModule, Surroundings
-from clinfra.proxy.seeking import Collector, Landing, Seeking
-from clinfra.web.conditional import evaluate
-from clinfra.web.headers import format_http_date, parse_etag, parse_http_date
-from clinfra.web.heads import Fields, RequestHead
-
-_CONDITIONS = frozenset(
-    (
-        *(b"if-match", b"if-none-match", b"if-modified-since"),
-        *(b"if-unmodified-since", b"if-range"),
-    )
+from clinfra.proxy.seeking import (
+    CONDITIONS,
+    Collector,
+    Landing,
+    Seeking,
+    apply_conditions,
+    frozen_getter,
+    is_plain,
 )
+from clinfra.web.headers import format_http_date
+from clinfra.web.heads import Fields
+
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
-_NOT_PLAIN = (*_CONDITIONS, b"range", b"cache-control", b"pragma")
-_THIS_REQUEST_ONLY = frozenset(("authorization", "request-no-store"))
-_NOT_MODIFIED_DROPS = frozenset(
-    (b"content-type", b"content-encoding", b"content-language", b"content-range")
-)
-_REFUSED_BY_FIELDS = frozenset(("no-store", "private", "vary", "no-lifetime"))
-"""Refusals that equal fields always meet, whatever was asked."""
+_THIS_REQUEST_ONLY = frozenset(("authorization", "request-no-store", "status"))
+"""Refusals that say nothing of what others would get from the page."""
 
-_REFUSALS = 1024
-_PASSED_PAGES = 16384
-
-
-@frozen
-class Options:
-    """Options of DirectCache."""
-
-    hot_cache_match: tuple[Pattern, ...] = key(
-        (), "Pages (host/path) kept in the hot tier; none given means all."
-    )
-    hot_cache_refresh: Seconds = key(
-        Seconds(10), "How long a hot copy is used before memcached is asked again."
-    )
-    blind_304_match: tuple[Pattern, ...] = key(
-        (), "Pages answered 304 to any request with If-Modified-Since."
-    )
-    cache_404_match: tuple[Pattern, ...] = key(
-        (), "Pages whose 404 is kept for negative_ttl when it states no lifetime."
-    )
-    negative_ttl: Seconds = key(Seconds(60), "How long such a 404 is kept.")
-    set_cookie_match: tuple[Pattern, ...] = key(
-        (), "Pages whose answers are kept though they set cookies."
-    )
-    one_encoding_match: tuple[Pattern, ...] = key(
-        (Pattern(r"(?i)\.(?:jpe?g|png|gif|webp|avif)(?:\?|$)"),),
-        "Pages for which Accept-Encoding is dropped: compressed already.",
-    )
-    key_transformations: tuple[tuple[str, str], ...] = key(
-        (), "Pairs of regular expression and replacement, applied to cache keys."
-    )
-    honor_request: bool = key(
-        True, "Obey Cache-Control in requests (no-cache, no-store, max-age, ...)."
-    )
-    pass_ttl: Seconds = key(
-        Seconds(10), "How long a page is passed after an answer that was not kept."
-    )
-    patience: Seconds = key(
-        Seconds(10), "How long a request waits for another's fetch of its page."
-    )
+_OF_FORWARDING = frozenset((b"via", b"cache-status"))
 
 
 class DirectCache(RuleModule):
@@ -105,22 +60,7 @@ class DirectCache(RuleModule):
 
     def __init__(self, config: Options) -> None:
         self._config = config
-        self._hot_match = any_of(config.hot_cache_match)
-        self._blind_304 = any_of(config.blind_304_match)
-        self._cache_404 = any_of(config.cache_404_match)
-        self._set_cookie = any_of(config.set_cookie_match)
-        self._one_encoding = any_of(config.one_encoding_match)
-        self._transformations = []
-        problems = []
-        for number, (pattern, replacement) in enumerate(config.key_transformations):
-            try:
-                self._transformations.append((re.compile(pattern), replacement))
-            except re.error as error:
-                problems.append(f"key_transformations[{number}]: {error}")
-        if problems:
-            raise ConfigProblems(problems)
-        self._passed: dict[bytes, float] = {}
-        self._refused: dict[tuple[int, Fields], Verdict] = {}
+        self._policy = Policy(config)
 
     def attach(self, surroundings: Surroundings) -> None:
         """Take the cache tiers and the table of flights."""
@@ -131,17 +71,12 @@ class DirectCache(RuleModule):
         self._pipeline = surroundings.pipeline
         self._pipeline.hot = self._cache.hot.entries
         self._pipeline.on_over(self._over)
+        self._forgetting = Forgetting(self._policy, self._cache, self._coalescer)
         self._object_bytes = surroundings.config.cache.object_bytes
         self._now = surroundings.reactor.seconds
         self._rng = surroundings.rng
 
     # Looking up.
-
-    def page(self, scheme: str, host_path: str) -> bytes:
-        """Return the primary key of a page, transformations applied."""
-        for pattern, replacement in self._transformations:
-            host_path = pattern.sub(replacement, host_path)
-        return primary_key(scheme, host_path)
 
     def lookup(self, request: Request) -> object:
         """Look for an entry; wait for a fetch under way; or begin one."""
@@ -151,21 +86,20 @@ class DirectCache(RuleModule):
             request.outcome = "pass"
             return None
         host_path = request.cache_host_path or request.host_path
-        if (
-            request.get(b"accept-encoding") is not None
-            and self._one_encoding
-            and self._one_encoding(host_path)
+        policy = self._policy
+        if request.get(b"accept-encoding") is not None and policy.one_encoding(
+            host_path
         ):
             request.set(b"Accept-Encoding", None)
-        if (
-            self._blind_304
-            and self._blind_304(host_path)
-            and request.get(b"if-modified-since") is not None
+        if request.get(b"if-modified-since") is not None and policy.blind_304(
+            host_path
         ):
             return Reply(304, served_by="DirectCache")
-        primary = self.page(request.scheme, host_path)
+        primary = policy.page(request.scheme, host_path)
         head = request.head
-        get = head.get if request.fields is head.fields else _getter(request)
+        get = (
+            head.get if request.fields is head.fields else frozen_getter(request.fields)
+        )
         wish = read_wish(get) if self._config.honor_request else NO_WISH
         now = self._now()
         entry = self._cache.find_hot(primary, get, now)
@@ -189,7 +123,7 @@ class DirectCache(RuleModule):
             elif result is not PENDING:
                 self._pipeline.resume(request, result)
 
-        self._cache.find(primary, get, now, found, self._may_be_hot(host_path))
+        self._cache.find(primary, get, now, found, policy.may_be_hot(host_path))
         if outcome:
             return outcome[0]
         waiting = True
@@ -209,9 +143,7 @@ class DirectCache(RuleModule):
             if ttl > 0 and wish.accepts(entry.age(now), ttl):
                 return self._hit(request, entry, now)
         if wish.only_if_cached:
-            return Reply(
-                504, body=b"It is not in the cache.\n", served_by="DirectCache"
-            )
+            raise OriginTimeout("It is not in the cache.")
         return self._seek(request, primary, get, wish, entry)
 
     def _hit(
@@ -227,7 +159,7 @@ class DirectCache(RuleModule):
         )
         head = request.head
         answer = entry.answer(head, status, self._boundary)
-        if head.method == b"GET" and not detail and _is_plain(head):
+        if head.method == b"GET" and not detail and is_plain(head):
             self._pipeline.remember(request, entry)
         self._cache.count("hits")
         return Reply(*answer, served_by="DirectCache")
@@ -255,7 +187,7 @@ class DirectCache(RuleModule):
             request.outcome = "pass"
             seeking.reason = b"request" if wish.no_store else reason
             return None
-        if entry is None and self._is_passed(primary):
+        if entry is None and self._policy.passed.get(primary, 0.0) > self._now():
             request.outcome = "pass"
             seeking.reason = b"bypass"
             self._remember_pass(request, primary, get)
@@ -283,7 +215,7 @@ class DirectCache(RuleModule):
         """Make this the request that asks the origin, for everybody."""
         seeking.unconditional = True
         seeking.purges = self._cache.purges
-        fields = drop_fields(request.fields, _CONDITIONS)
+        fields = drop_fields(request.fields, CONDITIONS)
         conditions = entry.conditions() if entry is not None else ()
         if entry is not None and conditions:
             seeking.stale = entry
@@ -321,7 +253,9 @@ class DirectCache(RuleModule):
         seeking: Seeking | None = request.cache_state
         if seeking is None:
             if request.method not in _SAFE and 200 <= reply.status < 400:
-                self._invalidate(request)
+                # What is kept of a page that was changed is out of date.
+                host_path = request.cache_host_path or request.host_path
+                self._forgetting.forget(host_path)
             return None
         if request.method != b"GET":
             return None
@@ -348,7 +282,7 @@ class DirectCache(RuleModule):
         verdict = seeking.verdict
         if verdict is None or verdict.refused:
             return
-        self._passed.pop(seeking.primary, None)
+        self._policy.passed.pop(seeking.primary, None)
         seeking.stored = True
         # The answer to the client may become a 304; what is kept may not.
         kept = Reply(reply.status, reply.fields)
@@ -384,7 +318,7 @@ class DirectCache(RuleModule):
             self._cache.count(request.outcome or "pass")
         reply.fields = (*reply.fields, (b"Cache-Status", status))
         if forwarded and seeking is not None and seeking.unconditional:
-            self._apply_conditions(request, reply)
+            apply_conditions(request.head, reply)
 
     def failed(self, request: Request, trouble: Trouble) -> None:
         """Those who wait for this fetch get the same trouble."""
@@ -427,35 +361,21 @@ class DirectCache(RuleModule):
         flight = request.flight
         old = self._cache.purged_since(seeking.primary, seeking.purges)
         if not old and (flight is None or not flight.doomed):
-            hot = self._may_be_hot(request.cache_host_path or request.host_path)
+            host_path = request.cache_host_path or request.host_path
+            hot = self._policy.may_be_hot(host_path)
             self._cache.store(entry, names, seeking.get, self._now(), hot)
             self._cache.count("stored")
         if flight is not None:
             flight.land(Landing(entry, names, seeking.get))
 
     def _judge(self, request: Request, seeking: Seeking, reply: Reply) -> Verdict:
-        status, fields = reply.status, reply.fields
-        refused = self._refused.get((status, fields))
-        if refused is not None:
-            return refused
-        host_path = request.cache_host_path or request.host_path
-        negative = 0.0
-        if status == 404 and self._cache_404 and self._cache_404(host_path):
-            negative = self._config.negative_ttl
-        verdict = judge(
-            status,
-            reply.get,
+        return self._policy.judge(
+            request.cache_host_path or request.host_path,
+            reply,
             seeking.get,
             asked_at=request.asked_at,
             answered_at=request.answered_at,
-            negative_ttl=negative,
-            set_cookie_allowed=bool(self._set_cookie and self._set_cookie(host_path)),
         )
-        if verdict.refused in _REFUSED_BY_FIELDS and status != 404:
-            if len(self._refused) >= _REFUSALS:
-                self._refused.clear()
-            self._refused[status, fields] = verdict
-        return verdict
 
     def _refresh(
         self, request: Request, seeking: Seeking, stale: Entry, reply: Reply
@@ -499,80 +419,32 @@ class DirectCache(RuleModule):
         if reply.stream is not None:
             reply.stream.discard()
         seeking.stale = None
-        request.fields = drop_fields(request.fields, _CONDITIONS)
+        request.fields = drop_fields(request.fields, CONDITIONS)
         request.reply = None
         self._pipeline.retry(request)
         return PENDING
 
-    def _apply_conditions(self, request: Request, reply: Reply) -> None:
-        if reply.status != 200:
-            return
-        etag, modified = reply.get(b"etag"), reply.get(b"last-modified")
-        status = evaluate(
-            request.head,
-            parse_etag(etag) if etag is not None else None,
-            parse_http_date(modified) if modified is not None else None,
-        )
-        if status is None:
-            return
-        reply.status = status
-        reply.fields = drop_fields(reply.fields, _NOT_MODIFIED_DROPS)
-        reply.muted = True
-
-    def _may_be_hot(self, host_path: str) -> bool:
-        return self._hot_match is None or bool(self._hot_match(host_path))
-
     def _not_kept(self, request: Request, seeking: Seeking, verdict: Verdict) -> None:
         if verdict.refused not in _THIS_REQUEST_ONLY:
-            if len(self._passed) >= _PASSED_PAGES:
-                self._passed.clear()
-            self._passed[seeking.primary] = self._now() + self._config.pass_ttl
+            self._policy.pass_page(seeking.primary, self._now())
         self._give_up(request)
 
     def _remember_pass(self, request: Request, primary: bytes, get: Getter) -> None:
         """Let equal heads be passed at once while the page is."""
         if request.method != b"GET":
             return
-        passed, now, cache = self._passed, self._now, self._cache
+        policy, now, cache = self._policy, self._now, self._cache
         self._pipeline.remember_pass(
             request,
-            lambda: passed.get(primary, 0.0) > now(),
+            lambda: policy.passed.get(primary, 0.0) > now(),
             lambda: Seeking(primary, get, b"bypass", cache.purges),
         )
-
-    def _is_passed(self, primary: bytes) -> bool:
-        until = self._passed.get(primary)
-        return until is not None and until > self._now()
 
     # Forgetting.
 
     def purge(self, host_paths: Sequence[str]) -> Deferred[int]:
         """Forget pages; fires with how many were known."""
-        pages = [
-            self._forget([self.page(scheme, host_path) for scheme in ("http", "https")])
-            for host_path in host_paths
-        ]
-        return gatherResults(pages, consumeErrors=True).addCallback(sum)
-
-    def _forget(self, primaries: Sequence[bytes]) -> Deferred[bool]:
-        done = []
-        for primary in primaries:
-            for flight_key in self._flight_keys(primary):
-                self._coalescer.doom(flight_key)
-            self._passed.pop(primary, None)
-            done.append(self._cache.purge(primary))
-        return gatherResults(done, consumeErrors=True).addCallback(any)
-
-    def _flight_keys(self, primary: bytes) -> list[bytes]:
-        known = self._cache.hot.varies.get(primary)
-        return [primary, *(known.keys if known is not None else ())]
-
-    def _invalidate(self, request: Request) -> None:
-        """An unsafe method changed a page: what is kept of it is out of date."""
-        host_path = request.cache_host_path or request.host_path
-        self._forget(
-            [self.page(scheme, host_path) for scheme in ("http", "https")]
-        ).addErrback(lambda failure: None)
+        return self._forgetting.purge(host_paths)
 
     def _over(self, request: Request) -> None:
         """A request is over: wait no longer, and let nobody wait in vain."""
@@ -599,20 +471,3 @@ class DirectCache(RuleModule):
             "hits": self._cache.counters.get("hits", 0) + self._pipeline.hits,
             "fetching": len(self._coalescer.flights),
         }
-
-
-_OF_FORWARDING = frozenset((b"via", b"cache-status"))
-
-
-def _getter(request: Request) -> Getter:
-    """Return the request's fields as they are now, whatever rules change later."""
-    fields: dict[bytes, bytes] = {}
-    for name, value in request.fields:
-        lower = name.lower()
-        known = fields.get(lower)
-        fields[lower] = value if known is None else known + b", " + value
-    return fields.get
-
-
-def _is_plain(head: RequestHead) -> bool:
-    return not any(name in head.index for name in _NOT_PLAIN)

@@ -1,0 +1,133 @@
+"""How an exchange becomes the request that rules see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+
+from clinfra.proxy.clients import TrustedProxies
+from clinfra.proxy.message import Request, split_authority
+from clinfra.web.exchange import IExchange
+from clinfra.web.heads import Fields, RequestHead
+
+
+@frozen
+class Arrivals:
+    """Makes requests of exchanges.
+
+    Attributes:
+        default_host: of requests that name none.
+        default_port: left out of host_path.
+        trusted: proxies whose X-Forwarded-* are believed.
+    """
+
+    default_host: str
+    default_port: int
+    trusted: TrustedProxies
+
+    def request(self, exchange: IExchange) -> Request:
+        """Make the request of an exchange."""
+        head: RequestHead = exchange.head
+        authority = head.host or self.default_host.encode("latin-1")
+        host, _ = split_authority(authority.decode("latin-1"))
+        port: int = exchange.local_port
+        client_ip: str = exchange.client_ip
+        scheme = "https" if exchange.secure else "http"
+        if self.trusted.networks and self.trusted.trusts(client_ip):
+            forwarded_for = head.index.get(b"x-forwarded-for", ())
+            client_ip = self.trusted.client(client_ip, forwarded_for)
+            proto = head.get(b"x-forwarded-proto")
+            if proto is not None and proto.lower() in (b"http", b"https"):
+                scheme = proto.lower().decode("ascii")
+        return Request(
+            exchange,
+            head,
+            head.method,
+            host or self.default_host,
+            0 if port == self.default_port else port,
+            head.target.decode("latin-1"),
+            scheme,
+            authority,
+            head.fields,
+            client_ip,
+        )
+
+
+@frozen
+class Plan:
+    """What the phases up to `lookup` made of a request that was passed."""
+
+    host: str
+    port: int
+    target: str
+    scheme: str
+    authority: bytes
+    fields: Fields
+    client_ip: str
+    pool: str
+    forward_target: str
+    local_port: int
+    secure: bool
+    peer: str
+    holds: Callable[[], bool]
+    state: Callable[[], Any]
+
+    @classmethod
+    def of(
+        cls, request: Request, holds: Callable[[], bool], state: Callable[[], Any]
+    ) -> Plan:
+        """Make one of a request that is being passed.
+
+        Args:
+            holds: says whether it still goes that way.
+            state: makes the cache_state of an equal request.
+        """
+        exchange = request.exchange
+        return cls(
+            request.host,
+            request.port,
+            request.target,
+            request.scheme,
+            request.authority,
+            request.fields,
+            request.client_ip,
+            request.pool,
+            request.forward_target,
+            exchange.local_port,
+            exchange.secure,
+            exchange.client_ip,
+            holds,
+            state,
+        )
+
+    def applies(self, exchange: IExchange) -> bool:
+        """Whether an exchange with an equal head goes the same way."""
+        return (
+            exchange.local_port == self.local_port
+            and exchange.secure == self.secure
+            and exchange.client_ip == self.peer
+            and self.holds()
+        )
+
+    def request(self, exchange: IExchange) -> Request:
+        """Return its request as it was after `lookup`."""
+        head = exchange.head
+        request = Request(
+            exchange,
+            head,
+            head.method,
+            self.host,
+            self.port,
+            self.target,
+            self.scheme,
+            self.authority,
+            self.fields,
+            self.client_ip,
+            self.pool,
+        )
+        request.forward_target = self.forward_target
+        request.outcome = "pass"
+        request.cache_state = self.state()
+        return request

@@ -1,0 +1,158 @@
+"""What the operator wants of the cache, page by page.
+
+Pure.  The options of `modules.direct_cache`, compiled, and what they and `freshness`
+say of a page and its answers.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from attrs import frozen
+
+from clinfra.config import Pattern, Seconds, key
+from clinfra.errors import ConfigProblems
+from clinfra.proxy.freshness import Getter, Verdict, judge
+from clinfra.proxy.key import primary_key
+from clinfra.proxy.message import Reply
+from clinfra.proxy.routes import any_of
+from clinfra.web.heads import Fields
+
+_REFUSED_BY_FIELDS = frozenset(("no-store", "private", "vary", "no-lifetime"))
+"""Refusals that equal fields always meet, whatever was asked."""
+
+_REFUSALS = 1024
+_PASSED_PAGES = 16384
+_KEYS = 16384
+
+
+@frozen
+class Options:
+    """Options of DirectCache."""
+
+    hot_cache_match: tuple[Pattern, ...] = key(
+        (), "Pages (host/path) kept in the hot tier; none given means all."
+    )
+    hot_cache_refresh: Seconds = key(
+        Seconds(10), "How long a hot copy is used before memcached is asked again."
+    )
+    blind_304_match: tuple[Pattern, ...] = key(
+        (), "Pages answered 304 to any request with If-Modified-Since."
+    )
+    cache_404_match: tuple[Pattern, ...] = key(
+        (), "Pages whose 404 is kept for negative_ttl when it states no lifetime."
+    )
+    negative_ttl: Seconds = key(Seconds(60), "How long such a 404 is kept.")
+    set_cookie_match: tuple[Pattern, ...] = key(
+        (), "Pages whose answers are kept though they set cookies."
+    )
+    one_encoding_match: tuple[Pattern, ...] = key(
+        (Pattern(r"(?i)\.(?:jpe?g|png|gif|webp|avif)(?:\?|$)"),),
+        "Pages for which Accept-Encoding is dropped: compressed already.",
+    )
+    key_transformations: tuple[tuple[str, str], ...] = key(
+        (), "Pairs of regular expression and replacement, applied to cache keys."
+    )
+    honor_request: bool = key(
+        True, "Obey Cache-Control in requests (no-cache, no-store, max-age, ...)."
+    )
+    pass_ttl: Seconds = key(
+        Seconds(10), "How long a page is passed after an answer that was not kept."
+    )
+    patience: Seconds = key(
+        Seconds(10), "How long a request waits for another's fetch of its page."
+    )
+
+
+class Policy:
+    """Options, compiled.
+
+    Attributes:
+        passed: primary keys of pages whose answer was not kept → Unix seconds until
+            which they are passed.
+
+    Raises:
+        errors.ConfigProblems: a transformation is no regular expression.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._hot = any_of(options.hot_cache_match)
+        self._blind_304 = any_of(options.blind_304_match)
+        self._cache_404 = any_of(options.cache_404_match)
+        self._set_cookie = any_of(options.set_cookie_match)
+        self._one_encoding = any_of(options.one_encoding_match)
+        self._transformations: list[tuple[re.Pattern[str], str]] = []
+        problems = []
+        for number, (pattern, replacement) in enumerate(options.key_transformations):
+            try:
+                compiled = re.compile(pattern)
+                compiled.sub(replacement, "")  # refuses groups there are none of
+            except re.error as error:
+                problems.append(f"key_transformations[{number}]: {error}")
+            else:
+                self._transformations.append((compiled, replacement))
+        if problems:
+            raise ConfigProblems(problems)
+        self.page = lru_cache(maxsize=_KEYS)(self._page)
+        self.passed: dict[bytes, float] = {}
+        self._refused: dict[tuple[int, Fields], Verdict] = {}
+
+    def _page(self, scheme: str, host_path: str) -> bytes:
+        """Return the primary key of a page, transformations applied."""
+        for pattern, replacement in self._transformations:
+            host_path = pattern.sub(replacement, host_path)
+        return primary_key(scheme, host_path)
+
+    def pages(self, host_path: str) -> list[bytes]:
+        """Return the primary keys of a page by every scheme."""
+        return [self._page(scheme, host_path) for scheme in ("http", "https")]
+
+    def one_encoding(self, host_path: str) -> bool:
+        """Whether Accept-Encoding means nothing for a page."""
+        return self._one_encoding is not None and bool(self._one_encoding(host_path))
+
+    def blind_304(self, host_path: str) -> bool:
+        """Whether If-Modified-Since alone is answered 304."""
+        return self._blind_304 is not None and bool(self._blind_304(host_path))
+
+    def may_be_hot(self, host_path: str) -> bool:
+        """Whether a page may be kept in this process."""
+        return self._hot is None or bool(self._hot(host_path))
+
+    def judge(
+        self,
+        host_path: str,
+        reply: Reply,
+        request_get: Getter,
+        *,
+        asked_at: float,
+        answered_at: float,
+    ) -> Verdict:
+        """Say whether an answer may be kept; see `freshness.judge`."""
+        status, fields = reply.status, reply.fields
+        refused = self._refused.get((status, fields))
+        if refused is not None:
+            return refused
+        negative = status == 404 and self._cache_404 and self._cache_404(host_path)
+        verdict = judge(
+            status,
+            reply.get,
+            request_get,
+            asked_at=asked_at,
+            answered_at=answered_at,
+            negative_ttl=self._options.negative_ttl if negative else 0.0,
+            set_cookie_allowed=bool(self._set_cookie and self._set_cookie(host_path)),
+        )
+        if verdict.refused in _REFUSED_BY_FIELDS and status != 404:
+            if len(self._refused) >= _REFUSALS:
+                self._refused.clear()
+            self._refused[status, fields] = verdict
+        return verdict
+
+    def pass_page(self, primary: bytes, now: float) -> None:
+        """Pass a page for a while: its answer was not kept."""
+        if len(self.passed) >= _PASSED_PAGES:
+            self.passed.clear()
+        self.passed[primary] = now + self._options.pass_ttl
