@@ -153,13 +153,14 @@ class Committer:
                 self._run([job])
 
     def _commit(self, jobs: Sequence[Job]) -> None:
+        rows = self.index.get_many({job.name for job in jobs})
         changes: dict[str, _Change] = {}
         entries: list[Entry] = []
         seq = self._seq
         for job in jobs:
             change = changes.get(job.name)
             if change is None:
-                row = self.index.get(job.name)
+                row = rows.get(job.name)
                 change = _Change(row, row)
             job.before = job.after = change.row
             try:

@@ -11,7 +11,7 @@ sees every change applied before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from attrs import field, frozen
 from zope.interface import Interface
@@ -61,6 +61,9 @@ class IBlobIndex(Interface):
 
     def get(name: str) -> Row | None:
         """Return the row of a stored name."""
+
+    def get_many(names: Collection[str]) -> Mapping[str, Row]:
+        """Return the rows of some stored names, of those that have one."""
 
     def apply(batch: Batch) -> None:
         """Apply changes, all or none, in order.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from attrs import define, field
 from zope.interface import implementer
@@ -35,6 +35,10 @@ class MemoryIndex:
     def get(self, name: str) -> Row | None:
         """Return the row of a stored name."""
         return self._rows.get(name)
+
+    def get_many(self, names: Collection[str]) -> Mapping[str, Row]:
+        """Return the rows of some stored names."""
+        return {name: self._rows[name] for name in names if name in self._rows}
 
     def apply(self, batch: Batch) -> None:
         """Apply changes."""

@@ -65,6 +65,16 @@ class IndexContract(SynchronousTestCase):
             self.assertEqual(each, self.index.get(each.name))
         self.assertIsNone(self.index.get("b"))
 
+    def test_get_many(self) -> None:
+        """Many names are asked for at once; those unknown are left out."""
+        self.put(*(row(f"n{n}") for n in range(600)))
+        wanted = {f"n{n}" for n in range(0, 1200, 2)}
+        found = self.index.get_many(wanted)
+
+        self.assertEqual({f"n{n}" for n in range(0, 600, 2)}, set(found))
+        self.assertEqual(row("n8"), found["n8"])
+        self.assertEqual({}, dict(self.index.get_many(())))
+
     def test_replace_and_forget(self) -> None:
         """A name has one row, and none when it is forgotten."""
         self.put(row("a"), row("b"))

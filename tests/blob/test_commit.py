@@ -1,0 +1,185 @@
+"""Group commit: together when it can be, alone when it must, answered when durable."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clinfra.blob.commit import Call, Committer, Job, Plan, WriterThread
+from clinfra.blob.hot import ROW_BYTES, Hot, HotCache
+from clinfra.blob.index import Batch
+from clinfra.blob.index_memory import MemoryIndex
+from clinfra.blob.records import Row
+from clinfra.blob.store_memory import MemoryStore
+from clinfra.errors import PreconditionFailed, StorageFull
+from tests.blob.test_index import row
+from tests.blob.test_store import NOW, entry
+
+
+def put(name: str, body: bytes = b"x") -> Job:
+    """Return a job that puts a body."""
+    return Job(name, lambda row: Plan(entry(name, body).state, body), len(body))
+
+
+class CommitterTests(SynchronousTestCase):
+    """Batches of jobs."""
+
+    def setUp(self) -> None:
+        self.index = MemoryIndex()
+        self.store = MemoryStore(capacity_bytes=100_000)
+        self.store.open()
+        self.committer = Committer(self.index, self.store, lambda: NOW)
+        self.applied: list[Batch] = []
+        real = self.index.apply
+
+        def apply(index: MemoryIndex, batch: Batch) -> None:
+            self.applied.append(batch)
+            real(batch)
+
+        self.patch(MemoryIndex, "apply", apply)
+
+    def test_one_transaction(self) -> None:
+        """A batch of jobs is one append and one transaction, numbered in order."""
+        jobs = [put(f"n{n}") for n in range(20)]
+        self.committer.run(jobs)
+
+        self.assertEqual(1, len(self.applied))
+        self.assertEqual([None] * 20, [job.error for job in jobs])
+        self.assertEqual(
+            list(range(1, 21)), [job.after.seq for job in jobs if job.after]
+        )
+
+    def test_jobs_see_earlier_ones(self) -> None:
+        """A job plans on what the jobs before it leave, in the same batch too."""
+        seen: list[Row | None] = []
+
+        def plan(row: Row | None) -> Plan | None:
+            seen.append(row)
+            return None
+
+        first = put("a", b"one")
+        self.committer.run([first, Job("a", plan), put("a", b"two!"), Job("a", plan)])
+        sizes = [row.data.size for row in seen if row is not None and row.data]
+
+        self.assertEqual([3, 4], sizes)
+        found = self.index.get("a")
+        assert found is not None and found.at is not None
+        self.assertEqual(b"two!", self.store.read(found.at, 0, 4))
+
+    def test_trouble_is_its_jobs_own(self) -> None:
+        """A job that refuses fails alone, with its own error."""
+
+        def refuse(row: Row | None) -> Plan | None:
+            raise PreconditionFailed("no")
+
+        good, bad = put("a"), Job("b", refuse)
+        self.committer.run([good, bad])
+
+        self.assertIsNone(good.error)
+        self.assertIsInstance(bad.error, PreconditionFailed)
+
+    def test_one_by_one(self) -> None:
+        """When a batch fails, its jobs are tried alone: only the bad one fails."""
+        jobs = [put("a"), put("big", bytes(200_000)), put("c")]
+        self.committer.run(jobs)
+
+        self.assertEqual(
+            [None, StorageFull, None], [j.error and type(j.error) for j in jobs]
+        )
+        self.assertIsNotNone(self.index.get("c"))
+        self.assertIsNone(self.index.get("big"))
+
+    def test_live_bytes(self) -> None:
+        """The marks know how much of a volume still counts."""
+        self.committer.run([put("a", b"x" * 100), put("b", b"x" * 100)])
+        (mark,) = self.committer.marks.values()
+        both = mark.live
+        self.committer.run([put("a", b"x" * 100)])
+        (mark,) = self.committer.marks.values()
+
+        self.assertEqual(both, mark.live)
+        self.assertEqual(both + both // 2, mark.indexed - 64)
+        self.assertEqual(mark, self.index.marks()[1])
+
+    def test_full_volume_is_not_removed(self) -> None:
+        """A volume that rows point at cannot be removed."""
+        self.committer.run([put("a")])
+        call = Call(lambda: self.committer.remove_volume(1))
+        self.committer.run([call])
+
+        self.assertIsInstance(call.error, ValueError)
+
+
+class WriterThreadTests(SynchronousTestCase):
+    """The thread."""
+
+    def test_all_are_answered(self) -> None:
+        """Everything submitted is committed in order and handed back; then it stops."""
+        store = MemoryStore()
+        store.open()
+        committer = Committer(MemoryIndex(), store, lambda: NOW)
+        handed: list[Any] = []
+        writer = WriterThread(committer, handed.append)
+        jobs = [put(f"n{n % 7}", b"%d" % n) for n in range(1000)]
+        order: list[int] = []
+        for n, job in enumerate(jobs):
+            writer.submit(job, lambda n=n: order.append(n))  # type: ignore[misc]  # a default argument binds n
+        writer.start()
+        writer.stop()
+        for batch in handed:
+            batch()
+
+        self.assertEqual(list(range(1000)), order)
+        self.assertLess(len(handed), 20)
+        self.assertEqual(0, writer.waiting)
+        self.assertNotIn("blob writer", [each.name for each in threading.enumerate()])
+
+
+class HotCacheTests(SynchronousTestCase):
+    """Rows and bodies in memory."""
+
+    def names(self, cache: HotCache, names: Sequence[str]) -> list[bool]:
+        return [cache.get(name) is not None for name in names]
+
+    def test_bounded(self) -> None:
+        """Bodies go first, then rows, those used longest ago before others."""
+        cache = HotCache(16 * (ROW_BYTES + 100))
+        made = [Hot(row(f"n{n}"), bytes(2000)) for n in range(20)]
+        for each in made:
+            cache.put(each)
+
+        self.assertLessEqual(cache.used_bytes, cache.max_bytes)
+        self.assertIsNotNone(cache.get("n19"))
+        self.assertIsNone(cache.get("n0"))
+        self.assertFalse(made[0].valid)
+        self.assertTrue(made[19].valid)
+
+    def test_use_keeps(self) -> None:
+        """What is used stays."""
+        cache = HotCache(4 * 3 * (ROW_BYTES + 8))
+        for name in ("a", "b", "c"):
+            cache.put(Hot(row(name), None))
+        cache.get("a")
+        cache.put(Hot(row("d"), None))
+
+        self.assertEqual(
+            [True, False, True, True], self.names(cache, ["a", "b", "c", "d"])
+        )
+
+    def test_replaced(self) -> None:
+        """A name that changed makes the old one invalid and its memory free."""
+        cache = HotCache(1 << 20)
+        old = Hot(row("a"), bytes(1000))
+        cache.put(old)
+        before = cache.used_bytes
+        cache.put(Hot(row("a", 6), bytes(1000)))
+
+        self.assertFalse(old.valid)
+        self.assertEqual(before, cache.used_bytes)
+        cache.drop("a")
+        self.assertEqual((0, 0), (cache.used_bytes, len(cache)))
+        cache.keep_body(old, b"late")
+        self.assertEqual(0, cache.used_bytes)
