@@ -40,7 +40,10 @@ _OVERHEAD_BYTES = 1024
 
 _NOT_KEPT = frozenset((b"age", b"content-length"))
 _NOT_UPDATED = frozenset(
-    (b"content-length", b"content-encoding", b"content-range", b"content-type", b"age")
+    (
+        *(b"content-length", b"content-encoding", b"content-range", b"content-type"),
+        *(b"age", b"via", b"cache-status"),
+    )
 )
 _OF_304 = frozenset(
     (
@@ -103,7 +106,6 @@ class Entry:
     @classmethod
     def of(
         cls,
-        key: bytes,
         primary: bytes,
         status: int,
         fields: Fields,
@@ -111,12 +113,15 @@ class Entry:
         verdict: Verdict,
         now: float,
     ) -> Entry:
-        """Make one of an answer that `freshness.judge` found storable."""
+        """Make one of an answer that `freshness.judge` found storable.
+
+        Its key is that of the page; storing it may give it a variant's.
+        """
         kept = drop_fields(fields, _NOT_KEPT)
         if not any(name.lower() == b"date" for name, _ in kept):
             kept = (*kept, (b"Date", format_http_date(int(now))))
         return cls(
-            key,
+            primary,
             primary,
             status,
             kept,
@@ -237,9 +242,11 @@ class Entry:
             conditions.append((b"If-Modified-Since", modified))
         return tuple(conditions)
 
-    def updated_fields(self, fields: Fields) -> Fields:
-        """Return the stored fields brought up to date by those of a 304."""
+    def updated_fields(self, fields: Fields, now: float) -> Fields:
+        """Return the stored fields brought up to date by those of a 304 from `now`."""
         news = drop_fields(fields, _NOT_UPDATED)
+        if not any(name.lower() == b"date" for name, _ in news):
+            news = (*news, (b"Date", format_http_date(int(now))))
         named = frozenset(name.lower() for name, _ in news)
         return (*drop_fields(self.fields, named), *news)
 

@@ -15,7 +15,7 @@ from clinfra.proxy.freshness import Verdict
 from clinfra.proxy.key import Getter, variant_key
 from clinfra.proxy.message import Reply, drop_fields
 from clinfra.web.conditional import evaluate
-from clinfra.web.headers import parse_etag, parse_http_date
+from clinfra.web.headers import is_token, parse_etag, parse_http_date
 from clinfra.web.heads import Fields, RequestHead
 
 CONDITIONS = frozenset(
@@ -144,3 +144,16 @@ def apply_conditions(head: RequestHead, reply: Reply) -> None:
         reply.status = status
         reply.fields = drop_fields(reply.fields, _NOT_IN_304)
         reply.muted = True
+
+
+def forward_status(reply: Reply, seeking: Seeking | None) -> bytes:
+    """Return the Cache-Status of an origin's answer."""
+    reason = seeking.reason if seeking is not None else b"method"
+    status = b"clinfra; fwd=%b; fwd-status=%d" % (reason, reply.status)
+    return status + b"; stored" if seeking is not None and seeking.stored else status
+
+
+def made_status(reply: Reply) -> bytes:
+    """Return the Cache-Status of an answer that a rule module made."""
+    name = reply.served_by.encode("latin-1", "replace")
+    return b"clinfra; detail=" + (name if is_token(name) else b"rule")

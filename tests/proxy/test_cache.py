@@ -18,7 +18,7 @@ def entry(page: str = "a", body: bytes = b"body", lifetime: float = 60) -> Entry
     """Return a fresh entry of a page."""
     key = primary_key("http", page)
     fields = ((b"X", b"y"),)
-    return Entry.of(key, key, 200, fields, body, Verdict("", lifetime), 1000)
+    return Entry.of(key, 200, fields, body, Verdict("", lifetime), 1000)
 
 
 def page_cache(max_bytes: int = 1 << 20) -> PageCache:
@@ -56,7 +56,7 @@ class EntryTests(SynchronousTestCase):
     ) -> None:
         """What is encoded is decoded as it was."""
         verdict = Verdict("", 60, 5, always)
-        one = Entry.of(b"k", b"p", status, tuple(fields), body, verdict, 1000)
+        one = Entry.of(b"p", status, tuple(fields), body, verdict, 1000)
         two = decode(b"k", b"p", one.encode())
 
         assert isinstance(two, Entry)

@@ -39,17 +39,16 @@ from clinfra.proxy.seeking import (
     Landing,
     Seeking,
     apply_conditions,
+    forward_status,
     frozen_getter,
     is_plain,
+    made_status,
 )
-from clinfra.web.headers import format_http_date
 from clinfra.web.heads import Fields
 
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 _THIS_REQUEST_ONLY = frozenset(("authorization", "request-no-store", "status"))
 """Refusals that say nothing of what others would get from the page."""
-
-_OF_FORWARDING = frozenset((b"via", b"cache-status"))
 
 
 class DirectCache(RuleModule):
@@ -150,12 +149,10 @@ class DirectCache(RuleModule):
         self, request: Request, entry: Entry, now: float, detail: bytes = b""
     ) -> Reply:
         request.outcome = "hit"
+        told = detail or b"clinfra; hit; ttl=%d" % entry.ttl(now)
         status: Fields = (
             (b"Age", b"%d" % entry.age(now)),
-            (
-                b"Cache-Status",
-                detail or b"clinfra; hit; ttl=%d" % entry.ttl(now),
-            ),
+            (b"Cache-Status", told),
         )
         head = request.head
         answer = entry.answer(head, status, self._boundary)
@@ -306,19 +303,13 @@ class DirectCache(RuleModule):
             request.exchange.notes["cache"] = "hit"
             return
         forwarded = request.attempt > 0 and reply.served_by == "Forwarder"
-        if not forwarded:
-            detail = reply.served_by.encode("ascii") or b"none"
-            status = b"clinfra; detail=" + detail
-        else:
-            reason = seeking.reason if seeking is not None else b"method"
-            status = b"clinfra; fwd=%b; fwd-status=%d" % (reason, reply.status)
-            if seeking is not None and seeking.stored:
-                status += b"; stored"
-            request.exchange.notes["cache"] = request.outcome or "pass"
-            self._cache.count(request.outcome or "pass")
+        status = forward_status(reply, seeking) if forwarded else made_status(reply)
         reply.fields = (*reply.fields, (b"Cache-Status", status))
-        if forwarded and seeking is not None and seeking.unconditional:
-            apply_conditions(request.head, reply)
+        if forwarded:
+            request.exchange.notes["cache"] = request.outcome
+            self._cache.count(request.outcome)
+            if seeking is not None and seeking.unconditional:
+                apply_conditions(request.head, reply)
 
     def failed(self, request: Request, trouble: Trouble) -> None:
         """Those who wait for this fetch get the same trouble."""
@@ -334,15 +325,8 @@ class DirectCache(RuleModule):
         body: bytes,
     ) -> None:
         """A whole answer that may be kept is here: keep it, share it."""
-        entry = Entry.of(
-            seeking.primary,
-            seeking.primary,
-            reply.status,
-            reply.fields,
-            body,
-            verdict,
-            request.answered_at,
-        )
+        primary, now = seeking.primary, request.answered_at
+        entry = Entry.of(primary, reply.status, reply.fields, body, verdict, now)
         names = vary_names(reply.get(b"vary")) or ()
         self._keep(request, seeking, entry, names)
 
@@ -383,19 +367,11 @@ class DirectCache(RuleModule):
         """Answer with the stale entry, brought up to date by the origin's 304."""
         if reply.stream is not None:
             reply.stream.discard()
-        if reply.get(b"date") is None:
-            reply.set(b"Date", format_http_date(int(request.answered_at)))
-        fields = stale.updated_fields(drop_fields(reply.fields, _OF_FORWARDING))
-        fresh = Reply(stale.status, fields)
+        now = request.answered_at
+        fresh = Reply(stale.status, stale.updated_fields(reply.fields, now))
         verdict = self._judge(request, seeking, fresh)
         entry = Entry.of(
-            stale.key,
-            stale.primary,
-            stale.status,
-            fields,
-            stale.body,
-            verdict,
-            request.answered_at,
+            stale.primary, fresh.status, fresh.fields, stale.body, verdict, now
         )
         names = vary_names(fresh.get(b"vary")) or ()
         if verdict.refused:
