@@ -15,7 +15,7 @@ def write_photograph(
     width, height = size
     across = Image.linear_gradient("L").rotate(90).resize(size)
     down = Image.linear_gradient("L").resize(size)
-    noise = Image.frombytes("L", (400, 300), Random(2013).randbytes(120000))
+    noise = Image.frombytes("L", (40, 30), Random(2013).randbytes(1200))
     picture = Image.merge("RGB", (across, down, noise.resize(size)))
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, 0, width // 5, height // 8), fill=(255, 255, 255))
