@@ -175,7 +175,10 @@ class LineWriter:
             there = None
         if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
             old = self.descriptor
-            self.open()
+            try:
+                self.open()
+            except OSError:
+                return  # no right any more to make a new one: the old one goes on
             os.close(old)
 
     def _run(self) -> None:

@@ -278,6 +278,16 @@ class LineWriterTests(SynchronousTestCase):
         self.assertEqual("a\n", self.path.with_suffix(".1").read_text())
         self.assertEqual("b\n", self.path.read_text())
 
+    def test_rotation_without_rights(self) -> None:
+        """When no new file can be made, the old one goes on."""
+        writer = self.writer()
+        moved = self.path.with_suffix(".1")
+        self.path.rename(moved)
+        self.path.mkdir()
+        writer.write("a\n")
+
+        self.assertEqual("a\n", moved.read_text())
+
     def test_full_disk(self) -> None:
         """A full disk costs lines, not service; how many is told later."""
         writer = LineWriter(descriptor=os.open("/dev/full", os.O_WRONLY))
