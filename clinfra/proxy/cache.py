@@ -131,6 +131,8 @@ class PageCache:
     refresh_seconds: float
     counters: dict[str, int] = field(factory=dict, init=False)
     purges: int = field(default=0, init=False)
+    _last_raw: bytes | None = field(default=None, init=False)
+    _last_record: Entry | Vary | None = field(default=None, init=False)
     _purged: OrderedDict[bytes, int] = field(factory=OrderedDict, init=False)
 
     def find_hot(self, primary: bytes, get: Getter, now: float) -> Entry | None:
@@ -176,7 +178,7 @@ class PageCache:
         purges = self.purges
 
         def with_page(raw: bytes | None) -> None:
-            record = decode(primary, primary, raw) if raw is not None else None
+            record = self._decode(primary, primary, raw)
             if self.purged_since(primary, purges):
                 found(None)
             elif isinstance(record, Vary):
@@ -192,7 +194,7 @@ class PageCache:
                 found(record)
 
         def with_variant(key: bytes, raw: bytes | None) -> None:
-            record = decode(key, primary, raw) if raw is not None else None
+            record = self._decode(key, primary, raw)
             entry = record if isinstance(record, Entry) else None
             if self.purged_since(primary, purges):
                 entry = None
@@ -286,6 +288,17 @@ class PageCache:
                 return known.vary
             names = union
         return Vary(b"%016x" % self.rng.getrandbits(64), names)
+
+    def _decode(
+        self, key: bytes, primary: bytes, raw: bytes | None
+    ) -> Entry | Vary | None:
+        """Read a record; equal readers of one turn are handed the same bytes."""
+        if raw is None:
+            return None
+        if raw is not self._last_raw:
+            self._last_record = decode(key, primary, raw)
+            self._last_raw = raw
+        return self._last_record
 
     def _memcached_alive(self, primary: bytes) -> bool:
         return self.memcached is not None and self.memcached.node_of(primary).alive

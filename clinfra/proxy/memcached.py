@@ -201,6 +201,7 @@ class Memcached:
     retry_seconds: float
     rng: Random
     nodes: dict[str, Node] = field(init=False)
+    _readings: dict[bytes, _Reading] = field(factory=dict, init=False)
     node_of: Callable[[bytes], Node] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -234,11 +235,20 @@ class Memcached:
             node.stop()
 
     def get(self, key: bytes, found: Found) -> None:
-        """Ask for a value; `found` is called once, perhaps at once for a miss."""
-        self.node_of(key).get(key, _Reading(self, key, found))
+        """Ask for a value; `found` is called once, perhaps at once for a miss.
+
+        Those who ask for the same key at the same time are given the same object.
+        """
+        reading = self._readings.get(key)
+        if reading is not None:
+            reading.found.append(found)
+            return
+        reading = self._readings[key] = _Reading(self, key, [found])
+        self.node_of(key).get(key, reading)
 
     def set(self, key: bytes, value: bytes, ttl_seconds: float) -> None:
         """Keep a value for at most 30 days."""
+        self._readings.pop(key, None)
         ttl = int(min(MAX_TTL_SECONDS, max(1, ttl_seconds)))
         if len(value) < PART_BYTES:
             self.node_of(key).set(key, b"\0" + value, ttl)
@@ -254,6 +264,7 @@ class Memcached:
 
     def delete(self, key: bytes, done: Callable[[bool], None]) -> None:
         """Forget a value; `done` is told whether it was known."""
+        self._readings.pop(key, None)
         self.node_of(key).delete(key, done)
 
     def report(self) -> dict[str, bool]:
@@ -263,11 +274,11 @@ class Memcached:
 
 @define(eq=False)
 class _Reading:
-    """One value being read, in parts if need be."""
+    """One value being read, in parts if need be, for all who asked meanwhile."""
 
     memcached: Memcached
     key: bytes
-    found: Found | None
+    found: list[Found]
 
     def __call__(self, raw: bytes | None) -> None:
         """The item under the key itself is here."""
@@ -297,6 +308,9 @@ class _Reading:
             self.memcached.node_of(part_key).get(part_key, got)
 
     def _end(self, value: bytes | None) -> None:
-        found, self.found = self.found, None
-        if found is not None:
+        readings = self.memcached._readings
+        if readings.get(self.key) is self:
+            del readings[self.key]
+        waiting, self.found = self.found, []
+        for found in waiting:
             found(value)

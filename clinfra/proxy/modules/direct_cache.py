@@ -73,7 +73,8 @@ class DirectCache(RuleModule):
         self._forgetting = Forgetting(self._policy, self._cache, self._coalescer)
         self._object_bytes = surroundings.config.cache.object_bytes
         self._now = surroundings.reactor.seconds
-        self._rng = surroundings.rng
+        rng = surroundings.rng
+        self._boundary = lambda: b"%032x" % rng.getrandbits(128)
 
     # Looking up.
 
@@ -155,10 +156,13 @@ class DirectCache(RuleModule):
             (b"Cache-Status", told),
         )
         head = request.head
-        answer = entry.answer(head, status, self._boundary)
-        if head.method == b"GET" and not detail and is_plain(head):
-            self._pipeline.remember(request, entry)
         self._cache.count("hits")
+        if head.method == b"GET" and is_plain(head):
+            if not detail:
+                self._pipeline.remember(request, entry)
+            answer = entry.status, (*entry.fields, *status), entry.body
+        else:
+            answer = entry.answer(head, status, self._boundary)
         return Reply(*answer, served_by="DirectCache")
 
     def _seek(
@@ -436,9 +440,6 @@ class DirectCache(RuleModule):
             not flight.waiters and not (seeking is not None and seeking.stored)
         ):
             flight.land(None)
-
-    def _boundary(self) -> bytes:
-        return b"%032x" % self._rng.getrandbits(128)
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
