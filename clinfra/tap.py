@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from attrs import define
 from twisted.logger import Logger
 from twisted.python import usage
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from clinfra.blob.topology import Topology
 
 log = Logger()
+
+Locate = Callable[[str], Sequence[str]]
+_Section = (
+    config.BlobConfig | config.ImageConfig | config.ProxyConfig | config.AdminConfig
+)
 
 
 _EXAMPLES = """
@@ -183,84 +189,105 @@ def _compose(
         handle_signal=signal.signal,
     )
 
-    def add(
-        product: IProduct,
-        section: _Section,
-    ) -> None:
+    assembly = _Assembly(configuration, reactor, data_dir, writer, daemon)
+    if configuration.blob is not None:
+        assembly.add_blob(configuration.blob)
+    if configuration.image is not None:
+        assembly.add_image(configuration.image)
+    if configuration.proxy is not None:
+        assembly.add_proxy(configuration.proxy)
+    if configuration.admin is not None:
+        assembly.add_admin(configuration.admin)
+    return daemon
+
+
+@define(eq=False)
+class _Assembly:
+    """Adds parts to a daemon, each handed what it needs of those before it."""
+
+    configuration: config.Config
+    reactor: Any
+    data_dir: Path
+    writer: LineWriter
+    daemon: Daemon
+    blobs: IBlobs | None = None
+    locate: Locate | None = None
+    purge: IPurge | None = None
+
+    def _add(self, product: IProduct, section: _Section) -> None:
+        logging = self.configuration.logging
         access_log = None
         if logging.access:
             access_log = AccessLog(
-                writer.write, product.name, json_lines=logging.format == "json"
+                self.writer.write, product.name, json_lines=logging.format == "json"
             )
         site = Site(
             product.resource,
-            reactor=reactor,
+            reactor=self.reactor,
             limits=section.limits,
             lane=product.lane,
             access_log=access_log,
         )
         site.noisy = False
         listeners = tuple(Listener(endpoint) for endpoint in section.listen)
-        daemon.parts.append(Part(product, site, listeners))
+        self.daemon.parts.append(Part(product, site, listeners))
 
-    blobs: IBlobs | None = None
-    locate: Locate | None = None
-    if configuration.blob is not None:
+    def add_blob(self, section: config.BlobConfig) -> None:
+        """Add the blob store."""
         from clinfra.blob.service import make_blob_service
 
-        blob = make_blob_service(configuration.blob, reactor=reactor, data_dir=data_dir)
-        add(blob, configuration.blob)
-        blobs = blob.blobs
-        if configuration.blob.cluster_file:
-            locate = _make_locate(blob.topology)
-    if configuration.image is not None:
+        blob = make_blob_service(section, reactor=self.reactor, data_dir=self.data_dir)
+        self.blobs = blob.blobs
+        if section.cluster_file:
+            self.locate = _make_locate(blob.topology)
+        self._add(blob, section)
+
+    def add_image(self, section: config.ImageConfig) -> None:
+        """Add the image service, over the blob store here or the one at `blob_url`."""
         from clinfra.image.service import make_image_service
 
-        if configuration.image.blob_url:
+        blobs = self.blobs
+        if section.blob_url:
             from clinfra.blob.client import BlobClient
 
-            client = BlobClient(configuration.image.blob_url, reactor=reactor)
-            daemon.closing.append(client.close)
+            client = BlobClient(section.blob_url, reactor=self.reactor)
+            self.daemon.closing.append(client.close)
             blobs = client
         assert blobs is not None, "settings see to it"
         image = make_image_service(
-            configuration.image, reactor=reactor, data_dir=data_dir, blobs=blobs
+            section, reactor=self.reactor, data_dir=self.data_dir, blobs=blobs
         )
-        add(image, configuration.image)
-    purge: IPurge | None = None
-    if configuration.proxy is not None:
+        self._add(image, section)
+
+    def add_proxy(self, section: config.ProxyConfig) -> None:
+        """Add the proxy, over the services here."""
         from clinfra.proxy.service import make_proxy_service
 
         proxy = make_proxy_service(
-            configuration.proxy,
-            reactor=reactor,
-            data_dir=data_dir,
-            builtin_pools=daemon.origins,
-            locate=locate,
+            section,
+            reactor=self.reactor,
+            data_dir=self.data_dir,
+            builtin_pools=self.daemon.origins,
+            locate=self.locate,
         )
-        add(proxy, configuration.proxy)
-        purge = proxy
-    if configuration.admin is not None:
-        began = reactor.seconds()
+        self.purge = proxy
+        self._add(proxy, section)
+
+    def add_admin(self, section: config.AdminConfig) -> None:
+        """Add the admin pages, over all parts before."""
+        daemon, seconds = self.daemon, self.reactor.seconds
+        began = seconds()
+        proxy = self.configuration.proxy or config.ProxyConfig()
         admin = make_admin_service(
             products=[part.product for part in daemon.parts],
-            purge=purge,
+            purge=self.purge,
             state=lambda: daemon.state.value,
-            uptime_seconds=lambda: reactor.seconds() - began,
+            uptime_seconds=lambda: seconds() - began,
             version=version("clinfra"),
             proxy_ports=lambda: daemon.ports("proxy"),
-            default_port=configuration.proxy.default_port
-            if configuration.proxy
-            else 80,
+            default_port=proxy.default_port,
         )
-        add(admin, configuration.admin)
-    return daemon
-
-
-_Section = (
-    config.BlobConfig | config.ImageConfig | config.ProxyConfig | config.AdminConfig
-)
-Locate = Callable[[str], Sequence[str]]
+        self._add(admin, section)
 
 
 def _make_locate(topology: Topology) -> Locate:
