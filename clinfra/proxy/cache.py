@@ -64,10 +64,13 @@ class HotTier:
 
     def add(self, entry: Entry) -> None:
         """Keep an entry, if it is not too large, in place of any under its key."""
-        self.drop(entry.key)
         size = entry.size
         if len(entry.body) > self.max_object_bytes or size > self.max_bytes:
+            self.drop(entry.key)
             return
+        replaced = self.entries.pop(entry.key, None)
+        if replaced is not None:
+            self.bytes_used -= replaced.size
         self.entries[entry.key] = entry
         self.bytes_used += size
         if entry.key != entry.primary:

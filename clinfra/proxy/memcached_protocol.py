@@ -100,6 +100,9 @@ class CacheProtocol(MemCacheProtocol):
         self._wire.write(b"get " + b" ".join(batch.callbacks) + b"\r\n")
 
     def connectionMade(self) -> None:
+        if ITCPTransport.providedBy(self.transport):
+            # A set is two writes: the second must not wait for an acknowledgement.
+            self._wire.setTcpNoDelay(True)
         self._node.connected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -149,6 +149,19 @@ class PageCacheTests(SynchronousTestCase):
         assert found is not None
         self.assertEqual(b"de1", found.body)
 
+    def test_variants_kept_again(self) -> None:
+        """A variant that is kept anew still belongs to its page: a purge finds it."""
+        cache = page_cache()
+        get = {b"cookie": b"1"}.get
+        for _ in range(3):
+            cache.store(entry(), (b"cookie",), get, 1000)
+        primary = primary_key("http", "a")
+        self.assertIsNotNone(cache.find_hot(primary, get, 1000))
+        self.successResultOf(cache.purge(primary))
+
+        self.assertEqual({}, cache.hot.entries)
+        self.assertEqual(0, cache.hot.bytes_used)
+
     def test_grace(self) -> None:
         """Stale entries are there for validation, for a while."""
         cache = page_cache()

@@ -233,3 +233,49 @@ def test_memcached_stalls_dies_and_comes_back(origin: RealOrigin) -> None:
             load(range(50, 80))
 
     assert slowest < 2
+
+
+def test_two_proxies_share_memcached(origin: RealOrigin) -> None:
+    """One finds what the other kept, variant by variant; a purge reaches both."""
+
+    def by_cookie(handler: Any) -> None:
+        cookie = handler.headers["Cookie"] or "nobody"
+        say(handler, cookie.encode(), Cache_Control="max-age=600", Vary="Cookie")
+
+    def fetch(clinfra: ClinfraProcess, cookie: str) -> bytes:
+        connection = http.client.HTTPConnection("127.0.0.1", clinfra.ports["proxy"])
+        try:
+            fields = {"Cookie": cookie, "Host": "shared.example"}
+            connection.request("GET", "/page", headers=fields)
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+    origin.answer = by_cookie
+    with memcached() as server:
+        config = proxy_config(
+            origin.port, cache={"memcached": [f"127.0.0.1:{server.port}"]}
+        )
+        config["proxy"]["modules"] = [
+            {
+                "use": "DirectCache",
+                "hot_cache_refresh": "500ms",
+                # Pages are named by the listener's port; here they are to be shared.
+                "key_transformations": [[r":\d+/", "/"]],
+            },
+            {"use": "Forwarder"},
+        ]
+        with ClinfraProcess(config) as one, ClinfraProcess(config) as other:
+            users = ("u=alice", "u=bob")
+            for clinfra in (one, other):
+                wait_for_memcached(clinfra)
+                for user in users * 2:
+                    assert fetch(clinfra, user) == user.encode()
+            assert len(origin.asked) == 2
+
+            assert ask(one, "http://shared.example/page", "PURGE", "admin")[0] == 200
+            time.sleep(0.6)
+            for clinfra in (other, one):
+                for user in users:
+                    assert fetch(clinfra, user) == user.encode()
+            assert len(origin.asked) == 4
