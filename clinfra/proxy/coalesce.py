@@ -13,6 +13,9 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+log = Logger()
 
 Waiter = Callable[[Any], None]
 """Called once, with an entry, an errors.Trouble, or None to fetch on its own."""
@@ -46,7 +49,10 @@ class Flight:
         self._patience = None
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
-            waiter(outcome)
+            try:
+                waiter(outcome)
+            except Exception:
+                log.failure("A request that waited for a fetch could not go on.")
 
     def _wait(self, waiter: Waiter) -> None:
         self.waiters.append(waiter)
