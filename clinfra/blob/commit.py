@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -28,6 +29,9 @@ from clinfra.blob.volume import VOLUME_HEAD_BYTES
 MAX_JOBS = 256
 MAX_BYTES = 16 << 20
 
+GATHER_SECONDS = 0.001
+"""How long a small batch waits for more when many are writing."""
+
 
 @frozen(eq=False)
 class Plan:
@@ -38,8 +42,9 @@ class Plan:
         body: the bytes, when the data register changed (or moves).
         logged: append a record; without a body it tells of the expiry.
         counted: others want to hear of the change: it takes a sequence number.
-        forget: remove the row.
-        volumes: where bytes of the name have been, when there is no row to know.
+        forget: remove the row; what is logged then says so.
+        keep: leave the row as it is, and only log a purge again.
+        volumes: where bytes of the name have been, when the row does not know.
     """
 
     state: State
@@ -47,6 +52,7 @@ class Plan:
     logged: bool = True
     counted: bool = True
     forget: bool = False
+    keep: bool = False
     volumes: tuple[int, int] | None = None
 
 
@@ -171,7 +177,7 @@ class Committer:
             if plan is None:
                 continue
             changes[job.name] = change
-            volumes = change.row.volumes if change.row is not None else plan.volumes
+            volumes = change.row.volumes if change.row is not None else None
             if plan.counted:
                 seq += 1
             number = seq if plan.counted or change.row is None else change.row.seq
@@ -179,8 +185,12 @@ class Committer:
                 change.entry = len(entries)
                 entries.append(Entry(job.name, plan.state, plan.body, volumes))
             elif plan.logged:
-                told = State(None, plan.state.expiry)
-                entries.append(Entry(job.name, told, None, volumes))
+                purge = plan.forget or plan.keep
+                told = plan.state if purge else State(None, plan.state.expiry)
+                spread = plan.volumes or volumes
+                entries.append(Entry(job.name, told, None, spread, purge))
+            if plan.keep:
+                continue
             if plan.forget:
                 change.row, change.entry = None, -1
             else:
@@ -305,6 +315,7 @@ class WriterThread:
         init=False, factory=queue.SimpleQueue
     )
     _thread: threading.Thread | None = field(init=False, default=None)
+    _usual_jobs: float = field(init=False, default=1)
 
     @property
     def waiting(self) -> int:
@@ -330,24 +341,42 @@ class WriterThread:
             self._thread = None
 
     def _work(self) -> None:
-        ended = False
-        while not ended:
-            batch: list[_Waiting] = []
-            weight = 0
-            found = self._queue.get()
-            while found is not None:
-                batch.append(found)
-                weight += found[0].weight
-                if len(batch) >= MAX_JOBS or weight >= MAX_BYTES:
-                    break
-                try:
-                    found = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            else:
-                ended = True
+        while True:
+            first = self._queue.get()
+            batch = [] if first is None else self._gather(first)
+            if not batch:
+                return
             self._committer.run([job for job, _ in batch])
             self._call_back(_All([done for _, done in batch]))
+
+    def _gather(self, first: _Waiting) -> list[_Waiting]:
+        """Return what is committed together, beginning with the first in the queue.
+
+        While many write at a time, a batch that is smaller than those before waits a
+        moment for the rest: it costs them less than a sync of their own would.
+        """
+        batch, weight = [first], first[0].weight
+        deadline = 0.0
+        while len(batch) < MAX_JOBS and weight < MAX_BYTES:
+            try:
+                found = self._queue.get_nowait()
+            except queue.Empty:
+                now = time.monotonic()
+                deadline = deadline or now + GATHER_SECONDS
+                if len(batch) >= int(self._usual_jobs) or now >= deadline:
+                    break
+                try:
+                    found = self._queue.get(timeout=deadline - now)
+                except queue.Empty:
+                    break
+            if found is None:
+                # The end: come back to it when this batch is done.
+                self._queue.put(None)
+                break
+            batch.append(found)
+            weight += found[0].weight
+        self._usual_jobs = max(len(batch), self._usual_jobs * 0.9)
+        return batch
 
 
 @define(eq=False)

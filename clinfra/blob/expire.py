@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from clinfra.blob.commit import Call, Committer, Job, Plan
 from clinfra.blob.parameters import MIN_TIME
-from clinfra.blob.records import Locator, Row, State
+from clinfra.blob.records import Data, Locator, Row, State
 from clinfra.blob.replica import Replica
 from clinfra.blob.store import VolumeFacts
 from clinfra.blob.volume import CHANGES_CLASS, VOLUME_HEAD_BYTES, Damage
@@ -47,6 +47,7 @@ class _Move:
     body: bytes | None
     state: State
     volumes: tuple[int, int] | None
+    is_purge: bool = False
 
 
 @define(eq=False)
@@ -105,10 +106,9 @@ class Reaper:
         def plan(row: Row | None) -> Plan | None:
             if row is None or row.state != expected.state:
                 return None
-            # Old bytes in another volume could be taken for the blob when the index
-            # is rebuilt after this volume is gone: leave word that it has ended.
-            scattered = row.at is not None and row.volumes != (row.at.volume,) * 2
-            return Plan(row.state, logged=scattered, counted=False, forget=True)
+            # Records of it may be met when the index is rebuilt: leave word.
+            logged = row.data is not None
+            return Plan(row.state, logged=logged, counted=False, forget=True)
 
         job = Job(expected.name, plan)
 
@@ -177,10 +177,10 @@ class Reaper:
                 if row is None or row.at != move.at:
                     return None
                 return Plan(row.state, move.body, counted=False)
-            if row is None:
-                return Plan(
-                    move.state, counted=False, forget=True, volumes=move.volumes
-                )
+            if move.is_purge:
+                return Plan(move.state, counted=False, keep=True, volumes=move.volumes)
+            if row is None or row.expiry != move.state.expiry:
+                return None
             return Plan(row.state, counted=False)
 
         return Job(move.name, plan, len(move.body or b""))
@@ -230,23 +230,26 @@ class Reaper:
     ) -> Iterator[list[_Move]]:
         """Yield changes a rebuilt index would miss.  Reader threads, one at a time.
 
-        A change is needed while it is the last word on its name, or, when the name is
-        gone, while a volume exists that may hold old bytes of it.
+        A change is needed while it is the last word on its name, a purge while a
+        volume exists that may hold old bytes of it.
         """
         moves: list[_Move] = []
         for found in self._replica.store.scan(number, 0):
             if isinstance(found, Damage) or found.record.is_void:
                 continue
             record = found.record
-            row = self._replica.index.get(record.name)
-            if row is not None:
-                needed = row.expiry == record.state.expiry
-            else:
+            state = record.state
+            if record.purged_to is not None:
                 first, last = record.volumes or (1, 0)
                 needed = any(first <= each <= last for each in volumes)
+                state = State(Data(record.purged_to, bytes(32), 0, 0), state.expiry)
+            else:
+                row = self._replica.index.get(record.name)
+                needed = row is not None and row.expiry == state.expiry
             if needed:
+                is_purge = record.purged_to is not None
                 moves.append(
-                    _Move(record.name, found.at, None, record.state, record.volumes)
+                    _Move(record.name, found.at, None, state, record.volumes, is_purge)
                 )
             if len(moves) >= BATCH:
                 yield moves

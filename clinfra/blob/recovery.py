@@ -18,9 +18,9 @@ from twisted.logger import Logger
 
 from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
 from clinfra.blob.merge import merge
-from clinfra.blob.records import Locator, Row
+from clinfra.blob.records import Locator, Row, State
 from clinfra.blob.store import IBlobStore, VolumeFacts
-from clinfra.blob.volume import VOLUME_HEAD_BYTES, Damage, Found
+from clinfra.blob.volume import CHANGES_CLASS, VOLUME_HEAD_BYTES, Damage, Found
 
 _BATCH = 1000
 
@@ -51,7 +51,8 @@ class Recovery:
     index: IBlobIndex
     store: IBlobStore
     summary: Summary = field(init=False, factory=Summary)
-    _rows: dict[str, Row] = field(init=False, factory=dict)
+    _rows: dict[str, Row | None] = field(init=False, factory=dict)
+    _purges: dict[str, tuple[int, int]] = field(init=False, factory=dict)
     _marks: dict[int, VolumeMark] = field(init=False, factory=dict)
     _volumes: Mapping[int, VolumeFacts] = field(init=False, factory=dict)
     _seq: int = field(init=False, default=0)
@@ -71,8 +72,11 @@ class Recovery:
         for number, mark in list(self._marks.items()):
             if number not in volumes:
                 self._missing(number, mark)
+        for number, facts in volumes.items():
+            if facts.ttl_class == CHANGES_CLASS:
+                self._learn_purges(number)
         for number, facts in sorted(volumes.items()):
-            indexed = self._marks.get(number, VolumeMark(VOLUME_HEAD_BYTES, 0)).indexed
+            indexed = self._indexed(number)
             if facts.size > indexed or number not in self._marks:
                 self._read(number, indexed, facts.size)
             elif facts.size < indexed:
@@ -83,6 +87,20 @@ class Recovery:
                 )
         self._flush()
         return self.summary
+
+    def _indexed(self, number: int) -> int:
+        return self._marks.get(number, VolumeMark(VOLUME_HEAD_BYTES, 0)).indexed
+
+    def _learn_purges(self, number: int) -> None:
+        """Note what was forgotten: its records may come in any order."""
+        for found in self.store.scan(number, self._indexed(number)):
+            if isinstance(found, Found) and found.record.purged_to is not None:
+                name, expiry = found.record.name, found.record.state.expiry
+                data, ended = self._purges.get(name, (0, 0))
+                self._purges[name] = (
+                    max(data, found.record.purged_to),
+                    max(ended, expiry.modified_deleted),
+                )
 
     def _missing(self, number: int, mark: VolumeMark) -> None:
         if mark.live > 0:
@@ -138,12 +156,20 @@ class Recovery:
     def _adopt(self, found: Found) -> None:
         """Merge one record into the index."""
         record = found.record
-        row = self._rows.get(record.name) or self.index.get(record.name)
-        merged = merge(row.state if row is not None else None, record.state)
+        name = record.name
+        row = self._rows[name] if name in self._rows else self.index.get(name)
+        state, has_body = record.state, record.has_body
+        if name in self._purges:
+            row = self._purged(name, row)
+            if record.purged_to is not None or self._is_purged(name, state):
+                return
+            if state.data is not None and state.data.modified <= self._purges[name][0]:
+                state, has_body = State(None, state.expiry), False
+        merged = merge(row.state if row is not None else None, state)
         at = row.at if row is not None else None
-        if record.has_body and (
+        if has_body and (
             merged.data_won
-            or (record.state.data == merged.state.data and not self._is_there(at))
+            or (state.data == merged.state.data and not self._is_there(at))
         ):
             self._count_live(at, -1)
             at = found.at
@@ -162,6 +188,23 @@ class Recovery:
         )
         self.summary.adopted += 1
 
+    def _is_purged(self, name: str, state: State) -> bool:
+        data, ended = self._purges[name]
+        return (
+            state.data is None or state.data.modified <= data
+        ) and state.expiry.modified_deleted <= ended
+
+    def _purged(self, name: str, row: Row | None) -> Row | None:
+        """Return what a purge leaves of a row."""
+        data, _ = self._purges[name]
+        if row is not None and row.data is not None and row.data.modified <= data:
+            self._count_live(row.at, -1)
+            row = evolve(row, state=State(None, row.expiry), at=None)
+        if row is not None and self._is_purged(name, row.state):
+            row = None
+        self._rows[name] = row
+        return row
+
     def _is_there(self, at: Locator | None) -> bool:
         return at is not None and at.volume in self._volumes
 
@@ -171,7 +214,9 @@ class Recovery:
             self._marks[at.volume] = evolve(mark, live=mark.live + sign * at.length)
 
     def _flush(self) -> None:
-        self.index.apply(Batch(list(self._rows.values()), (), dict(self._marks)))
+        rows = [row for row in self._rows.values() if row is not None]
+        forget = [name for name, row in self._rows.items() if row is None]
+        self.index.apply(Batch(rows, forget, dict(self._marks)))
         self._rows.clear()
 
 

@@ -46,12 +46,14 @@ class Entry:
         state: both registers after the change.
         body: the bytes, when the record carries them.
         volumes: lowest and highest volume that held bytes of this name before.
+        purge: the record says that the name is forgotten, up to this state.
     """
 
     name: str
     state: State
     body: bytes | ISpool | None
     volumes: tuple[int, int] | None = None
+    purge: bool = False
 
 
 @frozen

@@ -121,7 +121,11 @@ class MemoryStore:
             first, last = volumes or (number, number)
             volumes = min(first, number), max(last, number)
         raw = volume.pack_record_head(
-            entry.name, entry.state, volumes, has_body=body is not None
+            entry.name,
+            entry.state,
+            volumes,
+            has_body=body is not None,
+            purge=entry.purge,
         )
         content = self._volumes[number].content
         offset = len(content)

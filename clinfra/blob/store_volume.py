@@ -269,6 +269,7 @@ class VolumeStore:
                 entry.state,
                 _widened(entry.volumes, number) if body is not None else entry.volumes,
                 has_body=body is not None,
+                purge=entry.purge,
             )
             length = len(raw) + len(body or b"")
             pad = volume.padding(length)

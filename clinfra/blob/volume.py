@@ -17,7 +17,7 @@ The head of a volume::
 A record::
 
      0   4  b"CLRE"
-     4   1  kind: 1 data, 2 change (no body), 0 void (as if it were not there)
+     4   1  kind: 1 data, 2 change, 3 purge, 0 void (as if it were not there)
      5   1  zero
      6   2  length of the name
      8   2  length of the content type
@@ -35,7 +35,8 @@ A record::
    104      name, content type, body, zeros up to a multiple of 8
 
 A data record states *both* registers as they were after the write, a change states the
-expiry register only.
+expiry register only.  A purge says that the name was forgotten: data up to `modified`
+and expiries up to `modified_deleted` are no more, wherever their records still are.
 
 History: this is version 1.
 
@@ -67,7 +68,7 @@ _VOLUME = struct.Struct("<8sQQQQ20x")
 _RECORD = struct.Struct("<4sBBHHHIQQqQ32sQQI")
 _CRC = struct.Struct("<I")
 
-_VOID, _DATA, _CHANGE = 0, 1, 2
+_VOID, _DATA, _CHANGE, _PURGE = 0, 1, 2, 3
 
 Read = Callable[[int, int], bytes]
 """Read (offset, length) of a volume; shorter at its end."""
@@ -88,7 +89,8 @@ class Record:
     """A record without its body.
 
     Attributes:
-        kind: 1 data, 2 change, 0 void.
+        kind: 1 data, 2 change, 3 purge, 0 void.
+        purged_to: of a purge: the highest data stamp it forgot, else None.
     """
 
     kind: int
@@ -97,6 +99,7 @@ class Record:
     volumes: tuple[int, int] | None
     head_bytes: int
     body_bytes: int
+    purged_to: int | None = None
 
     @property
     def length(self) -> int:
@@ -179,7 +182,7 @@ def pack_record_head(
     volumes: tuple[int, int] | None,
     *,
     has_body: bool,
-    void: bool = False,
+    purge: bool = False,
 ) -> bytes:
     """Return everything of a record before its body."""
     data = state.data or Data(0, bytes(32), 0, 0)
@@ -188,7 +191,7 @@ def pack_record_head(
     strings = name_bytes + type_bytes
     packed = _RECORD.pack(
         _RECORD_MAGIC,
-        _VOID if void else _DATA if has_body else _CHANGE,
+        _PURGE if purge else _DATA if has_body else _CHANGE,
         0,
         len(name_bytes),
         len(type_bytes),
@@ -239,13 +242,14 @@ def unpack_record_head(raw: bytes) -> Record | None:
         name=strings[:name_length].decode("utf-8"),
         state=State(
             Data(modified, sha256, size, body_crc, content_type)
-            if kind != _CHANGE
+            if kind in (_DATA, _VOID)
             else None,
             Expiry(modified_deleted, deleted),
         ),
         volumes=(first, last) if first else None,
         head_bytes=end,
-        body_bytes=size,
+        body_bytes=size if kind in (_DATA, _VOID) else 0,
+        purged_to=modified if kind == _PURGE else None,
     )
 
 

@@ -276,6 +276,22 @@ class RebuildTests(DiskCase):
         self.assertIsNone(self.rig.get("/000_b"))
         self.assertEqual(b"kept", self.rig.get("/000_keep"))
 
+    def test_undeleted_after_purge(self) -> None:
+        """An undelete that comes after the purge brings nothing back, ever."""
+        self.rig.put("/a", b"old")
+        self.rig.put("/keep", b"k" * 1000)
+        self.rig.delete(f"/000_a?ttl={-2 * 86400}")
+        self.rig.purge()
+        self.rig.delete("/000_a?deleted=0")
+        before = self.state()
+        self.rebuilt()
+
+        self.assertEqual(before, self.state())
+        self.assertIsNone(self.rig.get("/000_a"))
+        self.rig.put("/a", b"new")
+        self.rebuilt()
+        self.assertEqual(b"new", self.rig.get("/000_a"))
+
     def test_rot(self) -> None:
         """A flipped bit costs the one blob it is in."""
         for n in range(5):
