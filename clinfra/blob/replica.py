@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from clinfra.blob.commit import Call, IWriter, Job, Plan
+from clinfra.blob.commit import Call, Job, Plan
 from clinfra.blob.digests import Announced
 from clinfra.blob.hot import Hot, HotCache
 from clinfra.blob.index import IBlobIndex
@@ -25,6 +25,7 @@ from clinfra.blob.records import Data, Expiry, Locator, Row, State
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.store import IBlobStore, ISpool
 from clinfra.blob.workers import Workers
+from clinfra.blob.writer import IWriter
 from clinfra.errors import InvalidRequest, StorageDamaged, StorageFull
 from clinfra.web.exchange import FileBody
 

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from clinfra.blob import topology
 from clinfra.blob.admin import Admin, Counters
-from clinfra.blob.commit import Committer, InlineWriter, IWriter, WriterThread
+from clinfra.blob.commit import Committer
 from clinfra.blob.datadir import DataDirectory
 from clinfra.blob.expire import Reaper
 from clinfra.blob.hot import HotCache
@@ -33,6 +33,7 @@ from clinfra.blob.store import IBlobStore
 from clinfra.blob.store_volume import VolumeStore
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import InlineWorkers, ThreadWorkers, Workers
+from clinfra.blob.writer import InlineWriter, IWriter, WriterThread
 from clinfra.config import BlobConfig
 from clinfra.errors import ConfigProblems, StartupFailed
 from clinfra.interfaces import IProduct

@@ -8,12 +8,9 @@ directory; ``tmp`` holds large bodies on their way in and is emptied at start.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import threading
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -25,12 +22,12 @@ from zope.interface import implementer
 
 from clinfra.blob import volume
 from clinfra.blob.records import Locator
-from clinfra.blob.store import Entry, IBlobStore, ISpool, VolumeFacts
+from clinfra.blob.spool_file import FULL, FileSpool, write_all
+from clinfra.blob.store import Entry, IBlobStore, VolumeFacts
 from clinfra.blob.volume import Damage, Found, VolumeHead
 from clinfra.errors import StartupFailed, StorageFull
 from clinfra.web.exchange import FileBody
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SUFFIX = ".volume"
 
 MAX_OPEN_FILES = 256
@@ -42,99 +39,6 @@ def _sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _write_all(fd: int, buffers: list[bytes], offset: int) -> int:
-    """Write buffers at an offset, whole; return the bytes written."""
-    total = 0
-    while buffers:
-        batch, buffers = buffers[:512], buffers[512:]
-        data: bytes | memoryview
-        wanted = sum(map(len, batch))
-        written = os.pwritev(fd, batch, offset + total)
-        if written < wanted:
-            data = memoryview(b"".join(batch))[written:]
-            while data:
-                more = os.pwrite(fd, data, offset + total + written)
-                written += more
-                data = data[more:]
-        total += written
-    return total
-
-
-@implementer(ISpool)
-class FileSpool:
-    """A large body on its way into a volume of its own.
-
-    The file is made by the first write.  A lock keeps a late `discard` (the client is
-    gone) from a write still running in another thread.
-    """
-
-    def __init__(self, path: Path, name: str, content_type: str) -> None:
-        self._path = path
-        self._fd = -1
-        self._over = False
-        self._lock = threading.Lock()
-        self._hash = hashlib.sha256()
-        self._body_at = volume.VOLUME_HEAD_BYTES + volume.head_bytes(name, content_type)
-        self.size = 0
-        self.crc32 = 0
-
-    @property
-    def sha256(self) -> bytes:
-        """The digest of what was written so far."""
-        return self._hash.digest()
-
-    def write(self, data: bytes) -> None:
-        """Add bytes.  Raises errors.StorageFull."""
-        with self._lock:
-            try:
-                _write_all(self._file(), [data], self._body_at + self.size)
-            except OSError as error:
-                if error.errno in _FULL:
-                    raise StorageFull("Not enough space to keep this blob") from error
-                raise
-        self._hash.update(data)
-        self.crc32 = zlib.crc32(data, self.crc32)
-        self.size += len(data)
-
-    def _file(self) -> int:
-        if self._over:
-            raise ValueError("the body was discarded")
-        if self._fd < 0:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._fd = os.open(self._path, flags, 0o600)
-        return self._fd
-
-    def sync(self) -> None:
-        """Make what was written durable."""
-        with self._lock:
-            os.fdatasync(self._file())
-
-    def discard(self) -> None:
-        """Forget the body."""
-        with self._lock:
-            self._over = True
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
-                self._path.unlink(missing_ok=True)
-
-    def place(self, path: Path, head: VolumeHead, record_head: bytes) -> int:
-        """Become the volume at `path`; return its size."""
-        raw = volume.pack_volume_head(head) + record_head
-        if len(raw) != self._body_at:
-            raise ValueError("the record's head is not of the length announced")
-        with self._lock:
-            fd = self._file()
-            _write_all(fd, [raw], 0)
-            end = self._body_at + self.size
-            end += _write_all(fd, [volume.padding(end)], end)
-            os.fdatasync(fd)
-            self._path.rename(path)
-            os.close(fd)
-            self._fd, self._over = -1, True
-        return end
 
 
 @define(eq=False)
@@ -244,7 +148,7 @@ class VolumeStore:
         except BaseException as error:
             self._roll_back(before)
             if isinstance(error, OSError):
-                if error.errno in _FULL:
+                if error.errno in FULL:
                     raise StorageFull("Not enough space to keep this blob") from error
                 # After a failed sync nobody knows what the file holds: leave it.
                 self._active.clear()
@@ -284,7 +188,7 @@ class VolumeStore:
             places.append(Locator(number, offset, len(raw), length + len(pad)))
         for number, buffers in writes.items():
             target = self._volumes[number]
-            _write_all(target.fd, buffers, target.size)
+            write_all(target.fd, buffers, target.size)
             os.fdatasync(target.fd)
         if new_files:
             _sync_directory(self._path)
@@ -320,7 +224,7 @@ class VolumeStore:
         )
         self._volumes[head.number] = made
         self._active[ttl_class] = made
-        _write_all(made.fd, [volume.pack_volume_head(head)], 0)
+        write_all(made.fd, [volume.pack_volume_head(head)], 0)
         return made, True
 
     def _resumable(self, ttl_class: int) -> _Volume | None:

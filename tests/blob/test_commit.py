@@ -8,12 +8,13 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.blob.commit import Call, Committer, Job, Plan, WriterThread
+from clinfra.blob.commit import Call, Committer, Job, Plan
 from clinfra.blob.hot import ROW_BYTES, Hot, HotCache
 from clinfra.blob.index import Batch
 from clinfra.blob.index_memory import MemoryIndex
 from clinfra.blob.records import Row
 from clinfra.blob.store_memory import MemoryStore
+from clinfra.blob.writer import WriterThread
 from clinfra.errors import PreconditionFailed, StorageFull
 from tests.blob.test_index import row
 from tests.blob.test_store import NOW, entry
