@@ -65,6 +65,10 @@ class StorageFull(Trouble):
     """Not enough disk for what was sent; deletes still work."""
 
 
+class RuleFailed(Trouble):
+    """A rule module raised what it should not have, or none of them answered."""
+
+
 class StorageDamaged(Trouble):
     """What the disk holds is not what was stored; nothing wrong is served."""
 

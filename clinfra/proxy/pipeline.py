@@ -26,7 +26,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from clinfra.errors import ClientGone, Trouble
+from clinfra.errors import ClientGone, RuleFailed, Trouble
 from clinfra.proxy.arrival import Arrivals, Plan
 from clinfra.proxy.entry import Entry
 from clinfra.proxy.message import Reply, Request
@@ -78,10 +78,6 @@ _MEMO_ENTRIES = 4096
 _MEMO_HEAD_BYTES = 2048
 
 Hook = Callable[..., Any]
-
-
-class BrokenRule(Trouble):
-    """A rule module raised what it should not have."""
 
 
 class Pipeline:
@@ -224,7 +220,7 @@ class Pipeline:
                 failure=Failure(error),
                 host_path=request.host_path,
             )
-            error = BrokenRule("Something went wrong here.")
+            error = RuleFailed("Something went wrong here.")
         if request.exchange.status:
             request.exchange.abort()
         if request.reply is not None and request.reply.stream is not None:
@@ -285,7 +281,7 @@ class Pipeline:
             elif phase == "lookup":
                 phase = _OUTCOMES[request.outcome]
             elif phase == "forward":
-                self.fail(request, BrokenRule("Nothing here answers this request."))
+                self.fail(request, RuleFailed("Nothing here answers this request."))
                 return
             else:
                 phase = NEXT[phase]
