@@ -96,6 +96,10 @@ class BlobConfig:
     serve_deleted: bool = key(
         False, "Serve deleted blobs until purged, as the original did."
     )
+    max_age: Seconds = key(
+        Seconds(3600),
+        "Longest time caches are told to keep a blob: it can be replaced or deleted.",
+    )
     max_clock_skew: Seconds = key(
         Seconds(300), "Stamps further in the future than this are refused."
     )

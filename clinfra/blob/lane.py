@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from clinfra.blob.answers import lasting_fields
+from clinfra.blob.answers import constant_fields, etag_of, last_modified_of, max_age
 from clinfra.blob.digests import digest_value
 from clinfra.blob.hot import Hot, HotCache
 from clinfra.blob.info import content_type_of
@@ -39,11 +39,13 @@ class BlobLane:
     Args:
         now: returns unix seconds.
         count: called for each answer.
+        max_age_seconds: longest time caches are told to keep a blob.
     """
 
     _replica: Replica
     _now: Callable[[], float]
     _count: Callable[[], object]
+    _max_age_seconds: float
     _hot: HotCache = field(init=False)
     _targets: dict[bytes, Hot] = field(init=False)
     _second: int = field(init=False, default=0)
@@ -80,15 +82,12 @@ class BlobLane:
                 return False
             if body is None:
                 return False
-        if deleted:
-            prebuilt = b"%b%bCache-Control: max-age=%d\r\n\r\n%b" % (
-                hot.head,
-                self._date,
-                int(deleted - now),
-                body,
-            )
-        else:
-            prebuilt = b"%b%b\r\n%b" % (hot.head, self._date, body)
+        prebuilt = b"%b%bCache-Control: max-age=%d\r\n\r\n%b" % (
+            hot.head,
+            self._date,
+            max_age(hot.row, now, self._max_age_seconds),
+            body,
+        )
         self._hot.touch(hot)
         self._count()
         exchange.send(prebuilt, 200, len(body))
@@ -103,7 +102,13 @@ class BlobLane:
             fields = (
                 (b"Content-Type", content_type_of(hot.row).encode("latin-1")),
                 (b"Content-Length", b"%d" % data.size),
-                *lasting_fields(hot.row, self._now()),
+                (b"ETag", bytes(etag_of(hot.row))),
+                (
+                    b"Last-Modified",
+                    format_http_date(last_modified_of(hot.row, self._now())),
+                ),
+                (b"Accept-Ranges", b"bytes"),
+                *constant_fields(data),
                 (b"Content-Digest", digest_value(data.sha256)),
             )
             lines = b"".join(b"\r\n%b: %b" % each for each in fields)

@@ -32,6 +32,7 @@ class LocalBlobs:
         default_ttl_seconds: of blobs put without one; None for ever.
         serve_deleted: deleted blobs are served until purged.
         max_blob_bytes: largest blob.
+        max_age_seconds: longest time caches are told to keep a blob.
         now: returns unix seconds.
     """
 
@@ -40,6 +41,7 @@ class LocalBlobs:
     default_ttl_seconds: int | None
     serve_deleted: bool
     max_blob_bytes: int
+    max_age_seconds: float
     now: Callable[[], float]
 
     def place(self, name: str, *, encoded: bool, writing: bool) -> Placement:

@@ -95,7 +95,9 @@ class BlobHandler:
             return _info(hot.row, placement)
         hot = await blobs.visible(placement.stored)
         self._lane.remember(exchange.head.target, hot)
-        return await answer_read(blobs.replica, exchange.head, hot, blobs.now())
+        return await answer_read(
+            blobs.replica, exchange, hot, blobs.now(), blobs.max_age_seconds
+        )
 
     async def _put(self, exchange: IExchange, name: str, given: Parameters) -> Response:
         blobs, head = self._blobs, exchange.head

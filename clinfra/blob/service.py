@@ -120,6 +120,7 @@ class BlobService(Service):
             default_ttl_seconds=None if ttl is None else int(ttl),
             serve_deleted=config.serve_deleted,
             max_blob_bytes=config.max_blob_bytes,
+            max_age_seconds=config.max_age,
             now=now,
         )
         self.reaper = Reaper(
@@ -140,7 +141,9 @@ class BlobService(Service):
             waiting=lambda: self.writer.waiting,
             purge=self.purge_soon,
         )
-        self.lane = BlobLane(self.replica, now, partial(self.counters.once, "get"))
+        self.lane = BlobLane(
+            self.replica, now, partial(self.counters.once, "get"), config.max_age
+        )
         handler = BlobHandler(
             blobs=self.blobs,
             intake=Intake(store, self.workers, config.max_blob_bytes),

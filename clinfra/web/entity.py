@@ -7,7 +7,7 @@ first (304, 412), then ranges (206, 416, multipart/byteranges), else the whole.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from attrs import frozen
 
@@ -41,17 +41,19 @@ class Entity:
         etag: None when it has none.
         last_modified: Unix seconds; None when not known.
         fields: further ones for the answer, e.g. Cache-Control.
+        whole_fields: those that are true of the whole only, e.g. Content-Digest.
     """
 
     length: int
     content_type: bytes
-    open: Callable[[Range], FileBody | bytes]
+    open: Callable[[Range], Awaitable[FileBody | bytes]]
     etag: ETag | None = None
     last_modified: int | None = None
     fields: Fields = ()
+    whole_fields: Fields = ()
 
 
-def entity_response(
+async def entity_response(
     head: RequestHead, entity: Entity, threads: Threads | None = None
 ) -> Response:
     """Return the answer to a GET or HEAD of an entity.
@@ -78,7 +80,7 @@ def entity_response(
         )
         return Response(304, validators + kept)
     if verdict is not None:
-        raise PreconditionFailed("It is not as the request wants it to be.")
+        raise PreconditionFailed("412 Precondition Failed")
 
     fields = (*validators, *entity.fields, _ACCEPT_RANGES)
     kind = (b"Content-Type", entity.content_type)
@@ -95,15 +97,16 @@ def entity_response(
             b"No such range: there are %d bytes.\n" % size,
         )
     if head.method == b"HEAD":
-        return Response(200, (kind, *fields), _nothing(), size)
+        return Response(200, (kind, *fields, *entity.whole_fields), _nothing(), size)
     if ranges is None:
-        return Response(200, (kind, *fields), entity.open(Range(0, size)))
+        whole = await entity.open(Range(0, size))
+        return Response(200, (kind, *fields, *entity.whole_fields), whole)
     if len(ranges) == 1:
         (part,) = ranges
         return Response(
             206,
             (kind, (b"Content-Range", content_range(part, size)), *fields),
-            entity.open(part),
+            await entity.open(part),
         )
     boundary = os.urandom(16).hex().encode()
     layout = lay_out_multipart(ranges, size, entity.content_type, boundary)
@@ -111,7 +114,7 @@ def entity_response(
     async def parts() -> AsyncIterator[bytes]:
         for prologue, part in zip(layout.prologues, layout.ranges, strict=True):
             yield prologue
-            body = entity.open(part)
+            body = await entity.open(part)
             if isinstance(body, bytes):
                 yield body
                 continue

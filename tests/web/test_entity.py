@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -28,7 +28,7 @@ class EntityTests(SynchronousTestCase):
         self.closed = 0
 
         async def respond(exchange: IExchange) -> Response:
-            return entity_response(
+            return await entity_response(
                 exchange.head,
                 Entity(
                     length=len(DATA),
@@ -49,16 +49,16 @@ class EntityTests(SynchronousTestCase):
         (answer,) = client.answers(method.decode())
         return answer
 
-    def open_bytes(self, part: Range) -> bytes:
+    async def open_bytes(self, part: Range) -> bytes:
         self.opened.append(part)
         return DATA[part.start : part.stop]
 
-    def open_file(self) -> Callable[[Range], FileBody]:
+    def open_file(self) -> Callable[[Range], Awaitable[FileBody]]:
         path = self.mktemp()
         with open(path, "wb") as file:
             file.write(b"before" + DATA)
 
-        def open_part(part: Range) -> FileBody:
+        async def open_part(part: Range) -> FileBody:
             self.opened.append(part)
             fd = os.open(path, os.O_RDONLY)
 
