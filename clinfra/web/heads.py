@@ -43,7 +43,8 @@ class RequestHead:
     Attributes:
         method: as sent, e.g. b"GET".
         target: origin-form, e.g. b"/a/b?x=1" (absolute-form is reduced to it, its
-            authority becomes `host`), or b"*".
+            authority becomes `host`), or b"*".  Always ASCII: old clients send names
+            as raw UTF-8, and bytes above 0x7f are percent-encoded here, once for all.
         http11: False for HTTP/1.0.
         fields: as received, Host included (after an absolute-form target, Host is
             the target's authority, so that nobody believes the other one).
@@ -114,11 +115,12 @@ class ResponseHead:
 
 
 _REQUEST_LINE = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/1\.([01])\r\n"
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])\r\n"
 )
 _LINE_OF_OTHER_VERSION = re.compile(
-    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/[0-9]\.[0-9]\r\n"
+    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e\x80-\xff]+ HTTP/[0-9]\.[0-9]\r\n"
 )
+_RAW_BYTE = re.compile(rb"[\x80-\xff]")
 _STATUS_LINE = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n"
 )
@@ -198,6 +200,8 @@ def parse_request_head(raw: bytes, *, max_fields: int = 100) -> RequestHead:
             fields, index = _with_host(host, fields, index)
         elif method != b"OPTIONS":
             raise BadHead(400, "Only OPTIONS can ask for *.")
+    if not target.isascii():
+        target = _RAW_BYTE.sub(lambda raw: b"%%%02X" % ord(raw[0]), target)
     return RequestHead(
         method,
         target,
