@@ -387,13 +387,16 @@ def _verdict(status: int) -> Exception:
 
 
 def _result(sink: int, message: Mapping[str, Any]) -> Rendered | Exception:
-    """Read what a worker made."""
+    """Read what a worker made; one that a picture has broken may say anything."""
     if "bad" in message:
-        return BadImage(message["bad"])
+        return BadImage(str(message["bad"]))
     if "too_large" in message:
-        return ResultTooLarge(message["too_large"])
-    spans = {name: _read(sink, span) for name, span in message["spans"].items()}
-    return Rendered(json.loads(_read(sink, message["info"])), spans)
+        return ResultTooLarge(str(message["too_large"]))
+    try:
+        spans = {name: _read(sink, span) for name, span in message["spans"].items()}
+        return Rendered(json.loads(_read(sink, message["info"])), spans)
+    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+        return BadImage(f"a worker answered nonsense: {error!r}")
 
 
 def _read(sink: int, span: tuple[int, int]) -> bytes:

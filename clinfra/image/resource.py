@@ -89,7 +89,7 @@ class ImageResource(Resource):
 
     async def _upload(self, exchange: IExchange) -> Response:
         head, body = exchange.head, exchange.body
-        if head.method.decode("latin-1") not in _METHODS:
+        if head.method.decode("latin-1").upper() not in _METHODS:
             raise MethodNotAllowed(_METHODS)
         params = parse_params(head.query, self._config)
         max_bytes = self._config.max_bytes

@@ -68,6 +68,23 @@ class RendererTests(SynchronousTestCase):
             self.agency.workers[0].answer(message)
             self.failureResultOf(done, kind)
 
+    def test_nonsense(self) -> None:
+        """A worker that a picture has taken over can say what it likes."""
+        renderer = self.renderer()
+        for message in (
+            {},
+            {"bad": 5},
+            {"spans": 5, "info": (0, 2)},
+            {"spans": {"20x20": (-1, 5)}, "info": (0, 2)},
+            {"spans": {"20x20": (0, 5)}, "info": ("a", None)},
+            {"spans": {}, "info": (0, 0)},
+        ):
+            done = self.render(renderer)
+            self.agency.workers[0].sent.clear()
+            self.agency.workers[0].answer(message)
+            self.failureResultOf(done, BadImage)
+        self.assertEqual(0, renderer.report()["backlog_photographs"])
+
     def test_one_at_a_time(self) -> None:
         """A worker gets the next picture when it is done with one, in order."""
         renderer = self.renderer(places=2)

@@ -86,8 +86,8 @@ class ResourceTests(SynchronousTestCase):
         return answer
 
     def test_checksum(self) -> None:
-        """By default the answer is the upload's checksum, to PUT and POST alike."""
-        for method in ("PUT", "POST"):
+        """By default the answer is the checksum, to PUT, POST and even put."""
+        for method in ("PUT", "POST", "put"):
             for query in ("", "?response=checksum", "?response=CHECKSUM&unknown=1"):
                 answer = self.ask(query, method=method)
                 self.assertEqual(200, answer.status)
