@@ -39,7 +39,14 @@ _BYTES = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
     _BYTES[_letter + "b"] = 1000**_power
     _BYTES[_letter + "ib"] = 1024**_power
+_MOST_SECONDS = 100 * 366 * 86400.0
+_MOST_WHOLE = (1 << 63) - 1
+"""What fits dates, files and databases; more is a slip of the pen."""
+
 _AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", re.ASCII)
+
+
+_PORT = re.compile(r"(?:haproxy:)?(?:tcp6?|tls|ssl):(?:port=)?(-?[0-9]+)(?::|$)")
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
@@ -54,13 +61,20 @@ def parse_seconds(value: object) -> float:
 
     Raises ValueError.
     """
+    seconds = None
     if isinstance(value, str):
         match = _AMOUNT.fullmatch(value)
         if match and match[2].lower() in _SECONDS:
-            return float(match[1]) * _SECONDS[match[2].lower()]
+            seconds = float(match[1]) * _SECONDS[match[2].lower()]
     elif _is_number(value):
-        return float(value)
-    raise ValueError(f'a duration such as 30 or "500ms", "2h" is needed, not {value!r}')
+        seconds = float(value)
+    if seconds is None:
+        raise ValueError(
+            f'a duration such as 30 or "500ms", "2h" is needed, not {value!r}'
+        )
+    if seconds > _MOST_SECONDS:
+        raise ValueError(f"at most 100 years is needed, not {value!r}")
+    return seconds
 
 
 def parse_bytes(value: object) -> int:
@@ -68,13 +82,18 @@ def parse_bytes(value: object) -> int:
 
     Raises ValueError.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    size = None
     if isinstance(value, str):
         match = _AMOUNT.fullmatch(value)
         if match and match[2].lower() in _BYTES:
-            return int(float(match[1]) * _BYTES[match[2].lower()])
-    raise ValueError(f'a size such as 4096 or "16KiB" is needed, not {value!r}')
+            size = float(match[1]) * _BYTES[match[2].lower()]
+    elif isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    if size is None:
+        raise ValueError(f'a size such as 4096 or "16KiB" is needed, not {value!r}')
+    if size > _MOST_WHOLE:
+        raise ValueError(f"at most {_MOST_WHOLE} bytes is needed, not {value!r}")
+    return int(size)
 
 
 def _parse_pattern(value: object) -> str:
@@ -93,8 +112,13 @@ def _parse_endpoint(value: object) -> str:
         serverFromString(None, text)  # no reactor: it is only parsed
     except Exception as error:
         # Each kind of endpoint has a parser of its own, with errors of its own.
+        if isinstance(error, LookupError) and "systemd:" in text:
+            return text  # well formed; the socket is passed when we are started
         reason = str(error) or type(error).__name__
         raise ValueError(f"{text!r} is not a server endpoint: {reason}") from error
+    port = _PORT.match(text)
+    if port and not 0 <= int(port[1]) <= 65535:
+        raise ValueError(f"{text!r} is not a server endpoint: ports end at 65535")
     return text
 
 
@@ -106,6 +130,8 @@ def _parse_text(value: object) -> str:
 
 def _parse_whole(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > _MOST_WHOLE:
+            raise ValueError(f"{value} is out of range")
         return value
     raise ValueError(f"a whole number is needed, not {value!r}")
 

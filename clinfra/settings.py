@@ -11,8 +11,11 @@ file is given, a product whose section is missing is not started.
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +30,10 @@ T = TypeVar("T")
 
 SECTIONS = ("blob", "image", "proxy", "admin")
 """The sections that listen; once a file is given, only those it names are started."""
+
+
+_ANY_PORT = re.compile(r"[a-z0-9:]+:(?:port=)?0+(?::|$)")
+"""Endpoints that each get a port of their own."""
 
 
 @define
@@ -56,7 +63,7 @@ class _Merger:
 
     def origin(self, path: KeyPath) -> str:
         """Return the file of a value, or of the nearest table around it."""
-        plain = tuple(name.partition("[")[0] for name in path)
+        plain = _plain(path)
         for length in range(len(plain), 0, -1):
             if plain[:length] in self.origins:
                 return self.origins[plain[:length]]
@@ -67,15 +74,27 @@ class _Merger:
 
     def located(self, problem: str) -> str:
         """Return "section.key: sentence" with its file before it."""
-        key_path = tuple(problem.partition(":")[0].split("."))
+        key_path = _key_path(problem)
         if key_path[0] not in SECTIONS:
             return problem
         return f"{self.origin(key_path)}: {problem}"
 
+    def without(self, wrong: Collection[KeyPath]) -> dict[str, Any]:
+        """Return the tree without what `wrong` leads to (plain paths)."""
+        tree = deepcopy(self.tree)
+        for path in wrong:
+            inner = tree
+            for name in path[:-1]:
+                inner = inner.get(name, {})
+            inner.pop(path[-1], None)
+        return tree
+
     def read(self, path: Path) -> None:
         """Add a file, or every `*.toml` of a directory."""
         try:
-            files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+            files = [path]
+            if path.is_dir():
+                files = sorted(each for each in path.iterdir() if each.match("*.toml"))
             if not files:
                 self.problems.append(f"{path}: there is no *.toml in this directory")
             for file in files:
@@ -85,29 +104,46 @@ class _Merger:
 
     def _read_file(self, file: Path) -> None:
         try:
-            self.merge(tomllib.loads(file.read_text(encoding="utf-8")), str(file))
+            # Some editors begin UTF-8 with a byte order mark: "-sig" passes over it.
+            self.merge(tomllib.loads(file.read_text(encoding="utf-8-sig")), str(file))
         except OSError as error:
             self.problems.append(f"{file}: {error.strerror}")
         except UnicodeDecodeError as error:
             self.problems.append(f"{file}: not UTF-8 at byte {error.start}")
         except tomllib.TOMLDecodeError as error:
             self.problems.append(f"{file}: {error}")
+        except RecursionError:
+            self.problems.append(f"{file}: lists or tables are nested too deep")
 
     def set(self, assignment: str) -> None:
         """Add one `section.key=value`; the value is TOML, or else plain text."""
         label = "--set"
         name, equals, text = assignment.partition("=")
-        path = tuple(part.strip() for part in name.split("."))
-        if not equals or not all(path):
-            self.problems.append(f"{label} {assignment}: section.key=value is needed")
+        plain_text = f"{name} = {json.dumps(text)}"
+        for line in (assignment, plain_text):
+            if not equals or "\n" in line:
+                break
+            try:
+                self.merge(tomllib.loads(line), label)
+            except (tomllib.TOMLDecodeError, RecursionError):
+                continue
             return
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        for part in reversed(path):
-            value = {part: value}
-        self.merge(value, label)
+        self.problems.append(f"{label} {assignment!r}: section.key=value is needed")
+
+
+def _plain(path: KeyPath) -> KeyPath:
+    """Return the path of the list that a path goes into, or the path itself."""
+    names = []
+    for name in path:
+        names.append(name.partition("[")[0])
+        if "[" in name:
+            break
+    return tuple(names)
+
+
+def _key_path(problem: str) -> KeyPath:
+    """Return the keys of "section.key: sentence"."""
+    return tuple(problem.partition(":")[0].split("."))
 
 
 def structure(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
@@ -134,7 +170,7 @@ def load(
     files: Sequence[Path],
     *,
     assignments: Sequence[str] = (),
-    data_dir: str = "",
+    data_dir: str | None = None,
     check: Callable[[config.Config], None] | None = None,
 ) -> config.Config:
     """Return the whole configuration.
@@ -142,10 +178,10 @@ def load(
     Args:
         files: of `--config`, files or directories.
         assignments: of `--set`, "section.key=value".
-        data_dir: of `--data-dir`; empty when not given.
+        data_dir: of `--data-dir`, when given.
         check: raises ConfigProblems for what only the products know to be wrong
-            (lines that begin with "section.key:" have their file added);
-            sections that are wrong already are None when it is called.
+            (lines that begin with "section.key:" have their file added); keys found
+            wrong already have their defaults when it is called.
 
     Raises:
         ConfigProblems: everything that is wrong, each with its file and key.
@@ -155,19 +191,18 @@ def load(
         merger.read(path)
     for assignment in assignments:
         merger.set(assignment)
-    if data_dir:
+    if data_dir is not None:
         merger.merge({"data_dir": data_dir}, "--data-dir")
     result, problems = read_table(config.Config, merger.tree)
     for key_path, sentence in problems:
         merger.complain(key_path, sentence)
     # What is wrong is left out, so that the rest can be looked at more closely.
-    wrong = {key_path[0].partition("[")[0] for key_path, _ in problems}
+    wrong = {_plain(key_path) for key_path, _ in problems}
     if result is None:
-        good = {name: each for name, each in merger.tree.items() if name not in wrong}
-        result, _ = read_table(config.Config, good)
-        assert result is not None, "defaults are good"
+        result, _ = read_table(config.Config, merger.without(wrong))
+        result = result or config.Config()
     absent = {name for name in SECTIONS if files and name not in merger.tree}
-    nothing: dict[str, Any] = dict.fromkeys(absent | wrong.intersection(SECTIONS))
+    nothing: dict[str, Any] = dict.fromkeys(absent)
     result = attrs.evolve(result, **nothing)
     if not merger.problems:
         _check_together(result, merger)
@@ -175,7 +210,11 @@ def load(
         try:
             check(result)
         except ConfigProblems as more:
-            merger.problems += map(merger.located, more.problems)
+            merger.problems += [
+                merger.located(each)
+                for each in more.problems
+                if not any(_plain(_key_path(each))[: len(w)] == w for w in wrong)
+            ]
     if merger.problems:
         raise ConfigProblems(merger.problems)
     return result
@@ -189,6 +228,8 @@ def _check_together(whole: config.Config, merger: _Merger) -> None:
         )
     if not any((whole.blob, whole.image, whole.proxy, whole.admin)):
         merger.problems.append("none of [blob], [image], [proxy], [admin] is there")
+    if not whole.data_dir:
+        merger.complain(("data_dir",), "must not be empty")
     listening: dict[str, str] = {}
     for name in SECTIONS:
         section = getattr(whole, name)
@@ -197,8 +238,9 @@ def _check_together(whole: config.Config, merger: _Merger) -> None:
         if not section.listen:
             merger.complain((name, "listen"), "at least one endpoint is needed")
         for endpoint in section.listen:
-            other = listening.setdefault(endpoint, name)
-            if other != name and ":0" not in endpoint:
+            if endpoint in listening and not _ANY_PORT.match(endpoint):
                 merger.complain(
-                    (name, "listen"), f"{endpoint!r} is also where {other} listens"
+                    (name, "listen"),
+                    f"{endpoint!r} is where {listening[endpoint]} listens already",
                 )
+            listening.setdefault(endpoint, name)

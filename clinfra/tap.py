@@ -60,7 +60,7 @@ class Options(usage.Options):
         super().__init__()
         self.files: list[Path] = []
         self.assignments: list[str] = []
-        self.data_dir = ""
+        self.data_dir: str | None = None
         self.configuration = config.Config()
 
     def getUsage(self, width: int | None = None) -> str:
@@ -97,7 +97,9 @@ class Options(usage.Options):
                 check=check,
             )
         except ConfigProblems as problems:
-            raise usage.UsageError(f"the configuration is wrong\n{problems}") from None
+            # Not a UsageError: twistd would hide the lines that matter under its help.
+            print(f"clinfra: the configuration is wrong\n{problems}", file=sys.stderr)
+            raise SystemExit(1) from None
 
 
 def check(configuration: config.Config) -> None:

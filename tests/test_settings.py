@@ -73,6 +73,10 @@ class MeaningTests(Files):
         self.assertEqual("h", proxy.default_host)
         self.assertEqual(1, proxy.cache.grace)
 
+    def test_byte_order_mark(self) -> None:
+        """Editors that begin a file with one do no harm."""
+        self.assertIsNotNone(load([self.write("\ufeff[blob]\n")]).blob)
+
     def test_directory(self) -> None:
         """A directory stands for its *.toml in order of name; others are not read."""
         self.write("[blob]\nttl=1\n", "20-b.toml")
@@ -95,6 +99,7 @@ class MeaningTests(Files):
                 "image.ttl=2h",
                 'image.sizes=["10x10"]',
                 "logging.level=debug",
+                'proxy.pools."far.away".members=["a:1"]',
             ],
         )
 
@@ -103,6 +108,8 @@ class MeaningTests(Files):
         self.assertEqual(7200, result.image.ttl)
         self.assertEqual(("10x10",), result.image.sizes)
         self.assertEqual("debug", result.logging.level)
+        assert result.proxy is not None
+        self.assertEqual(["far.away"], list(result.proxy.pools))
 
     def test_data_dir(self) -> None:
         """--data-dir wins over the files."""
@@ -241,10 +248,72 @@ class MistakeTests(Files):
         self.assertEqual("absent: No such file or directory", problems[3])
 
     def test_bad_set(self) -> None:
-        """An assignment without a key or a value is told."""
+        """An assignment without a key or a value, or with two, is told."""
+        for bad in ("blob", "=1", "a b=1", "[blob]", "blob.ttl=1\nblob.ttl=2"):
+            self.assertEqual(
+                [f"--set {bad!r}: section.key=value is needed"],
+                self.problems(assignments=[bad]),
+            )
+
+    def test_deep(self) -> None:
+        """Nesting that no configuration has is a mistake like others."""
+        deep = "[" * 100_000
+
         self.assertEqual(
-            ["--set blob: section.key=value is needed"],
-            self.problems(assignments=["blob"]),
+            ["x.toml: lists or tables are nested too deep"],
+            self.problems(self.write(f"a = {deep}")),
+        )
+        self.assertEqual(
+            ["--set: blob.ttl: a duration such as 30"],
+            [
+                each.split(" or ")[0]
+                for each in self.problems(assignments=[f"blob.ttl={deep}"])
+            ],
+        )
+
+    def test_amounts_beyond_reason(self) -> None:
+        """What would overflow a date, a file or a database is refused."""
+        problems = self.problems(
+            assignments=[
+                "blob.ttl=99999999999w",
+                "blob.purge_interval=4e9",
+                "blob.max_blob_bytes=99999999999TiB",
+                "blob.volume_bytes=99999999999999999999",
+                "image.workers=99999999999999999999",
+            ]
+        )
+
+        self.assertEqual(
+            [
+                "--set: blob.max_blob_bytes",
+                "--set: blob.purge_interval",
+                "--set: blob.ttl",
+                "--set: blob.volume_bytes",
+                "--set: image.workers",
+            ],
+            sorted(each.rpartition(": ")[0] for each in problems),
+        )
+
+    def test_no_data_dir(self) -> None:
+        """An empty data directory (a variable not set?) is not the current one."""
+        self.assertEqual(
+            ["--data-dir: data_dir: must not be empty"], self.problems(data_dir="")
+        )
+
+    def test_ports(self) -> None:
+        """Ports that there are not are told before binding."""
+        endpoints = ["tcp:65536", "tcp:-1", "haproxy:tcp:99999", "ssl:port=70000"]
+        path = self.write(f"[blob]\nlisten={endpoints}\n")
+
+        self.assertEqual(4, len(self.problems(path)))
+
+    def test_sockets_of_systemd(self) -> None:
+        """Whether systemd passes a socket shows when we are started, not here."""
+        path = self.write('[blob]\nlisten=["systemd:domain=INET:name=blob"]\n')
+
+        self.assertIsNotNone(load([path]).blob)
+        self.assertEqual(
+            1, len(self.problems(self.write('[blob]\nlisten=["systemd:index=0"]\n')))
         )
 
     def test_image_without_blob(self) -> None:
@@ -266,25 +335,43 @@ class MistakeTests(Files):
         path = self.write('[blob]\nlisten=["tcp:1"]\n[admin]\nlisten=["tcp:1"]\n')
 
         self.assertEqual(
-            ["x.toml: admin.listen: 'tcp:1' is also where blob listens"],
+            ["x.toml: admin.listen: 'tcp:1' is where blob listens already"],
             self.problems(path),
         )
+        twice = self.write('[blob]\nlisten=["tcp:1", "tcp:1"]\n')
+        self.assertEqual(
+            ["x.toml: blob.listen: 'tcp:1' is where blob listens already"],
+            self.problems(twice),
+        )
+        any_port = self.write('[blob]\nlisten=["tcp:0", "tcp:0"]\n')
+        self.assertIsNotNone(load([any_port]).blob)
 
     def test_products_own_checks(self) -> None:
         """What a product finds wrong is told together with the rest."""
 
         def check(whole: config.Config) -> None:
-            self.assertIsNone(whole.image)
+            assert whole.image is not None
+            self.assertEqual(("1x1",), whole.image.sizes)
             assert whole.proxy is not None
-            raise ConfigProblems(["proxy.modules[0]: no such module", "blob.ttl: odd"])
+            raise ConfigProblems(
+                [
+                    "proxy.modules[0]: no such module",
+                    "blob.ttl: odd",
+                    "image.sizes[0]: odd",
+                    "image.quality: follows from what is wrong already",
+                ]
+            )
 
-        path = self.write('[blob]\n[image]\nquality=0\n[[proxy.modules]]\nuse="Odd"\n')
+        path = self.write(
+            '[blob]\n[image]\nquality=0\nsizes=["1x1"]\n[[proxy.modules]]\nuse="Odd"\n'
+        )
 
         self.assertEqual(
             [
                 "x.toml: image.quality: 0 is less than 1",
                 "x.toml: proxy.modules[0]: no such module",
                 "x.toml: blob.ttl: odd",
+                "x.toml: image.sizes[0]: odd",
             ],
             self.problems(path, check=check),
         )
