@@ -12,7 +12,7 @@ record whose row could not be written is voided.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import define, evolve, field, frozen
 from twisted.logger import Logger
@@ -38,6 +38,7 @@ class Plan:
         forget: remove the row; what is logged then says so.
         keep: leave the row as it is, and only log a purge again.
         volumes: where bytes of the name have been, when the row does not know.
+        fanout: whom a counted change is to be sent to (see `Row`).
     """
 
     state: State
@@ -47,6 +48,7 @@ class Plan:
     forget: bool = False
     keep: bool = False
     volumes: tuple[int, int] | None = None
+    fanout: int = 0
 
 
 @define(eq=False)
@@ -109,11 +111,13 @@ class Committer:
     now: Callable[[], float]
     marks: dict[int, VolumeMark] = field(init=False, factory=dict)
     _seq: int = field(init=False, default=0)
+    _slowest: int = field(init=False, default=0)
 
     def load(self) -> None:
         """Begin where the index ends."""
         self.marks = dict(self.index.marks())
         self._seq = self.index.last_seq()
+        self._slowest = min(self.index.cursors().values(), default=0)
 
     def run(self, jobs: Sequence[Job | Call]) -> None:
         """Commit jobs in order; each ends with its rows or its error set."""
@@ -188,7 +192,14 @@ class Committer:
                 change.row, change.entry = None, -1
             else:
                 at = change.row.at if change.row is not None else None
-                change.row = Row(job.name, plan.state, at, number, volumes)
+                change.row = Row(
+                    job.name,
+                    plan.state,
+                    at,
+                    number,
+                    volumes,
+                    self._fanout(plan, change.row),
+                )
             job.after = change.row
         if not changes:
             return
@@ -217,6 +228,17 @@ class Committer:
                 last = changes[job.name].row
                 if last is not None and last.data == job.after.data:
                     job.after = evolve(job.after, at=last.at, volumes=last.volumes)
+
+    def _fanout(self, plan: Plan, row: Row | None) -> int:
+        """Return whom a name is to be sent to: a pending change is not forgotten."""
+        if row is None or (plan.counted and row.seq <= self._slowest):
+            return plan.fanout
+        return plan.fanout | row.fanout
+
+    def move_cursors(self, cursors: Mapping[str, int | None]) -> None:
+        """Note how far destinations have our changes; None forgets one."""
+        self.index.apply(Batch(cursors=cursors))
+        self._slowest = min(self.index.cursors().values(), default=0)
 
     def _settle(
         self,

@@ -40,11 +40,14 @@ class Batch:
         rows: rows to insert or replace.
         forget: names to remove.
         marks: volume → mark; None removes the volume.
+        cursors: destination → change number up to which it has everything of ours;
+            None forgets the destination.
     """
 
     rows: Sequence[Row] = ()
     forget: Sequence[str] = ()
     marks: Mapping[int, VolumeMark | None] = field(factory=dict)
+    cursors: Mapping[str, int | None] = field(factory=dict)
 
 
 class IBlobIndex(Interface):
@@ -99,6 +102,9 @@ class IBlobIndex(Interface):
 
     def marks() -> Mapping[int, VolumeMark]:
         """Return what is known of the volumes."""
+
+    def cursors() -> Mapping[str, int]:
+        """Return how far each destination has our changes."""
 
     def facts() -> Mapping[str, object]:
         """Return what status pages show."""

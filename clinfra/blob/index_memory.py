@@ -19,6 +19,7 @@ class MemoryIndex:
     _rows: dict[str, Row] = field(factory=dict)
     _marks: dict[int, VolumeMark] = field(factory=dict)
     _seq: int = 0
+    _cursors: dict[str, int] = field(factory=dict)
 
     def open(self) -> None:
         """Nothing to open."""
@@ -30,6 +31,7 @@ class MemoryIndex:
         """Forget everything."""
         self._rows.clear()
         self._marks.clear()
+        self._cursors.clear()
         self._seq = 0
 
     def get(self, name: str) -> Row | None:
@@ -52,6 +54,11 @@ class MemoryIndex:
                 self._marks.pop(number, None)
             else:
                 self._marks[number] = mark
+        for destination, cursor in batch.cursors.items():
+            if cursor is None:
+                self._cursors.pop(destination, None)
+            else:
+                self._cursors[destination] = cursor
 
     def sync(self) -> None:
         """Nothing to do."""
@@ -120,6 +127,10 @@ class MemoryIndex:
     def marks(self) -> Mapping[int, VolumeMark]:
         """Return what is known of the volumes."""
         return dict(self._marks)
+
+    def cursors(self) -> Mapping[str, int]:
+        """Return how far each destination has our changes."""
+        return dict(self._cursors)
 
     def facts(self) -> Mapping[str, object]:
         """Return what status pages show."""

@@ -27,7 +27,7 @@ from clinfra.blob.records import Data, Expiry, Locator, Row, State
 from clinfra.blob.stamps import from_signed, to_signed
 from clinfra.errors import StorageFull
 
-_VERSION = 1
+_VERSION = 2
 
 _AT_ONCE = 256
 """Names asked for in one query."""
@@ -48,7 +48,8 @@ CREATE TABLE blob (
     length INTEGER,
     seq INTEGER NOT NULL,
     first_volume INTEGER,
-    last_volume INTEGER
+    last_volume INTEGER,
+    fanout INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX blob_seq ON blob (seq);
 CREATE INDEX blob_deleted ON blob (deleted, name) WHERE deleted <> 0;
@@ -60,14 +61,25 @@ CREATE TABLE volume (
 );
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO counter VALUES ('seq', 0);
+CREATE TABLE cursor (
+    destination TEXT PRIMARY KEY, seq INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+_FROM_VERSION_1 = """
+ALTER TABLE blob ADD COLUMN fanout INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE cursor (
+    destination TEXT PRIMARY KEY, seq INTEGER NOT NULL
+) WITHOUT ROWID;
 """
 
 _COLUMNS = (
     "name, modified, sha256, size, crc32, content_type, modified_deleted, deleted,"
-    " volume, offset, head_bytes, length, seq, first_volume, last_volume"
+    " volume, offset, head_bytes, length, seq, first_volume, last_volume,"
+    " fanout"
 )
 _SELECT = f"SELECT {_COLUMNS} FROM blob "
-_REPLACE = f"INSERT OR REPLACE INTO blob ({_COLUMNS}) VALUES ({', '.join('?' * 15)})"
+_REPLACE = f"INSERT OR REPLACE INTO blob ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"
 
 _Columns = tuple[
     str,
@@ -84,6 +96,7 @@ _Columns = tuple[
     int,
     int,
     int | None,
+    int,
     int,
 ]
 
@@ -105,6 +118,7 @@ def _row(columns: _Columns) -> Row:
         seq,
         first_volume,
         last_volume,
+        fanout,
     ) = columns
     data = at = None
     if modified is not None:
@@ -116,6 +130,7 @@ def _row(columns: _Columns) -> Row:
         at,
         seq,
         None if first_volume is None else (first_volume, last_volume),
+        fanout,
     )
 
 
@@ -143,6 +158,7 @@ def _columns(row: Row) -> tuple[object, ...]:
         ),
         row.seq,
         *(row.volumes or (None, None)),
+        row.fanout,
     )
 
 
@@ -168,7 +184,9 @@ class SqliteIndex:
             self._writer = self._connect()
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
-                self._create(self._writer)
+                self._create(self._writer, _SCHEMA)
+            elif version == 1:
+                self._create(self._writer, _FROM_VERSION_1)
             elif version != _VERSION:
                 raise IndexDamaged(f"{self.path} is of version {version}")
             self._writer.execute("SELECT count(*) FROM volume").fetchone()
@@ -186,9 +204,9 @@ class SqliteIndex:
         connection.execute("PRAGMA cache_size = -16384")
         return connection
 
-    def _create(self, writer: sqlite3.Connection) -> None:
+    def _create(self, writer: sqlite3.Connection, schema: str) -> None:
         writer.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT"
+            f"BEGIN; {schema} PRAGMA user_version = {_VERSION}; COMMIT"
         )
         fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -244,6 +262,16 @@ class SqliteIndex:
                     writer.execute(
                         "INSERT OR REPLACE INTO volume VALUES (?, ?, ?)",
                         (number, mark.indexed, mark.live),
+                    )
+            for destination, cursor in batch.cursors.items():
+                if cursor is None:
+                    writer.execute(
+                        "DELETE FROM cursor WHERE destination = ?", (destination,)
+                    )
+                else:
+                    writer.execute(
+                        "INSERT OR REPLACE INTO cursor VALUES (?, ?)",
+                        (destination, cursor),
                     )
             writer.execute("COMMIT")
         except BaseException as error:
@@ -372,6 +400,12 @@ class SqliteIndex:
                 "SELECT number, indexed, live FROM volume"
             )
         }
+
+    def cursors(self) -> Mapping[str, int]:
+        """Return how far each destination has our changes."""
+        return dict(
+            self._reader().execute("SELECT destination, seq FROM cursor").fetchall()
+        )
 
     def facts(self) -> Mapping[str, object]:
         """Return what status pages show."""

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 
 from attrs import frozen
 
+from clinfra.blob.records import EVERYWHERE, PEERS
 from clinfra.errors import InvalidRequest
 
 _INTEGER = re.compile(r"[+-]?[0-9]+\Z")
@@ -25,6 +26,7 @@ MAX_TIME = (1 << 63) - 1
 INTEGERS = frozenset(("ttl", "modified", "deleted", "modified_deleted"))
 BOOLEANS = frozenset(("encoded",))
 STRINGS = frozenset(("replicate", "response"))
+_FANOUTS = {"all": EVERYWHERE, "cluster": PEERS}
 
 ALLOWED: Mapping[str, Collection[str]] = {
     "PUT": frozenset(
@@ -58,6 +60,11 @@ class Parameters:
     replicate: str = "all"
     encoded: bool = False
     response: str = "data"
+
+    @property
+    def fanout(self) -> int:
+        """Where the change should travel on to; unknown words mean nowhere."""
+        return _FANOUTS.get(self.replicate, 0)
 
 
 def split(query: bytes) -> dict[str, str | None]:

@@ -11,6 +11,11 @@ from __future__ import annotations
 
 from attrs import frozen
 
+PEERS, CLUSTERS, BYTES = 1, 2, 4
+"""What a change is still to be sent to (`Row.fanout`); BYTES: it brought new bytes."""
+
+EVERYWHERE = PEERS | CLUSTERS
+
 
 @frozen
 class Data:
@@ -85,6 +90,8 @@ class Row:
         volumes: lowest and highest volume that ever held bytes of this name.  As
             long as one of them exists, rebuilding the index may come across old bytes,
             and the record of the delete that outdid them must be kept.
+        fanout: PEERS, CLUSTERS and BYTES, or'ed, of all changes that somebody has not
+            had yet.
     """
 
     name: str
@@ -92,6 +99,7 @@ class Row:
     at: Locator | None
     seq: int = 0
     volumes: tuple[int, int] | None = None
+    fanout: int = 0
 
     @property
     def data(self) -> Data | None:

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
 from clinfra.blob.merge import merge
-from clinfra.blob.records import Locator, Row, State
+from clinfra.blob.records import EVERYWHERE, Locator, Row, State
 from clinfra.blob.store import IBlobStore, VolumeFacts
 from clinfra.blob.volume import CHANGES_CLASS, VOLUME_HEAD_BYTES, Damage, Found
 
@@ -185,6 +185,8 @@ class Recovery:
                 record.volumes,
                 (found.at.volume,) * 2 if record.has_body else None,
             ),
+            # Whether anybody had it, nobody knows.
+            EVERYWHERE | (row.fanout if row is not None else 0),
         )
         self.summary.adopted += 1
 

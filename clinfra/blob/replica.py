@@ -21,7 +21,7 @@ from clinfra.blob.hot import Hot, HotCache
 from clinfra.blob.index import IBlobIndex
 from clinfra.blob.merge import merge
 from clinfra.blob.parameters import MAX_TIME, MIN_TIME
-from clinfra.blob.records import Data, Expiry, Locator, Row, State
+from clinfra.blob.records import BYTES, EVERYWHERE, Data, Expiry, Locator, Row, State
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.store import IBlobStore, ISpool
 from clinfra.blob.workers import Workers
@@ -45,6 +45,7 @@ class Write:
 
     Attributes:
         ttl_seconds: from now; `deleted` is stronger.
+        fanout: PEERS and CLUSTERS, or'ed: where the change is to travel on to.
     """
 
     ttl_seconds: int | None = None
@@ -52,6 +53,7 @@ class Write:
     deleted: int | None = None
     modified_deleted: int | None = None
     content_type: str = ""
+    fanout: int = EVERYWHERE
 
 
 @define(eq=False)
@@ -139,7 +141,9 @@ class Replica:
             )
             if not (merged.data_won or merged.expiry_won):
                 return None
-            return Plan(merged.state, body if merged.data_won else None)
+            if merged.data_won:
+                return Plan(merged.state, body, fanout=write.fanout | BYTES)
+            return Plan(merged.state, fanout=write.fanout)
 
         if isinstance(body, bytes):
             return await self._change(Job(name, plan, len(body)))
@@ -160,7 +164,9 @@ class Replica:
                 row.state if row is not None else None,
                 State(None, Expiry(stamp, deleted)),
             )
-            return Plan(merged.state) if merged.expiry_won else None
+            if not merged.expiry_won:
+                return None
+            return Plan(merged.state, fanout=write.fanout)
 
         return await self._change(Job(name, plan))
 

@@ -113,6 +113,7 @@ class BlobHandler:
             deleted=given.deleted,
             modified_deleted=given.modified_deleted,
             content_type=_content_type(head),
+            fanout=given.fanout,
         )
         announced = Announced.in_head(head)
         blobs.replica.check_stamps(write)
@@ -138,6 +139,7 @@ class BlobHandler:
             ttl_seconds=given.ttl,
             deleted=given.deleted,
             modified_deleted=given.modified_deleted,
+            fanout=given.fanout,
         )
         check = await self._precondition(head, placement.stored)
         row = await blobs.replica.expire(placement.stored, write, check=check)

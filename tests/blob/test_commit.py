@@ -105,6 +105,23 @@ class CommitterTests(SynchronousTestCase):
         self.assertEqual(both + both // 2, mark.indexed - 64)
         self.assertEqual(mark, self.index.marks()[1])
 
+    def test_pending_change_is_kept(self) -> None:
+        """A change not sent everywhere yet outlives one that travels nowhere."""
+
+        def change(fanout: int) -> int | None:
+            body = b"%d" % fanout
+            state = entry("a", body).state
+            self.committer.run([Job("a", lambda row: Plan(state, body, fanout=fanout))])
+            found = self.index.get("a")
+            return None if found is None else found.fanout
+
+        self.committer.move_cursors({"peer:b": 0, "peer:c": 1})
+        self.assertEqual([1, 3, 3], [change(1), change(2), change(0)])
+        self.committer.move_cursors({"peer:b": 3, "peer:c": 3})
+        self.assertEqual([0, 1], [change(0), change(1)])
+        self.committer.move_cursors({"peer:b": 5, "peer:c": None})
+        self.assertEqual(2, change(2))
+
     def test_full_volume_is_not_removed(self) -> None:
         """A volume that rows point at cannot be removed."""
         self.committer.run([put("a")])

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -110,6 +111,17 @@ class IndexContract(SynchronousTestCase):
 
         self.assertEqual(["b", "a"], [each.name for each in self.index.changes(0, 9)])
         self.assertEqual(["b"], [each.name for each in self.index.changes(1, 1)])
+
+    def test_cursors(self) -> None:
+        """How far destinations are is kept, and what rows are still to be sent to."""
+        sent = evolve(row("a"), fanout=7)
+        self.index.apply(Batch([sent], cursors={"peer:b": 3, "peer:c": 4}))
+        self.index.apply(Batch(cursors={"peer:b": None, "peer:c": 9}))
+        self.index.close()
+        self.index.open()
+
+        self.assertEqual({"peer:c": 9}, dict(self.index.cursors()))
+        self.assertEqual(sent, self.index.get("a"))
 
     def test_expired(self) -> None:
         """Expired rows come in pages, by time and name; 0 never ends."""
