@@ -17,7 +17,8 @@ from attrs import define, field
 
 from clinfra.blob import parameters
 from clinfra.blob.expire import Reaper
-from clinfra.blob.local import NOT_FOUND, LocalBlobs
+from clinfra.blob.info import NOT_FOUND
+from clinfra.blob.local import LocalBlobs
 from clinfra.blob.workers import Workers
 from clinfra.config import BlobConfig
 from clinfra.errors import Forbidden, InvalidRequest, NotFound

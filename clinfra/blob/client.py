@@ -16,8 +16,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.blob import names, topology
-from clinfra.blob.info import from_json
-from clinfra.blob.local import NOT_FOUND
+from clinfra.blob.info import NOT_FOUND, from_json
 from clinfra.blob.topology import Topology
 from clinfra.errors import (
     ConfigProblems,

@@ -15,6 +15,9 @@ from typing import Any
 from clinfra.blob.records import Row
 from clinfra.interfaces import BlobInfo
 
+NOT_FOUND = "404 Not Found"
+"""The original's sentence for what is not there."""
+
 _TYPES = mimetypes.MimeTypes()
 """Python's own table: what the machine's files say must not change answers."""
 

@@ -14,13 +14,11 @@ from zope.interface import implementer
 
 from clinfra.blob import names
 from clinfra.blob.hot import Hot
-from clinfra.blob.info import info_of
+from clinfra.blob.info import NOT_FOUND, info_of
 from clinfra.blob.replica import SMALL_BYTES, Replica, Write
 from clinfra.blob.topology import Placement, Topology
 from clinfra.errors import NotFound, Overloaded, TooLarge
 from clinfra.interfaces import BlobInfo, IBlobs
-
-NOT_FOUND = "404 Not Found"
 
 
 @implementer(IBlobs)

@@ -28,10 +28,10 @@ from clinfra.blob import names, parameters
 from clinfra.blob.admin import Admin, Counters
 from clinfra.blob.answers import answer_read, check_precondition, is_conditional
 from clinfra.blob.digests import Announced
-from clinfra.blob.info import info_of, to_json
+from clinfra.blob.info import NOT_FOUND, info_of, to_json
 from clinfra.blob.intake import Intake
 from clinfra.blob.lane import BlobLane
-from clinfra.blob.local import NOT_FOUND, LocalBlobs
+from clinfra.blob.local import LocalBlobs
 from clinfra.blob.parameters import Parameters
 from clinfra.blob.records import Row
 from clinfra.blob.replica import Check, Write
