@@ -47,6 +47,7 @@ class Entry:
         body: the bytes, when the record carries them.
         volumes: lowest and highest volume that held bytes of this name before.
         purge: the record says that the name is forgotten, up to this state.
+        seq: sequence number of the change.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Entry:
     body: bytes | ISpool | None
     volumes: tuple[int, int] | None = None
     purge: bool = False
+    seq: int = 0
 
 
 @frozen

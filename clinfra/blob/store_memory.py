@@ -120,15 +120,17 @@ class MemoryStore:
         if body is not None:
             first, last = volumes or (number, number)
             volumes = min(first, number), max(last, number)
+        content = self._volumes[number].content
+        offset = len(content)
         raw = volume.pack_record_head(
             entry.name,
             entry.state,
             volumes,
             has_body=body is not None,
             purge=entry.purge,
+            seq=entry.seq,
+            place=(number, offset),
         )
-        content = self._volumes[number].content
-        offset = len(content)
         record = raw + (body or b"")
         content += record + volume.padding(len(record))
         return Locator(number, offset, len(raw), len(content) - offset)
@@ -138,7 +140,8 @@ class MemoryStore:
         for at in places:
             content = self._volumes[at.volume].content
             end = at.offset + volume.RECORD_HEAD_BYTES
-            content[at.offset : end] = volume.void_mark(bytes(content[at.offset : end]))
+            head = bytes(content[at.offset : end])
+            content[at.offset : end] = volume.void_mark(head, (at.volume, at.offset))
 
     def read(self, at: Locator, offset: int, length: int) -> bytes:
         """Return a piece of a body."""

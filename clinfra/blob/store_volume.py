@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -23,12 +22,11 @@ from zope.interface import implementer
 from clinfra.blob import volume
 from clinfra.blob.records import Locator
 from clinfra.blob.spool_file import FULL, FileSpool, write_all
+from clinfra.blob.stock import path_of, take_stock
 from clinfra.blob.store import Entry, IBlobStore, VolumeFacts
 from clinfra.blob.volume import Damage, Found, VolumeHead
 from clinfra.errors import StartupFailed, StorageFull
 from clinfra.web.exchange import FileBody
-
-_SUFFIX = ".volume"
 
 MAX_OPEN_FILES = 256
 
@@ -87,35 +85,9 @@ class VolumeStore:
                     leftover.unlink()
         except OSError as error:
             raise StartupFailed(f"cannot use {self._path}: {error}") from error
-        for path in sorted(self._path.iterdir()):
-            if path.name not in ("tmp", "set-aside"):
-                self._take_stock(path)
+        for head, path, size in take_stock(self._path):
+            self._volumes[head.number] = _Volume(head, path, size)
         self._next_number = max(self._volumes, default=0) + 1
-
-    def _take_stock(self, path: Path) -> None:
-        try:
-            number = int(path.stem, 16)
-            with path.open("rb") as file:
-                head = volume.unpack_volume_head(file.read(volume.VOLUME_HEAD_BYTES))
-            size = path.stat().st_size
-        except (OSError, ValueError):
-            head, number, size = None, -1, 0
-        if head is None or head.number != number or path.suffix != _SUFFIX:
-            self._set_aside(path)
-        else:
-            self._volumes[number] = _Volume(head, path, size)
-
-    def _set_aside(self, path: Path) -> None:
-        """Move what is not ours, or not readable, out of the way."""
-        aside = self._path / "set-aside"
-        try:
-            aside.mkdir(exist_ok=True)
-            path.rename(aside / f"{path.name}.{time.time_ns()}")
-            self.log.warn("set aside {path}: not a volume", path=str(path))
-        except OSError as error:
-            self.log.error(
-                "cannot set aside {path}: {error}", path=str(path), error=error
-            )
 
     def close(self) -> None:
         """Close every file."""
@@ -168,16 +140,18 @@ class VolumeStore:
             target, made = self._target(entry, now, ends)
             new_files |= made
             number = target.head.number
+            offset = ends.get(number, target.size)
             raw = volume.pack_record_head(
                 entry.name,
                 entry.state,
                 _widened(entry.volumes, number) if body is not None else entry.volumes,
                 has_body=body is not None,
                 purge=entry.purge,
+                seq=entry.seq,
+                place=(number, offset),
             )
             length = len(raw) + len(body or b"")
             pad = volume.padding(length)
-            offset = ends.get(number, target.size)
             buffers = writes.setdefault(number, [])
             buffers.append(raw)
             if body:
@@ -248,13 +222,18 @@ class VolumeStore:
             raise TypeError("not a spool of this store")
         ttl_class = volume.ttl_class(entry.state.expiry.deleted, now)
         head = VolumeHead(self._take_number(), ttl_class, int(now), alone=True)
+        at = volume.VOLUME_HEAD_BYTES
         raw = volume.pack_record_head(
-            entry.name, entry.state, _widened(entry.volumes, head.number), has_body=True
+            entry.name,
+            entry.state,
+            _widened(entry.volumes, head.number),
+            has_body=True,
+            seq=entry.seq,
+            place=(head.number, at),
         )
         path = self._path_of(head.number)
         size = spool.place(path, head, raw)
         self._volumes[head.number] = _Volume(head, path, size)
-        at = volume.VOLUME_HEAD_BYTES
         return Locator(head.number, at, len(raw), size - at)
 
     def _roll_back(self, before: Mapping[int, int]) -> None:
@@ -282,7 +261,8 @@ class VolumeStore:
                 fd = os.open(self._path_of(at.volume), os.O_RDWR | os.O_CLOEXEC)
                 try:
                     head = os.pread(fd, volume.RECORD_HEAD_BYTES, at.offset)
-                    os.pwrite(fd, volume.void_mark(head), at.offset)
+                    mark = volume.void_mark(head, (at.volume, at.offset))
+                    os.pwrite(fd, mark, at.offset)
                     os.fdatasync(fd)
                 finally:
                     os.close(fd)
@@ -416,7 +396,7 @@ class VolumeStore:
         }
 
     def _path_of(self, number: int) -> Path:
-        return self._path / f"{number:016x}{_SUFFIX}"
+        return path_of(self._path, number)
 
     def _take_number(self) -> int:
         self._next_number += 1

@@ -31,12 +31,17 @@ A record::
     80   8  first volume, and
     88   8  last volume that ever held bytes of this name; 0 none
     96   4  CRC-32 of name and content type
-   100   4  CRC-32 of bytes 0..99
-   104      name, content type, body, zeros up to a multiple of 8
+   100   8  sequence number of the change it records
+   108   4  CRC-32 of bytes 0..107, begun with that of number and offset (two Q)
+   112      name, content type, body, zeros up to a multiple of 8
 
 A data record states *both* registers as they were after the write, a change states the
 expiry register only.  A purge says that the name was forgotten: data up to `modified`
 and expiries up to `modified_deleted` are no more, wherever their records still are.
+
+A record is good only where it was written: the copy of a record inside of a blob (a
+backup of a volume, or bytes that somebody forged) is never taken for one, not even when
+the search for the next good record after damage leads through it.
 
 History: this is version 1.
 
@@ -54,7 +59,7 @@ from attrs import frozen
 from clinfra.blob.records import Data, Expiry, Locator, State
 
 VOLUME_HEAD_BYTES = 64
-RECORD_HEAD_BYTES = 104
+RECORD_HEAD_BYTES = 112
 
 CHANGES_CLASS = 1
 """The class of volumes that hold changes without bodies."""
@@ -65,8 +70,9 @@ TTL_CLASSES = (86400, 7 * 86400, 31 * 86400, 93 * 86400, 366 * 86400)
 _VOLUME_MAGIC = b"CLVOLUM1"
 _RECORD_MAGIC = b"CLRE"
 _VOLUME = struct.Struct("<8sQQQQ20x")
-_RECORD = struct.Struct("<4sBBHHHIQQqQ32sQQI")
+_RECORD = struct.Struct("<4sBBHHHIQQqQ32sQQIQ")
 _CRC = struct.Struct("<I")
+_PLACE = struct.Struct("<QQ")
 
 _VOID, _DATA, _CHANGE, _PURGE = 0, 1, 2, 3
 
@@ -91,6 +97,7 @@ class Record:
     Attributes:
         kind: 1 data, 2 change, 3 purge, 0 void.
         purged_to: of a purge: the highest data stamp it forgot, else None.
+        seq: sequence number of the change.
     """
 
     kind: int
@@ -100,6 +107,7 @@ class Record:
     head_bytes: int
     body_bytes: int
     purged_to: int | None = None
+    seq: int = 0
 
     @property
     def length(self) -> int:
@@ -183,8 +191,14 @@ def pack_record_head(
     *,
     has_body: bool,
     purge: bool = False,
+    seq: int = 0,
+    place: tuple[int, int] = (0, 0),
 ) -> bytes:
-    """Return everything of a record before its body."""
+    """Return everything of a record before its body.
+
+    Args:
+        place: the volume it is for, and the offset there.
+    """
     data = state.data or Data(0, bytes(32), 0, 0)
     name_bytes = name.encode("utf-8")
     type_bytes = data.content_type.encode("latin-1")
@@ -204,16 +218,22 @@ def pack_record_head(
         data.sha256,
         *(volumes or (0, 0)),
         zlib.crc32(strings),
+        seq,
     )
-    return packed + _CRC.pack(zlib.crc32(packed)) + strings
+    return packed + _seal(packed, place) + strings
 
 
-def unpack_record_head(raw: bytes) -> Record | None:
+def _seal(packed: bytes, place: tuple[int, int]) -> bytes:
+    """Return what proves that these bytes were written at that place."""
+    return _CRC.pack(zlib.crc32(packed, zlib.crc32(_PLACE.pack(*place))))
+
+
+def unpack_record_head(raw: bytes, place: tuple[int, int] = (0, 0)) -> Record | None:
     """Return the record that begins with these bytes, None when they are no good."""
     if len(raw) < RECORD_HEAD_BYTES or raw[:4] != _RECORD_MAGIC:
         return None
-    (crc,) = _CRC.unpack_from(raw, _RECORD.size)
-    if crc != zlib.crc32(raw[: _RECORD.size]):
+    packed = raw[: _RECORD.size]
+    if raw[_RECORD.size : RECORD_HEAD_BYTES] != _seal(packed, place):
         return None
     (
         _,
@@ -231,6 +251,7 @@ def unpack_record_head(raw: bytes) -> Record | None:
         first,
         last,
         strings_crc,
+        seq,
     ) = _RECORD.unpack_from(raw)
     end = RECORD_HEAD_BYTES + name_length + type_length
     strings = raw[RECORD_HEAD_BYTES:end]
@@ -250,13 +271,14 @@ def unpack_record_head(raw: bytes) -> Record | None:
         head_bytes=end,
         body_bytes=size if kind in (_DATA, _VOID) else 0,
         purged_to=modified if kind == _PURGE else None,
+        seq=seq,
     )
 
 
-def void_mark(head: bytes) -> bytes:
-    """Return the fixed part of a record's head, turned void."""
+def void_mark(head: bytes, place: tuple[int, int]) -> bytes:
+    """Return the fixed part of the record's head at that place, turned void."""
     packed = head[:4] + bytes((_VOID,)) + head[5 : _RECORD.size]
-    return packed + _CRC.pack(zlib.crc32(packed))
+    return packed + _seal(packed, place)
 
 
 def scan(
@@ -294,7 +316,7 @@ def _record_at(
     number: int, offset: int, end: int, read: Read, check_body: bool
 ) -> Found | None:
     raw = read(offset, RECORD_HEAD_BYTES + 1536)
-    record = unpack_record_head(raw)
+    record = unpack_record_head(raw, (number, offset))
     if record is None or offset + record.length > end:
         return None
     if check_body and record.has_body and record.state.data is not None:

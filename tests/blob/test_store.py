@@ -298,6 +298,22 @@ class VolumeStoreTests(StoreContract):
         self.assertEqual(["a"], self.names())
         self.assertEqual(5, len(list((self.path / "set-aside").iterdir())))
 
+    def test_flipped_head(self) -> None:
+        """A flipped bit in the head of a volume costs nothing."""
+        (at,) = self.append(entry("a"))
+        self.append(entry("gone", None))
+        self.store.close()
+        for path in self.files():
+            raw = bytearray(path.read_bytes())
+            raw[20] ^= 1
+            path.write_bytes(raw)
+        self.store.open()
+
+        self.assertEqual(["a", "gone"], sorted(self.names()))
+        self.assertEqual(b"body", self.body(at, 4))
+        classes = [facts.ttl_class for facts in self.store.volumes().values()]
+        self.assertEqual([0, volume.CHANGES_CLASS], sorted(classes))
+
     def test_bit_flip(self) -> None:
         """A flipped bit is met as damage, not as a record."""
         first, second, _ = self.append(entry("a"), entry("b"), entry("c"))

@@ -17,14 +17,18 @@ STAMP = st.integers(0, (1 << 64) - 1)
 SECONDS = st.integers(-(1 << 63), (1 << 63) - 1)
 
 
-def record(name: str, body: bytes | None, stamp: int = 5, deleted: int = 0) -> bytes:
-    """Return a record as it is on disk."""
+def record(
+    name: str, body: bytes | None, at: int = 0, *, stamp: int = 5, deleted: int = 0
+) -> bytes:
+    """Return a record as it is on disk, `at` an offset of volume 7."""
     data = None
     if body is not None:
         sha256, crc32, size = _digests(body)
         data = Data(stamp, sha256, size, crc32, "a/b")
     state = State(data, Expiry(stamp, deleted))
-    raw = volume.pack_record_head(name, state, (1, 2), has_body=body is not None)
+    raw = volume.pack_record_head(
+        name, state, (1, 2), has_body=body is not None, place=(7, at)
+    )
     raw += body or b""
     return raw + volume.padding(len(raw))
 
@@ -69,13 +73,16 @@ class FormatTests(SynchronousTestCase):
         state = State(
             Data(modified, sha256, size, crc32, "image/png"), Expiry(ended, deleted)
         )
-        head = volume.pack_record_head(name, state, (3, 9), has_body=True)
+        head = volume.pack_record_head(
+            name, state, (3, 9), has_body=True, seq=ended, place=(7, 0)
+        )
         raw = head + body + volume.padding(len(head) + len(body))
         (found,) = scanned(raw)
         assert isinstance(found, Found)
 
         self.assertEqual(state, found.record.state)
         self.assertEqual((name, (3, 9)), (found.record.name, found.record.volumes))
+        self.assertEqual(ended, found.record.seq)
         self.assertEqual((7, 0, len(raw)), (found.at.volume, 0, found.at.length))
         self.assertEqual(volume.head_bytes(name, "image/png"), found.at.head_bytes)
 
@@ -96,10 +103,16 @@ class ScanTests(SynchronousTestCase):
     """Reading through a damaged volume."""
 
     def setUp(self) -> None:
-        self.records = [record(f"n{n}", bytes([n]) * (n * 37)) for n in range(6)]
-        self.records.append(record("gone", None, deleted=3))
-        self.content = b"".join(self.records)
+        self.records: list[bytes] = []
+        self.content = b""
+        for n in range(6):
+            self.add(record(f"n{n}", bytes([n]) * (n * 37), len(self.content)))
+        self.add(record("gone", None, len(self.content), deleted=3))
         self.names = [f"n{n}" for n in range(6)] + ["gone"]
+
+    def add(self, raw: bytes) -> None:
+        self.records.append(raw)
+        self.content += raw
 
     def test_whole(self) -> None:
         """All records are found in order."""
@@ -136,12 +149,20 @@ class ScanTests(SynchronousTestCase):
         """A voided record is met, and known to be void."""
         raw = bytearray(self.content)
         raw[: volume.RECORD_HEAD_BYTES] = volume.void_mark(
-            bytes(raw[: volume.RECORD_HEAD_BYTES])
+            bytes(raw[: volume.RECORD_HEAD_BYTES]), (7, 0)
         )
         first = scanned(bytes(raw))[0]
         assert isinstance(first, Found)
 
         self.assertTrue(first.record.is_void)
+
+    def test_volume_in_a_blob(self) -> None:
+        """Records inside of a blob are bytes, even when its own record is damaged."""
+        raw = bytearray(record("backup", bytes(-len("backupa/b") % 8) + self.content))
+        self.assertEqual(["backup"], names_in(scanned(bytes(raw))))
+        raw[20] ^= 1
+
+        self.assertEqual([], names_in(scanned(bytes(raw))))
 
     @given(st.binary(max_size=2000))
     @settings(deadline=None)
