@@ -56,6 +56,19 @@ class Write:
     fanout: int = EVERYWHERE
 
 
+def end_of(write: Write, default_ttl_seconds: int | None, now: float) -> int:
+    """Return when a blob ends as a change asks for it; 0 never."""
+    if write.deleted is not None:
+        return write.deleted
+    ttl = default_ttl_seconds if write.ttl_seconds is None else write.ttl_seconds
+    if ttl is None:
+        return 0
+    end = int(now) + ttl
+    if not MIN_TIME <= end <= MAX_TIME:
+        raise InvalidRequest(f"Invalid int value for ttl: {ttl}")
+    return end
+
+
 @define(eq=False)
 class Replica:
     """The blobs of this machine.
@@ -116,7 +129,7 @@ class Replica:
         """
         try:
             self.check_stamps(write)
-            deleted = self._end(write, None)
+            deleted = end_of(write, None, self._now())
         except InvalidRequest:
             if not isinstance(body, bytes):
                 self._workers.run(body.discard)
@@ -154,7 +167,7 @@ class Replica:
     ) -> Row:
         """Set when a blob ends, at once by default; return the row after merging."""
         self.check_stamps(write)
-        deleted = self._end(write, 0)
+        deleted = end_of(write, 0, self._now())
 
         def plan(row: Row | None) -> Plan | None:
             if check is not None:
@@ -169,17 +182,6 @@ class Replica:
             return Plan(merged.state, fanout=write.fanout)
 
         return await self._change(Job(name, plan))
-
-    def _end(self, write: Write, default_ttl_seconds: int | None) -> int:
-        if write.deleted is not None:
-            return write.deleted
-        ttl = default_ttl_seconds if write.ttl_seconds is None else write.ttl_seconds
-        if ttl is None:
-            return 0
-        end = int(self._now()) + ttl
-        if not MIN_TIME <= end <= MAX_TIME:
-            raise InvalidRequest(f"Invalid int value for ttl: {ttl}")
-        return end
 
     async def _change(self, job: Job) -> Row:
         await self.commit(job)
