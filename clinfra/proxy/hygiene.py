@@ -2,14 +2,17 @@
 
 Pure.  Fields that belong to one connection stay on it, both ways (RFC 9110 §7.6.1).
 An origin learns who the client is from X-Forwarded-* that we write; what a stranger
-claims there is set aside as X-Forwarded-For-From-Client.
+claims there is dropped, or set aside as X-Forwarded-For-From-Client.
+
+Many origins cannot tell "_" from "-" in a field's name (CGI, WSGI).  So a field that
+would be taken for one of those is dropped too, whoever sends it.
 """
 
 from __future__ import annotations
 
 from clinfra.errors import InvalidRequest
-from clinfra.proxy.message import Request
-from clinfra.web.headers import end_to_end
+from clinfra.proxy.message import Request, join_host_path
+from clinfra.web.headers import HOP_BY_HOP, end_to_end
 from clinfra.web.heads import Field, Fields, ResponseHead
 
 _WRITTEN_ANEW = frozenset(
@@ -18,6 +21,7 @@ _WRITTEN_ANEW = frozenset(
         *(b"x-forwarded-for-from-client", b"x-forwarded-proto", b"x-forwarded-host"),
     )
 )
+_CLAIMS = frozenset((b"forwarded", b"x-real-ip"))
 _FRAMING = frozenset((b"content-length", b"via"))
 
 MAX_HOPS = 16
@@ -35,10 +39,13 @@ def request_fields(request: Request, peer: str, trusted: bool) -> Fields:
         errors.InvalidRequest: the request goes in a circle.
     """
     head = request.head
-    dropped = _WRITTEN_ANEW if trusted else _WRITTEN_ANEW | {b"forwarded"}
     fields: list[Field] = [(b"Host", request.authority)]
     for pair in end_to_end(request.fields, head.index):
-        if pair[0].lower() not in dropped:
+        name = pair[0].lower()
+        if name in _WRITTEN_ANEW or (b"_" in name and _is_disguised(name)):
+            continue
+        # What a rule has set is no stranger's claim.
+        if trusted or not _is_claim(name) or not _is_among(pair, head.fields):
             fields.append(pair)
     address = peer.encode("latin-1") or b"unknown"
     claimed = request.get(b"x-forwarded-for")
@@ -48,10 +55,46 @@ def request_fields(request: Request, peer: str, trusted: bool) -> Fields:
         fields.append((b"X-Forwarded-For-From-Client", claimed))
     fields.append((b"X-Forwarded-For", address))
     fields.append((b"X-Forwarded-Proto", request.scheme.encode("latin-1")))
-    host = request.get(b"x-forwarded-host") if trusted else None
-    fields.append((b"X-Forwarded-Host", host or head.host or request.authority))
+    fields.append((b"X-Forwarded-Host", _told_host(request, trusted)))
     fields.append((b"Via", _via(request.get(b"via"), head.http11)))
     return tuple(fields)
+
+
+def unkeyed_names(request: Request, trusted: bool) -> tuple[bytes, ...]:
+    """Return the fields that tell an origin more of the host than host_path does.
+
+    An answer may repeat what it was told, a port or another host: kept for the page, it
+    would be everybody's.  So such an answer is kept as if it varied on these fields.
+    """
+    usual = join_host_path(request.host, request.port, "").encode("latin-1")
+    names = []
+    if request.authority != usual or request.head.host not in (usual, b""):
+        names.append(b"host")
+    if trusted and request.get(b"x-forwarded-host") not in (usual, None):
+        names.append(b"x-forwarded-host")
+    return tuple(names)
+
+
+def _told_host(request: Request, trusted: bool) -> bytes:
+    """Return the host that the client asked for."""
+    told = request.get(b"x-forwarded-host") if trusted else None
+    return told or request.head.host or request.authority
+
+
+def _is_claim(name: bytes) -> bool:
+    """Whether a field is what proxies tell origins of clients."""
+    return name.startswith(b"x-forwarded-") or name in _CLAIMS
+
+
+def _is_among(pair: Field, received: Fields) -> bool:
+    """Whether this very field came in, and not one that is equal."""
+    return any(pair is each for each in received)
+
+
+def _is_disguised(name: bytes) -> bool:
+    """Whether a field would be taken for one that is ours to write."""
+    plain = name.replace(b"_", b"-")
+    return plain in _WRITTEN_ANEW or plain in HOP_BY_HOP or _is_claim(plain)
 
 
 def response_fields(head: ResponseHead) -> Fields:
