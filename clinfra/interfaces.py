@@ -116,6 +116,10 @@ class IRuleModule(Interface):
         request's head, the port and the configuration: then repeated heads of cache
         hits need not be asked about again.  False (the default) is always right."""
     )
+    ignores_hits = Attribute(
+        """True when hit and deliver do nothing with a hit from the cache.  A module with
+        one of these hooks that does not say so is asked about every hit."""
+    )
 
     def attach(surroundings: Any) -> None:
         """Called once, before the reactor runs, with a proxy.rules.Surroundings."""

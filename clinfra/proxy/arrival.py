@@ -27,6 +27,10 @@ class Arrivals:
     default_port: int
     trusted: TrustedProxies
 
+    def peer_matters(self, head: RequestHead) -> bool:
+        """Whether it depends on who sends a head what request it makes."""
+        return bool(self.trusted.networks) and b"x-forwarded-proto" in head.index
+
     def request(self, exchange: IExchange) -> Request:
         """Make the request of an exchange."""
         head: RequestHead = exchange.head

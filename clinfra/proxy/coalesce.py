@@ -29,12 +29,15 @@ class Flight:
         key: what is fetched.
         doomed: the page was purged or changed meanwhile; what comes may be sent to
             those who wait for it, but must not be kept.
+        abandoned: called when the last of the waiters leaves, once the one who fetches
+            is gone.
     """
 
     key: bytes
     _table: Coalescer
     waiters: list[Waiter] = field(factory=list, init=False)
     doomed: bool = field(default=False, init=False)
+    abandoned: Callable[[], None] | None = field(default=None, init=False)
     _patience: IDelayedCall | None = field(default=None, init=False)
 
     def land(self, outcome: Any) -> None:
@@ -84,6 +87,8 @@ class Coalescer:
         flight = self.flights.get(key)
         if flight is not None and waiter in flight.waiters:
             flight.waiters.remove(waiter)
+            if not flight.waiters and flight.abandoned is not None:
+                flight.abandoned()
 
     def doom(self, key: bytes) -> None:
         """What is being fetched is out of date: later askers start a fetch anew."""

@@ -246,6 +246,7 @@ class Relay(PooledProxyClient):
         if self._over:
             if exchange is not None:
                 exchange.abort()
+            self._end_taps(False)
             return
         if exchange is None and not self._taps:
             self.abort()
@@ -318,13 +319,20 @@ class Relay(PooledProxyClient):
             father.abort()
         self._end_taps(False)
 
+    def tap_gave_up(self) -> None:
+        """A tap wants no more: nor do we, when there is no client either."""
+        if self._delivering and self.father is None:
+            self.abort()
+
     def abort(self) -> None:
         """Nobody wants the rest."""
-        if self._over:
-            return
-        self._over = True
-        if self.origin_request is not None:
-            self.origin_request.abort()
+        if not self._over:
+            self._over = True
+            if self.origin_request is not None:
+                self.origin_request.abort()
+        reply = self.request.reply
+        if not self._delivering and reply is not None and reply.stream is self:
+            self._taps = reply.taps
         self._end_taps(False)
 
     def client_gone(self) -> None:
@@ -352,6 +360,7 @@ class Relay(PooledProxyClient):
         """The client is gone; the pipeline says what that means."""
 
     def _end_taps(self, complete: bool) -> None:
-        taps, self._taps = self._taps, []
+        taps = self._taps[:]
+        self._taps.clear()
         for tap in taps:
             tap.end(complete)

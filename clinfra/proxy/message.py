@@ -81,7 +81,7 @@ class Request:
         asked_at, answered_at: reactor seconds of the origin's part.
         flight: the fetch others wait for, when this request is the one that fetches.
         cache_state: the cache module's own.
-        origin_request: what is under way at an origin; has abort().
+        origin_request: what is under way at an origin (a forward.Relay).
         waiting, place, failing, over: the pipeline's own.
         annotations: whatever rules want to keep with the request.
     """
@@ -131,6 +131,16 @@ class Request:
     def path(self) -> str:
         """The target up to the question mark."""
         return self.target.partition("?")[0]
+
+    @property
+    def decided_further(self) -> bool:
+        """Rules decided more of it than host, target, fields and pool."""
+        return bool(
+            self.members
+            or self.retry_bad_status
+            or self.cache_host_path
+            or self._annotations
+        )
 
     @property
     def annotations(self) -> dict[str, Any]:

@@ -109,21 +109,22 @@ class Pipeline:
             phase: tuple(hook for module in modules if (hook := hook_of(module, phase)))
             for phase in PHASES
         }
-        self._memo: dict[RequestHead, tuple[bytes, int, bool]] = {}
-        self._memoable = not self._hooks["done"] and all(
-            getattr(module, "head_only", False)
-            for module in modules
-            if any(
-                hook_of(module, phase)
-                for phase in ("received", "route", "lookup", "hit", "deliver")
-            )
-        )
+        self._memo: dict[RequestHead, tuple[bytes, int, bool, str]] = {}
         self.hot: dict[bytes, Entry] = {}
         self._plans: dict[RequestHead, Plan] = {}
         self._plannable = all(
             getattr(module, "head_only", False)
             for module in modules
             if any(hook_of(module, phase) for phase in ("received", "route", "lookup"))
+        )
+        self._memoable = (
+            self._plannable
+            and not self._hooks["done"]
+            and all(
+                getattr(module, "ignores_hits", False)
+                for module in modules
+                if hook_of(module, "hit") or hook_of(module, "deliver")
+            )
         )
         self.requests = 0
         self.hits = 0
@@ -134,7 +135,7 @@ class Pipeline:
         """Answer a request; see web.site.Site."""
         known = self._memo.get(exchange.head)
         if known is not None:
-            key, port, secure = known
+            key, port, secure, peer = known
             entry = self.hot.get(key)
             if entry is not None:
                 now = self._now()
@@ -143,6 +144,7 @@ class Pipeline:
                     and now < entry.hot_until
                     and exchange.local_port == port
                     and exchange.secure == secure
+                    and (not peer or exchange.client_ip == peer)
                 ):
                     entry.used = True
                     self.hits += 1
@@ -164,7 +166,8 @@ class Pipeline:
         if len(self._memo) >= _MEMO_ENTRIES:
             self._memo.clear()
         exchange = request.exchange
-        self._memo[head] = (entry.key, exchange.local_port, exchange.secure)
+        peer = exchange.client_ip if self._arrivals.peer_matters(head) else ""
+        self._memo[head] = (entry.key, exchange.local_port, exchange.secure, peer)
 
     def remember_pass(
         self, request: Request, holds: Callable[[], bool], state: Callable[[], Any]
@@ -175,7 +178,11 @@ class Pipeline:
             state: makes the cache_state of such a request.
         """
         head = request.head
-        if not self._plannable or len(head.raw) > _MEMO_HEAD_BYTES:
+        if (
+            not self._plannable
+            or len(head.raw) > _MEMO_HEAD_BYTES
+            or request.decided_further
+        ):
             return
         if len(self._plans) >= _MEMO_ENTRIES:
             self._plans.clear()
@@ -199,7 +206,7 @@ class Pipeline:
         """
         phase, position = request.place
         if result is not None:
-            request.reply = result
+            _answer(request, result)
             if phase in _AFTER_ANSWER:
                 phase, position = _AFTER_ANSWER[phase], 0
         self._advance(request, phase, position)
@@ -223,14 +230,12 @@ class Pipeline:
             error = RuleFailed("Something went wrong here.")
         if request.exchange.status:
             request.exchange.abort()
-        if request.reply is not None and request.reply.stream is not None:
-            request.reply.stream.abort()
         response = trouble_response(error)
         assert isinstance(response.body, bytes)
         reply = Reply(response.status, response.fields, response.body)
         if request.failing:
             # A hook failed over the error page: it goes out as it is.
-            request.reply = reply
+            _answer(request, reply)
             self._deliver(request)
             return
         request.failing = True
@@ -243,7 +248,7 @@ class Pipeline:
             if isinstance(page, Reply):
                 reply = page
                 break
-        request.reply = reply
+        _answer(request, reply)
         self._advance(request, "deliver", 0)
 
     def _advance(self, request: Request, phase: str, position: int) -> None:
@@ -269,7 +274,7 @@ class Pipeline:
                 if type(result) is not Reply:
                     self._await(request, result)
                     return
-                request.reply = result
+                _answer(request, result)
                 if phase in _AFTER_ANSWER:
                     answered = True
                     break
@@ -317,14 +322,13 @@ class Pipeline:
             else:
                 exchange.start(reply.status, reply.fields, reply.length)
         except Exception as error:
+            if not request.failing:
+                self.fail(request, error)
+                return
+            log.failure("An error page could not be sent.")
             if stream is not None:
                 stream.abort()
-            if request.failing:
-                log.failure("An error page could not be sent.")
-                exchange.abort()
-            else:
-                reply.stream = None
-                self.fail(request, error)
+            exchange.abort()
             return
         if stream is not None:
             stream.deliver(None if reply.muted else exchange)
@@ -357,6 +361,14 @@ class Pipeline:
         for requests that went through the phases only.
         """
         self._released = (*self._released, callback)
+
+
+def _answer(request: Request, reply: Reply) -> None:
+    """Make `reply` the answer; an origin whose answer it replaces is let go."""
+    replaced = request.reply
+    if replaced is not None and replaced.stream not in (None, reply.stream):
+        replaced.stream.abort()
+    request.reply = reply
 
 
 async def _answer_of(result: Any) -> Reply | None:

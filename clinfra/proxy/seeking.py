@@ -44,6 +44,7 @@ class Seeking:
         stale: the entry that is validated.
         unconditional: the client's conditions were taken off what is forwarded.
         verdict: on the origin's answer.
+        judged: the answer's fields when the verdict was made.
         waiter: how the flight it waits for calls it, while it waits.
         flight_key: of that flight.
         stored: the answer is being collected, and its collector ends the flight.
@@ -56,6 +57,7 @@ class Seeking:
     stale: Entry | None = None
     unconditional: bool = False
     verdict: Verdict | None = None
+    judged: Fields | None = None
     waiter: Callable[[Any], None] | None = None
     flight_key: bytes = b""
     stored: bool = False

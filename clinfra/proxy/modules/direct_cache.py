@@ -28,6 +28,7 @@ from clinfra.proxy.cache import PageCache
 from clinfra.proxy.entry import Entry
 from clinfra.proxy.forgetting import Forgetting
 from clinfra.proxy.freshness import NO_WISH, Verdict, Wish, read_wish
+from clinfra.proxy.hygiene import unkeyed_names
 from clinfra.proxy.key import Getter, variant_key, vary_names
 from clinfra.proxy.message import Reply, Request, drop_fields
 from clinfra.proxy.pipeline import PENDING
@@ -56,6 +57,7 @@ class DirectCache(RuleModule):
 
     Config = Options
     head_only = True
+    ignores_hits = True
 
     def __init__(self, config: Options) -> None:
         self._config = config
@@ -72,6 +74,7 @@ class DirectCache(RuleModule):
         self._pipeline.on_over(self._over)
         self._forgetting = Forgetting(self._policy, self._cache, self._coalescer)
         self._object_bytes = surroundings.config.cache.object_bytes
+        self._trusted = surroundings.trusted
         self._now = surroundings.reactor.seconds
         rng = surroundings.rng
         self._boundary = lambda: b"%032x" % rng.getrandbits(128)
@@ -266,22 +269,29 @@ class DirectCache(RuleModule):
             if etag is not None and etag != stale.get(b"etag"):
                 return self._ask_again(request, seeking, reply)
             return self._refresh(request, seeking, stale, reply)
+        self._settle(request, seeking, reply)
+        return None
+
+    def _settle(self, request: Request, seeking: Seeking, reply: Reply) -> None:
+        """Decide whether an answer is kept."""
         verdict = self._judge(request, seeking, reply)
         if not verdict.refused and (reply.length or 0) > self._object_bytes:
             verdict = Verdict("too-large")
-        seeking.verdict = verdict
+        seeking.verdict, seeking.judged = verdict, reply.fields
         if verdict.refused:
             self._not_kept(request, seeking, verdict)
-        return None
 
     def store(self, request: Request) -> None:
         """Have the body collected, or keep the answer at once."""
         seeking: Seeking | None = request.cache_state
         reply = request.reply
-        if seeking is None or reply is None:
+        if seeking is None or reply is None or seeking.verdict is None:
             return
+        if reply.fields is not seeking.judged:
+            # A module after this one has changed it.
+            self._settle(request, seeking, reply)
         verdict = seeking.verdict
-        if verdict is None or verdict.refused:
+        if verdict.refused:
             return
         self._policy.passed.pop(seeking.primary, None)
         seeking.stored = True
@@ -331,13 +341,22 @@ class DirectCache(RuleModule):
         """A whole answer that may be kept is here: keep it, share it."""
         primary, now = seeking.primary, request.answered_at
         entry = Entry.of(primary, reply.status, reply.fields, body, verdict, now)
+        self._keep(request, seeking, entry, self._names(request, reply))
+
+    def _names(self, request: Request, reply: Reply) -> tuple[bytes, ...]:
+        """Return what an answer varies on, by its own word or by ours."""
         names = vary_names(reply.get(b"vary")) or ()
-        self._keep(request, seeking, entry, names)
+        if request.cache_host_path:
+            return names  # A rule said what the page is called.
+        trusted = self._trusted.trusts(request.exchange.client_ip)
+        return tuple(sorted({*names, *unkeyed_names(request, trusted)}))
 
     def _give_up(self, request: Request) -> None:
         """There will be nothing to share."""
         if request.flight is not None:
             request.flight.land(None)
+        if request.origin_request is not None:
+            request.origin_request.tap_gave_up()
 
     def _keep(
         self,
@@ -371,18 +390,18 @@ class DirectCache(RuleModule):
         """Answer with the stale entry, brought up to date by the origin's 304."""
         if reply.stream is not None:
             reply.stream.discard()
+        request.reply = None
         now = request.answered_at
         fresh = Reply(stale.status, stale.updated_fields(reply.fields, now))
         verdict = self._judge(request, seeking, fresh)
         entry = Entry.of(
             stale.primary, fresh.status, fresh.fields, stale.body, verdict, now
         )
-        names = vary_names(fresh.get(b"vary")) or ()
         if verdict.refused:
             self._cache.purge(seeking.primary)
             self._give_up(request)
         else:
-            self._keep(request, seeking, entry, names)
+            self._keep(request, seeking, entry, self._names(request, fresh))
         said = b"clinfra; fwd=stale; fwd-status=304"
         status: Fields = (
             (b"Age", b"%d" % entry.age(self._now())),
@@ -440,6 +459,13 @@ class DirectCache(RuleModule):
             not flight.waiters and not (seeking is not None and seeking.stored)
         ):
             flight.land(None)
+        else:
+            flight.abandoned = lambda: self._abandon(request)
+
+    def _abandon(self, request: Request) -> None:
+        """Neither the client nor anybody else wants what is being fetched."""
+        request.origin_request.abort()
+        request.flight.land(None)
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
