@@ -99,7 +99,7 @@ class BlobService(Service):
         self.committer = Committer(index, store, now)
         self.workers: Workers = ThreadWorkers(reactor) if threads else InlineWorkers()
         self.writer: IWriter = (
-            WriterThread(self.committer, reactor.callFromThread)
+            WriterThread(self.committer, reactor.callFromThread, reactor)
             if threads
             else InlineWriter(self.committer)
         )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
 
 from clinfra.blob.commit import MAX_BYTES, MAX_JOBS, Call, Committer, Job
 
-GATHER_SECONDS = 0.001
-"""How long a small batch waits for more when many are writing."""
+GATHER_SECONDS = 0.002
+"""How long jobs wait for others at most, while each reactor turn brings some."""
 
 
 class IWriter(Protocol):
@@ -38,91 +39,98 @@ _Waiting = tuple[Job | Call, Callable[[], None]]
 
 @define(eq=False)
 class WriterThread:
-    """Runs a committer in a thread of its own.
+    """Runs a committer in a thread of its own, one batch after the other.
+
+    While a batch is committed, the next one gathers.  It is not taken as soon as the
+    thread is free, but when a turn of the reactor has brought no further job: those who
+    have just been answered write again now, and share a sync with those who wait.  The
+    thread is woken once for each batch, and wakes the reactor once.
 
     Args:
         call_back: runs a function in the reactor's thread (`callFromThread`).
+        clock: the reactor's; a call after 0 seconds is made when its turn ends.
     """
 
     _committer: Committer
     _call_back: Callable[[Callable[[], None]], object]
-    _queue: queue.SimpleQueue[_Waiting | None] = field(
-        init=False, factory=queue.SimpleQueue
-    )
+    _clock: IReactorTime
+    _waiting: deque[_Waiting] = field(init=False, factory=deque)
+    _under_way: bool = field(init=False, default=False)
+    _seen: int = field(init=False, default=0)
+    _deadline: float = field(init=False, default=0.0)
+    _wake: threading.Event = field(init=False, factory=threading.Event)
+    _stopping: bool = field(init=False, default=False)
     _thread: threading.Thread | None = field(init=False, default=None)
-    _usual_jobs: float = field(init=False, default=1)
 
     @property
     def waiting(self) -> int:
         """Jobs not yet taken up."""
-        return self._queue.qsize()
+        return len(self._waiting)
 
     def start(self) -> None:
         """Begin to work."""
+        self._stopping = False
         self._thread = threading.Thread(
             target=self._work, name="blob writer", daemon=True
         )
         self._thread.start()
 
-    def submit(self, job: Job | Call, done: Callable[[], None]) -> None:
-        """Commit a job; `done` is called in the reactor's thread."""
-        self._queue.put((job, done))
-
     def stop(self) -> None:
         """Finish what waits, then end."""
         if self._thread is not None:
-            self._queue.put(None)
+            self._stopping = True
+            self._wake.set()
             self._thread.join()
             self._thread = None
 
-    def _work(self) -> None:
-        while True:
-            first = self._queue.get()
-            batch = [] if first is None else self._gather(first)
-            if not batch:
-                return
-            self._committer.run([job for job, _ in batch])
-            self._call_back(_All([done for _, done in batch]))
+    # In the reactor's thread
 
-    def _gather(self, first: _Waiting) -> list[_Waiting]:
-        """Return what is committed together, beginning with the first in the queue.
+    def submit(self, job: Job | Call, done: Callable[[], None]) -> None:
+        """Commit a job; `done` is called in the reactor's thread."""
+        self._waiting.append((job, done))
+        if not self._under_way:
+            self._gather(1)
 
-        While many write at a time, a batch that is smaller than those before waits a
-        moment for the rest: it costs them less than a sync of their own would.
-        """
-        batch, weight = [first], first[0].weight
-        deadline = 0.0
-        while len(batch) < MAX_JOBS and weight < MAX_BYTES:
-            try:
-                found = self._queue.get_nowait()
-            except queue.Empty:
-                now = time.monotonic()
-                deadline = deadline or now + GATHER_SECONDS
-                if len(batch) >= int(self._usual_jobs) or now >= deadline:
-                    break
-                try:
-                    found = self._queue.get(timeout=deadline - now)
-                except queue.Empty:
-                    break
-            if found is None:
-                # The end: come back to it when this batch is done.
-                self._queue.put(None)
-                break
-            batch.append(found)
-            weight += found[0].weight
-        self._usual_jobs = max(len(batch), self._usual_jobs * 0.9)
-        return batch
+    def _gather(self, seen: int) -> None:
+        self._under_way = True
+        self._seen = seen
+        self._deadline = self._clock.seconds() + GATHER_SECONDS
+        self._clock.callLater(0, self._turn_over)
 
+    def _turn_over(self) -> None:
+        found = len(self._waiting)
+        if self._seen < found < MAX_JOBS and self._clock.seconds() < self._deadline:
+            self._seen = found
+            self._clock.callLater(0, self._turn_over)
+        else:
+            self._wake.set()
 
-@define(eq=False)
-class _All:
-    """Calls the waiters of one batch: one hand-over between threads for all."""
-
-    _dones: list[Callable[[], None]]
-
-    def __call__(self) -> None:
-        for done in self._dones:
+    def _answer(self, batch: list[_Waiting]) -> None:
+        for _, done in batch:
             done()
+        self._under_way = False
+        if self._waiting:
+            self._gather(0)
+
+    # In the thread of its own
+
+    def _work(self) -> None:
+        while self._waiting or not self._stopping:
+            self._wake.wait()
+            if not self._stopping:
+                self._wake.clear()
+            batch = self._take()
+            self._committer.run([job for job, _ in batch])
+            self._call_back(partial(self._answer, batch))
+
+    def _take(self) -> list[_Waiting]:
+        """Return what is committed together."""
+        batch: list[_Waiting] = []
+        weight = 0
+        while self._waiting and len(batch) < MAX_JOBS and weight < MAX_BYTES:
+            batch.append(self._waiting.popleft())
+            weight += batch[-1][0].weight
+        return batch
 
 
 @define(eq=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.blob.commit import Call, Committer, Job, Plan
@@ -134,26 +136,78 @@ class CommitterTests(SynchronousTestCase):
 class WriterThreadTests(SynchronousTestCase):
     """The thread."""
 
-    def test_all_are_answered(self) -> None:
-        """Everything submitted is committed in order and handed back; then it stops."""
+    def setUp(self) -> None:
         store = MemoryStore()
         store.open()
         committer = Committer(MemoryIndex(), store, lambda: NOW)
-        handed: list[Any] = []
-        writer = WriterThread(committer, handed.append)
-        jobs = [put(f"n{n % 7}", b"%d" % n) for n in range(1000)]
-        order: list[int] = []
-        for n, job in enumerate(jobs):
-            writer.submit(job, lambda n=n: order.append(n))  # type: ignore[misc]  # a default argument binds n
-        writer.start()
-        writer.stop()
-        for batch in handed:
-            batch()
+        self.batches: list[int] = []
+        run = committer.run
 
-        self.assertEqual(list(range(1000)), order)
-        self.assertLess(len(handed), 20)
-        self.assertEqual(0, writer.waiting)
+        def counting(jobs: Sequence[Job | Call]) -> None:
+            self.batches.append(len(jobs))
+            run(jobs)
+
+        self.patch(Committer, "run", lambda _, jobs: counting(jobs))
+        self.answers: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.clock = Clock()
+        self.order: list[int] = []
+        self.writer = WriterThread(committer, self.answers.put, self.clock)
+
+    def submit(self, *numbers: int) -> None:
+        for n in numbers:
+            self.writer.submit(
+                put(f"n{n % 7}", b"%d" % n), partial(self.order.append, n)
+            )
+
+    def end_turn(self) -> None:
+        self.clock.advance(0)
+
+    def answer(self) -> None:
+        self.answers.get(timeout=10)()
+
+    def test_all_are_answered(self) -> None:
+        """Everything submitted is committed in order and handed back; then it stops."""
+        self.submit(*range(1000))
+        self.writer.start()
+        self.writer.stop()
+        while not self.answers.empty():
+            self.answer()
+
+        self.assertEqual(list(range(1000)), self.order)
+        self.assertLess(len(self.batches), 20)
+        self.assertEqual(0, self.writer.waiting)
         self.assertNotIn("blob writer", [each.name for each in threading.enumerate()])
+
+    def test_gathers(self) -> None:
+        """A batch is taken when a turn has brought nothing more, and not before."""
+        self.writer.start()
+        self.addCleanup(self.writer.stop)
+        self.submit(1, 2)
+        self.end_turn()
+        self.submit(3)
+        self.end_turn()
+        self.assertEqual([], self.batches)
+        self.end_turn()
+        self.answer()
+        self.assertEqual([3], self.batches)
+
+    def test_next_batch(self) -> None:
+        """What comes meanwhile waits for those who are answered, and write again."""
+        self.writer.start()
+        self.addCleanup(self.writer.stop)
+        self.submit(1)
+        self.end_turn()
+        first = self.answers.get(timeout=10)
+        self.submit(2)
+        self.end_turn()
+        first()
+        self.end_turn()
+        self.submit(3)
+        self.end_turn()
+        self.end_turn()
+        self.answer()
+        self.assertEqual([1, 2], self.batches)
+        self.assertEqual([1, 2, 3], self.order)
 
 
 class HotCacheTests(SynchronousTestCase):
