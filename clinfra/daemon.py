@@ -266,6 +266,10 @@ class Daemon(Service):
         # What start-up made stays for good: no later collection need look at it.
         gc.collect()
         gc.freeze()
+        # Requests leave hardly any cycles behind.  Looking for them after 700 objects,
+        # Python's default, finds only requests that are being answered, and costs a
+        # fifth of a busy process's time.
+        gc.set_threshold(50_000, 10, 10)
 
     def _signalled(self, number: int, frame: object) -> None:
         self.reactor.callFromThread(self._end)
