@@ -4,6 +4,7 @@ The GETs of one reactor turn go out as one command per server, equal keys once. 
 server of a key is chosen by pymemcache's rendezvous hashing, so that any pymemcache
 client with the same list of servers finds the same keys.  A server that is down or
 does not answer in time is a miss; it is left alone for a while and then tried again.
+What it was to forget meanwhile it is told to forget before anything else.
 Nothing here raises for what a server does or does not do.
 
 What is kept under a key:
@@ -50,6 +51,8 @@ MAX_TTL_SECONDS = 30 * 86400
 
 _BATCH_KEYS = 64
 _BACKOFF_DOUBLINGS = 4
+_MOST_OWED = 65536
+"""Deletes kept for a server that is away; with more, the oldest are given up."""
 _MANIFEST = struct.Struct("!c16sII")
 
 
@@ -68,6 +71,7 @@ class Node(ClientFactory):
     _retry: IDelayedCall | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
     _stopped: bool = field(default=False, init=False)
+    _owed: dict[bytes, None] = field(factory=dict, init=False)
     log = Logger()
     noisy = False
 
@@ -114,13 +118,26 @@ class Node(ClientFactory):
         """Forget a key; `done` is told whether it was known."""
         protocol = self.protocol_in_use
         if protocol is None:
+            self._owe(key)
             done(False)
             return
         self._flush()
         self.waiting.pop(key, None)
-        protocol.delete(key).addErrback(self._unset).addCallback(
+
+        def not_deleted(reason: Failure) -> None:
+            self._unset(reason)
+            self._owe(key)
+
+        protocol.delete(key).addErrback(not_deleted).addCallback(
             lambda known: done(bool(known))
         )
+
+    def _owe(self, key: bytes) -> None:
+        """Delete it when the server is back: it may come back with all it had."""
+        if not self._stopped:
+            self._owed[key] = None
+            if len(self._owed) > _MOST_OWED:
+                del self._owed[next(iter(self._owed))]
 
     def connected(self, protocol: CacheProtocol) -> None:
         """Called by the protocol."""
@@ -130,6 +147,9 @@ class Node(ClientFactory):
         self.log.info("memcached {server} is connected", server=self.name)
         self.protocol_in_use = protocol
         self._failures = 0
+        owed, self._owed = self._owed, {}
+        for key in owed:
+            self.delete(key, lambda known: None)
 
     def lost(self, protocol: CacheProtocol) -> None:
         """Called by the protocol."""

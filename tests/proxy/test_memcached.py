@@ -170,6 +170,29 @@ class TroubleTests(SynchronousTestCase):
         world.accept()
         self.assertEqual([], world.get(b"x"))
 
+    def test_deletes_are_owed(self) -> None:
+        """What a server that was away should have forgotten, it forgets first."""
+        world = World()
+        done: list[bool] = []
+        world.cache.delete(b"before", done.append)
+        line = world.accept()
+        self.assertEqual(b"delete before\r\n", line.take())
+        line.send(b"DELETED\r\n")
+        world.cache.delete(b"unanswered", done.append)
+        line.hang_up()
+        world.cache.delete(b"away", done.append)
+        self.assertEqual([False] * 3, done)
+        world.clock.pump([1.0] * 6)
+        line = world.accept()
+        world.get(b"away")
+        world.turn()
+
+        self.assertEqual(
+            b"delete unanswered\r\ndelete away\r\nget away\r\n", line.take()
+        )
+        line.send(b"NOT_FOUND\r\nDELETED\r\nEND\r\n")
+        world.cache.stop()
+
     def test_idle_is_not_stalled(self) -> None:
         """A server nobody asks anything is not slow."""
         world = World()
