@@ -76,6 +76,9 @@ class Replica:
     Args:
         now: returns unix seconds.
         min_free_bytes: PUT is refused when less of the disk would be left.
+
+    Attributes:
+        changed: called after each change that others want to hear of.
     """
 
     log = Logger()
@@ -89,6 +92,7 @@ class Replica:
     _now: Callable[[], float]
     _min_free_bytes: int
     free_bytes: int = field(init=False, default=0)
+    changed: Callable[[], object] | None = field(init=False, default=None)
     _loading: dict[str, list[Deferred[Hot | None]]] = field(init=False, factory=dict)
 
     # Changes
@@ -205,6 +209,8 @@ class Replica:
                 waiter.errback(Failure(job.error))
             else:
                 waiter.callback(None)
+                if self.changed is not None and _is_numbered(job):
+                    self.changed()
 
         self._writer.submit(job, done)
         return waiter
@@ -351,3 +357,10 @@ def _stamps_of(row: Row | None) -> tuple[int, ...]:
         return ()
     known = row.expiry.modified_deleted
     return (known,) if row.data is None else (known, row.data.modified)
+
+
+def _is_numbered(job: Job | Call) -> bool:
+    """Return whether a job took a number of the change feed."""
+    if not isinstance(job, Job) or job.after is None:
+        return False
+    return job.before is None or job.after.seq > job.before.seq

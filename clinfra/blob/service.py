@@ -15,9 +15,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.blob import topology
-from clinfra.blob.admin import Admin, Counters
+from clinfra.blob.admin import Admin, ReplicaAdmin
 from clinfra.blob.commit import Committer
 from clinfra.blob.datadir import DataDirectory
+from clinfra.blob.destinations import destinations
 from clinfra.blob.expire import Reaper
 from clinfra.blob.hot import HotCache
 from clinfra.blob.index import IBlobIndex
@@ -25,18 +26,24 @@ from clinfra.blob.index_sqlite import SqliteIndex
 from clinfra.blob.intake import Intake
 from clinfra.blob.lane import BlobLane
 from clinfra.blob.local import LocalBlobs
+from clinfra.blob.peers import Peers
 from clinfra.blob.recovery import Recovery
 from clinfra.blob.replica import Replica
+from clinfra.blob.replication import Replication
 from clinfra.blob.resource import BlobHandler, BlobResource
+from clinfra.blob.running_config import running_config
 from clinfra.blob.stamps import Stamps
+from clinfra.blob.status import Counters, Status
 from clinfra.blob.store import IBlobStore
 from clinfra.blob.store_volume import VolumeStore
+from clinfra.blob.sync import Puller
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import InlineWorkers, ThreadWorkers, Workers
 from clinfra.blob.writer import InlineWriter, IWriter, WriterThread
 from clinfra.config import BlobConfig
 from clinfra.errors import ConfigProblems, StartupFailed
 from clinfra.interfaces import IProduct
+from clinfra.web.pool import Connect
 
 SPACE_SECONDS = 1.0
 """How often free space is measured."""
@@ -78,6 +85,7 @@ class BlobService(Service):
         store: IBlobStore | None = None,
         rng: random.Random | None = None,
         now: Callable[[], float] | None = None,
+        connect: Connect | None = None,
     ) -> None:
         """Put the parts together; nothing is opened yet.
 
@@ -87,11 +95,13 @@ class BlobService(Service):
             threads: False does everything in the caller's thread, for tests.
             index, store: instead of SQLite and volumes.
             now: returns unix seconds; the reactor's clock when not given.
+            connect: how to connect to other replicas; see `web.pool`.
         """
         self.name = "blob"
         self._reactor = reactor
         now = now or reactor.seconds
-        bits = partial((rng or random.SystemRandom()).getrandbits, 12)
+        rng = rng or random.SystemRandom()
+        bits = partial(rng.getrandbits, 12)
         self.topology = read_topology(config)
         self._directory = DataDirectory(data_dir / "blob", str(self.topology.replica))
         index = index or SqliteIndex(self._directory.index)
@@ -113,6 +123,24 @@ class BlobService(Service):
             now=now,
             min_free_bytes=config.min_free_bytes,
         )
+        self.peers = Peers(
+            self.topology,
+            reactor=reactor,
+            now=reactor.seconds,
+            rng=rng,
+            connect=connect,
+        )
+        self.replication = Replication(
+            self.topology,
+            self.replica,
+            self.committer,
+            self.workers,
+            self.peers,
+            reactor,
+            now,
+            rng,
+            config.expiration_delay,
+        )
         ttl = config.ttl if config.ttl is not None else self.topology.ttl
         self.blobs = LocalBlobs(
             topology=self.topology,
@@ -132,21 +160,48 @@ class BlobService(Service):
             config.expiration_delay,
         )
         self.counters = Counters()
-        self._admin = Admin(
-            blobs=self.blobs,
-            config=config,
+        intake = Intake(store, self.workers, config.max_blob_bytes)
+        puller = Puller(
+            topology=self.topology,
+            replica=self.replica,
+            intake=intake,
+            workers=self.workers,
+            peers=self.peers,
+            now=now,
+        )
+        self._status = Status(
+            topology=self.topology,
+            replica=self.replica,
             counters=self.counters,
             reaper=self.reaper,
-            workers=self.workers,
+            puller=puller,
+            peers=self.peers,
             waiting=lambda: self.writer.waiting,
+            deliveries=self.replication.report,
+        )
+        self._replica_admin = ReplicaAdmin(
+            replica=self.replica,
+            workers=self.workers,
+            status=self._status,
+            puller=puller,
             purge=self.purge_soon,
+        )
+        self._admin = Admin(
+            topology=self.topology,
+            peers=self.peers,
+            counters=self.counters,
+            own=self._replica_admin,
+            config=lambda: running_config(
+                self.topology, config, self.blobs.default_ttl_seconds
+            ),
+            get_changes=config.compat_admin_get,
         )
         self.lane = BlobLane(
             self.replica, now, partial(self.counters.once, "get"), config.max_age
         )
         handler = BlobHandler(
             blobs=self.blobs,
-            intake=Intake(store, self.workers, config.max_blob_bytes),
+            intake=intake,
             lane=self.lane,
             counters=self.counters,
             admin=self._admin,
@@ -193,6 +248,8 @@ class BlobService(Service):
         self.writer.start()
         self._purging.start(self._purge_interval, now=False)
         self._measuring.start(SPACE_SECONDS, now=False)
+        if destinations(self.topology):
+            self.replication.start()
 
     def stopService(self) -> Deferred[None]:
         """Finish what is waiting to be committed, then close everything."""
@@ -202,7 +259,10 @@ class BlobService(Service):
                 loop.stop()
         if self._reaping is not None:
             self._reaping.cancel()
-        stopping = self.workers.run(self.writer.stop)
+        self._replica_admin.stop()
+        stopping = self.replication.stop()
+        stopping.addBoth(lambda _: self.peers.close())
+        stopping.addBoth(lambda _: self.workers.run(self.writer.stop))
 
         def close(result: object) -> object:
             self.workers.stop()
@@ -220,7 +280,7 @@ class BlobService(Service):
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
-        return self._admin.status(*self._facts)
+        return self._status.told(*self._facts)
 
     # In the background
 

@@ -19,6 +19,7 @@ from clinfra.blob.store import IBlobStore
 from clinfra.blob.store_memory import MemoryStore
 from clinfra.config import BlobConfig, Bytes, Limits
 from clinfra.web.site import Site
+from tests.sim.network import Network
 from tests.web.clients import Answer, Client
 
 NOW = 1_800_000_000.25
@@ -60,6 +61,7 @@ class Rig:
             index=index,
             store=store,
             rng=random.Random(1),
+            connect=Network(clock, random.Random(1)).connector("127.0.0.1"),
         )
         try:
             self.service.open()

@@ -1,0 +1,82 @@
+"""Getting the state of one name to one replica, in the original's own words.
+
+A change that brought bytes is a PUT, any other a DELETE, which says when the blob ends.
+The answer tells what the receiver has: when it turns out that it never had the bytes,
+they follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define
+
+from clinfra.blob.hot import Hot
+from clinfra.blob.peers import Peers
+from clinfra.blob.records import BYTES, Data, Row
+from clinfra.blob.replica import SMALL_BYTES, Replica
+from clinfra.blob.stored_body import StoredBody
+from clinfra.errors import StorageDamaged
+from clinfra.interfaces import BlobInfo
+
+
+@define(eq=False)
+class Sender:
+    """Sends rows of this machine.
+
+    Args:
+        now: returns unix seconds.
+        forget_seconds: what ended longer ago than this is sent without its bytes:
+            everybody purges it.
+    """
+
+    _replica: Replica
+    _peers: Peers
+    _now: Callable[[], float]
+    _forget_seconds: float
+
+    async def send(self, peer: str, row: Row, replicate: str) -> None:
+        """Have a replica merge a row, durably; a row that has changed is passed over.
+
+        Raises:
+            peers.PeerRefused, errors.NotFound: it will not have it.
+            peers.PeerFailed: try again later.
+            errors.StorageDamaged, OSError: it is we who cannot send it.
+        """
+        hot = await self._replica.find(row.name)
+        if hot is None or hot.row.seq > row.seq:
+            # It is gone, or its newer state comes later in the feed.
+            return
+        if hot.row.seq < row.seq:
+            hot = Hot(row, None)
+        try:
+            await self._send(peer, hot, replicate)
+        except (StorageDamaged, OSError):
+            again = await self._replica.find(row.name)
+            if again is not None and again.row.seq == hot.row.seq:
+                raise
+
+    async def _send(self, peer: str, hot: Hot, replicate: str) -> None:
+        row, data = hot.row, hot.row.data
+        bytes_wanted = data is not None and not row.expiry.passed(
+            self._now() - self._forget_seconds
+        )
+        if not bytes_wanted or not row.fanout & BYTES:
+            told = await self._peers.delete(peer, row.name, row.expiry, replicate)
+            if data is None or not bytes_wanted or not lacks(told, data):
+                return
+        body: bytes | StoredBody = StoredBody(self._replica, hot)
+        if data is not None and data.size <= SMALL_BYTES:
+            body = await self._replica.body(hot)
+        await self._peers.put(peer, row.name, row.state, body, replicate)
+
+
+def lacks(told: BlobInfo, data: Data) -> bool:
+    """Return whether who told this has less than `data`, as far as it can be seen."""
+    if told.modified is None or told.modified < data.modified:
+        return True
+    return (
+        told.modified == data.modified
+        and told.sha256 is not None
+        and told.sha256 < data.sha256.hex()
+    )

@@ -1,0 +1,1 @@
+"""Whole clusters in one process, on a clock, from a seed."""
