@@ -39,6 +39,7 @@ class Plan:
         keep: leave the row as it is, and only log a purge again.
         volumes: where bytes of the name have been, when the row does not know.
         fanout: whom a counted change is to be sent to (see `Row`).
+        seq: of the purge that is logged again.
     """
 
     state: State
@@ -49,6 +50,7 @@ class Plan:
     keep: bool = False
     volumes: tuple[int, int] | None = None
     fanout: int = 0
+    seq: int = 0
 
 
 @define(eq=False)
@@ -180,12 +182,16 @@ class Committer:
             number = seq if plan.counted or change.row is None else change.row.seq
             if plan.body is not None:
                 change.entry = len(entries)
-                entries.append(Entry(job.name, plan.state, plan.body, volumes))
+                entries.append(
+                    Entry(job.name, plan.state, plan.body, volumes, seq=number)
+                )
             elif plan.logged:
                 purge = plan.forget or plan.keep
                 told = plan.state if purge else State(None, plan.state.expiry)
                 spread = plan.volumes or volumes
-                entries.append(Entry(job.name, told, None, spread, purge))
+                # A purge forgets all records of the name up to its own number.
+                number = plan.seq or number
+                entries.append(Entry(job.name, told, None, spread, purge, number))
             if plan.keep:
                 continue
             if plan.forget:
@@ -215,6 +221,7 @@ class Committer:
                     ],
                     [name for name, change in changes.items() if change.row is None],
                     marks,
+                    seq=seq,
                 )
             )
         except BaseException:

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from clinfra.blob.commit import Call, Committer, Job, Plan
 from clinfra.blob.parameters import MIN_TIME
-from clinfra.blob.records import Data, Locator, Row, State
+from clinfra.blob.records import Locator, Row, State
 from clinfra.blob.replica import Replica
 from clinfra.blob.store import VolumeFacts
 from clinfra.blob.volume import CHANGES_CLASS, VOLUME_HEAD_BYTES, Damage
@@ -34,8 +34,8 @@ STEP_BYTES = 4 << 20
 STEP_SECONDS = 0.1
 """Compaction moves so many bytes, then rests so long."""
 
-CHANGES_EVERY_SECONDS = 3600
-"""How often a sealed volume of changes is looked through."""
+LOOK_EVERY_SECONDS = 3600
+"""How often a sealed volume is looked through, when it could not be deleted."""
 
 
 @frozen(eq=False)
@@ -47,7 +47,7 @@ class _Move:
     body: bytes | None
     state: State
     volumes: tuple[int, int] | None
-    is_purge: bool = False
+    purge_seq: int = 0
 
 
 @define(eq=False)
@@ -150,16 +150,27 @@ class Reaper:
         if mark.live > 0:
             if mark.live >= LIVE_RATIO * (facts.size - VOLUME_HEAD_BYTES):
                 return
+            if not self._is_due(facts.number):
+                return
             await self._move_all(self._live_records(facts.number))
             mark = self._committer.marks.get(facts.number)
         if mark is not None and mark.live == 0:
             await self._remove(facts.number)
+
+    def _is_due(self, number: int) -> bool:
+        """Return whether a volume was not looked through lately; now it will be."""
+        now = self._now()
+        if now - self._looked_at.get(number, -1e18) < LOOK_EVERY_SECONDS:
+            return False
+        self._looked_at[number] = now
+        return True
 
     async def _remove(self, number: int) -> None:
         def remove() -> None:
             self._committer.remove_volume(number)
 
         await self._replica.commit(Call(remove))
+        self._looked_at.pop(number, None)
         self.log.info("volume {number} is empty and deleted", number=number)
 
     async def _move_all(self, records: Iterator[list[_Move]]) -> None:
@@ -177,8 +188,14 @@ class Reaper:
                 if row is None or row.at != move.at:
                     return None
                 return Plan(row.state, move.body, counted=False)
-            if move.is_purge:
-                return Plan(move.state, counted=False, keep=True, volumes=move.volumes)
+            if move.purge_seq:
+                return Plan(
+                    move.state,
+                    counted=False,
+                    keep=True,
+                    volumes=move.volumes,
+                    seq=move.purge_seq,
+                )
             if row is None or row.expiry != move.state.expiry:
                 return None
             return Plan(row.state, counted=False)
@@ -207,10 +224,8 @@ class Reaper:
     async def _tidy_changes(
         self, facts: VolumeFacts, volumes: Mapping[int, VolumeFacts]
     ) -> None:
-        now = self._now()
-        if now - self._looked_at.get(facts.number, -1e18) < CHANGES_EVERY_SECONDS:
+        if not self._is_due(facts.number):
             return
-        self._looked_at[facts.number] = now
         kept = await self._workers.run(self._needed_bytes, facts.number, volumes)
         if kept >= LIVE_RATIO * (facts.size - VOLUME_HEAD_BYTES):
             return
@@ -242,14 +257,13 @@ class Reaper:
             if record.purged_to is not None:
                 first, last = record.volumes or (1, 0)
                 needed = any(first <= each <= last for each in volumes)
-                state = State(Data(record.purged_to, bytes(32), 0, 0), state.expiry)
             else:
                 row = self._replica.index.get(record.name)
                 needed = row is not None and row.expiry == state.expiry
             if needed:
-                is_purge = record.purged_to is not None
+                purge_seq = record.seq if record.purged_to is not None else 0
                 moves.append(
-                    _Move(record.name, found.at, None, state, record.volumes, is_purge)
+                    _Move(record.name, found.at, None, state, record.volumes, purge_seq)
                 )
             if len(moves) >= BATCH:
                 yield moves

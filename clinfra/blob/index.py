@@ -40,6 +40,7 @@ class Batch:
         rows: rows to insert or replace.
         forget: names to remove.
         marks: volume → mark; None removes the volume.
+        seq: a change sequence number that was taken; those of the rows are known.
         cursors: destination → change number up to which it has everything of ours;
             None forgets the destination.
     """
@@ -47,6 +48,7 @@ class Batch:
     rows: Sequence[Row] = ()
     forget: Sequence[str] = ()
     marks: Mapping[int, VolumeMark | None] = field(factory=dict)
+    seq: int = field(default=0, kw_only=True)
     cursors: Mapping[str, int | None] = field(factory=dict)
 
 

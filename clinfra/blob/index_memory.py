@@ -47,6 +47,7 @@ class MemoryIndex:
         for row in batch.rows:
             self._rows[row.name] = row
             self._seq = max(self._seq, row.seq)
+        self._seq = max(self._seq, batch.seq)
         for name in batch.forget:
             self._rows.pop(name, None)
         for number, mark in batch.marks.items():

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
 from clinfra.blob.merge import merge
-from clinfra.blob.records import EVERYWHERE, Locator, Row, State
+from clinfra.blob.records import EVERYWHERE, Locator, Row
 from clinfra.blob.store import IBlobStore, VolumeFacts
 from clinfra.blob.volume import CHANGES_CLASS, VOLUME_HEAD_BYTES, Damage, Found
 
@@ -52,7 +52,7 @@ class Recovery:
     store: IBlobStore
     summary: Summary = field(init=False, factory=Summary)
     _rows: dict[str, Row | None] = field(init=False, factory=dict)
-    _purges: dict[str, tuple[int, int]] = field(init=False, factory=dict)
+    _purges: dict[str, int] = field(init=False, factory=dict)
     _marks: dict[int, VolumeMark] = field(init=False, factory=dict)
     _volumes: Mapping[int, VolumeFacts] = field(init=False, factory=dict)
     _seq: int = field(init=False, default=0)
@@ -68,6 +68,8 @@ class Recovery:
         volumes = self._volumes = self.store.volumes()
         self._marks = dict(self.index.marks())
         self._seq = self.index.last_seq()
+        # Rows may still point into a volume that is lost.
+        self.store.reserve(max(self._marks, default=0))
         self.summary.rebuilt = bool(volumes) and not self._marks
         for number, mark in list(self._marks.items()):
             if number not in volumes:
@@ -85,6 +87,7 @@ class Recovery:
                     number=number,
                     missing=indexed - facts.size,
                 )
+                self.store.seal(number)
         self._flush()
         return self.summary
 
@@ -95,12 +98,8 @@ class Recovery:
         """Note what was forgotten: its records may come in any order."""
         for found in self.store.scan(number, self._indexed(number)):
             if isinstance(found, Found) and found.record.purged_to is not None:
-                name, expiry = found.record.name, found.record.state.expiry
-                data, ended = self._purges.get(name, (0, 0))
-                self._purges[name] = (
-                    max(data, found.record.purged_to),
-                    max(ended, expiry.modified_deleted),
-                )
+                name, seq = found.record.name, found.record.seq
+                self._purges[name] = max(self._purges.get(name, 0), seq)
 
     def _missing(self, number: int, mark: VolumeMark) -> None:
         if mark.live > 0:
@@ -159,12 +158,13 @@ class Recovery:
         name = record.name
         row = self._rows[name] if name in self._rows else self.index.get(name)
         state, has_body = record.state, record.has_body
-        if name in self._purges:
-            row = self._purged(name, row)
-            if record.purged_to is not None or self._is_purged(name, state):
-                return
-            if state.data is not None and state.data.modified <= self._purges[name][0]:
-                state, has_body = State(None, state.expiry), False
+        purged = self._purges.get(name, -1)
+        if row is not None and row.seq <= purged:
+            self._count_live(row.at, -1)
+            row = self._rows[name] = None
+        self._seq = max(self._seq, record.seq)
+        if record.seq <= purged:
+            return
         merged = merge(row.state if row is not None else None, state)
         at = row.at if row is not None else None
         if has_body and (
@@ -190,23 +190,6 @@ class Recovery:
         )
         self.summary.adopted += 1
 
-    def _is_purged(self, name: str, state: State) -> bool:
-        data, ended = self._purges[name]
-        return (
-            state.data is None or state.data.modified <= data
-        ) and state.expiry.modified_deleted <= ended
-
-    def _purged(self, name: str, row: Row | None) -> Row | None:
-        """Return what a purge leaves of a row."""
-        data, _ = self._purges[name]
-        if row is not None and row.data is not None and row.data.modified <= data:
-            self._count_live(row.at, -1)
-            row = evolve(row, state=State(None, row.expiry), at=None)
-        if row is not None and self._is_purged(name, row.state):
-            row = None
-        self._rows[name] = row
-        return row
-
     def _is_there(self, at: Locator | None) -> bool:
         return at is not None and at.volume in self._volumes
 
@@ -218,7 +201,7 @@ class Recovery:
     def _flush(self) -> None:
         rows = [row for row in self._rows.values() if row is not None]
         forget = [name for name, row in self._rows.items() if row is None]
-        self.index.apply(Batch(rows, forget, dict(self._marks)))
+        self.index.apply(Batch(rows, forget, dict(self._marks), seq=self._seq))
         self._rows.clear()
 
 

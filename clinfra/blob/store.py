@@ -122,6 +122,9 @@ class IBlobStore(Interface):
     def remove(number: int) -> None:
         """Delete a volume, durably."""
 
+    def reserve(number: int) -> None:
+        """Give no new volume this number or a lower one."""
+
     def free_bytes() -> int:
         """Return what the disk has left.  Any thread."""
 

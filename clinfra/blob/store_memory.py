@@ -195,6 +195,10 @@ class MemoryStore:
         self.seal(number)
         del self._volumes[number]
 
+    def reserve(self, number: int) -> None:
+        """Give no new volume this number or a lower one."""
+        self._next_number = max(self._next_number, number + 1)
+
     def free_bytes(self) -> int:
         """Return what is left of the capacity."""
         return self.capacity_bytes - sum(

@@ -293,6 +293,10 @@ class VolumeStore:
         found.path.unlink(missing_ok=True)
         _sync_directory(self._path)
 
+    def reserve(self, number: int) -> None:
+        """Give no new volume this number or a lower one."""
+        self._next_number = max(self._next_number, number + 1)
+
     def _forget(self, number: int) -> None:
         self.seal(number)
         found = self._volumes.pop(number)
