@@ -117,6 +117,9 @@ class BlobConfig:
     expiration_delay: Seconds = key(
         Seconds(86400), "How long an expired blob can still be undeleted."
     )
+    compat_admin_get: bool = key(
+        False, "Let any machine set off purges and syncs by GET, as the original did."
+    )
     limits: Limits = table(Limits, "What the blob listener accepts.")
 
 

@@ -1,213 +1,305 @@
 """The original's admin requests, ``/_COMMAND`` and ``/_COMMAND/REPLICA``.
 
-Here are those that mean something for a single replica: `_config`, `_status`, `_list`
-and `_purge`.  Any method is taken, as the original does; what changes something is
-answered to this machine only.
+============ ============================================== =======================
+command      query parameters                               answer
+============ ============================================== =======================
+_config                                                     the configuration
+_status                                                     see `status`
+_list        modified_start, modified_stop, checksum        rows, or checksums of
+             (true), checksum_modulo (seconds)              windows of stamps
+_sync        source, modified_start, modified_stop          {"queued": …}
+_purge                                                      {"queued": …}
+_buffer                                                     {"queued": …}
+_logstatus                                                  {"queued": …}
+_configcheck brief, tolerance; body: a configuration        see `configcheck`
+============ ============================================== =======================
+
+What is meant for another replica is sent on to it, once.  Any method is taken, as the
+original does; but what changes something must be a POST, unless it comes from this
+machine or ``blob.compat_admin_get`` is on: a link on some page must not set it off.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
 from attrs import define, field
+from twisted.logger import Logger
 
 from clinfra.blob import parameters
-from clinfra.blob.expire import Reaper
+from clinfra.blob.chores import Chore
+from clinfra.blob.configcheck import TOLERANCES, compare
 from clinfra.blob.info import NOT_FOUND
-from clinfra.blob.local import LocalBlobs
+from clinfra.blob.peers import HOP, Peers
+from clinfra.blob.replica import Replica
+from clinfra.blob.running_config import OWN
+from clinfra.blob.status import Counters, Status
+from clinfra.blob.sync import Asked, Puller
+from clinfra.blob.topology import Topology
 from clinfra.blob.workers import Workers
-from clinfra.config import BlobConfig
-from clinfra.errors import Forbidden, InvalidRequest, NotFound
-from clinfra.web.exchange import IExchange, Response
+from clinfra.errors import Forbidden, InvalidRequest, NotFound, TooLarge
+from clinfra.web.exchange import IBody, IExchange, Response
+from clinfra.web.heads import Fields, RequestHead
 
 MAX_LISTED = 100_000
 """Most blobs or windows in one answer to `_list`."""
 
+MAX_CONFIG_BYTES = 1 << 20
+"""Longest configuration to check."""
 
-@define
-class _Count:
-    current: int = 0
-    max: int = 0
-    total: int = 0
+COMMANDS = frozenset(
+    (
+        "_buffer",
+        "_config",
+        "_configcheck",
+        "_list",
+        "_logstatus",
+        "_purge",
+        "_status",
+        "_sync",
+    )
+)
 
+CHANGING = frozenset(("_buffer", "_logstatus", "_purge", "_sync"))
+"""Commands that set something off."""
 
-@define(eq=False)
-class Counters:
-    """How many requests of each kind are being answered, were at most, and in all."""
-
-    _counts: dict[str, _Count] = field(init=False, factory=dict)
-
-    @contextmanager
-    def during(self, kind: str) -> Iterator[None]:
-        """Count a request while it is answered."""
-        count = self._counts.setdefault(kind, _Count())
-        count.total += 1
-        count.current += 1
-        count.max = max(count.max, count.current)
-        try:
-            yield
-        finally:
-            count.current -= 1
-
-    def once(self, kind: str) -> None:
-        """Count a request that is answered at once."""
-        count = self._counts.setdefault(kind, _Count())
-        count.total += 1
-        count.max = max(count.max, count.current + 1)
-
-    def told(self) -> dict[str, dict[str, int]]:
-        """Return the counts as `_status` tells them."""
-        return {
-            kind: {"current": count.current, "max": count.max, "total": count.total}
-            for kind, count in sorted(self._counts.items())
-        }
+_JSON: Fields = ((b"Content-Type", b"application/json"),)
+_BYTES: Fields = ((b"Content-Type", b"application/octet-stream"),)
 
 
 @define(eq=False)
 class Admin:
-    """Answers admin requests.
+    """Answers admin requests, or sends them on.
 
     Args:
-        purge: asks for a purge; False when one is waiting already.
+        own: answers what is meant for this replica; None when this process keeps no
+            blobs.
+        config: returns what we run with, as `_config` tells it.
+        get_changes: any machine may set something off by GET.
     """
 
-    _blobs: LocalBlobs
-    _config: BlobConfig
+    _topology: Topology
+    _peers: Peers
     _counters: Counters
-    _reaper: Reaper
-    _workers: Workers
-    _waiting: Callable[[], int]
-    _purge: Callable[[], bool]
+    _own: ReplicaAdmin | None
+    _config: Callable[[], Mapping[str, Any]]
+    _get_changes: bool = False
 
     async def respond(self, exchange: IExchange, path: str) -> Response:
         """Answer the request for an admin path, "_COMMAND" or "_COMMAND/REPLICA"."""
         command, _, replica = path.partition("/")
-        commands: Mapping[str, Callable[[IExchange], Awaitable[Any]]] = {
-            "_config": self.config,
-            "_status": self.status_answer,
-            "_list": self.listing,
-            "_purge": self.purge,
-        }
-        handler = commands.get(command)
-        own = replica == self._blobs.topology.replica and command != "_config"
-        if handler is None or (replica and not own):
+        if command not in COMMANDS or (replica and command == "_config"):
             raise NotFound(NOT_FOUND)
+        if command in CHANGING:
+            self._check_allowed(exchange)
         with self._counters.during(command[1:]):
-            told = await handler(exchange)
-        body = json.dumps(told, separators=(",", ":")).encode()
-        return Response(200, ((b"Content-Type", b"application/json"),), body)
+            if replica and replica != self._topology.replica:
+                return await self._send_on(exchange, command, replica)
+            if command == "_config":
+                return Response(200, _JSON, _encoded(self._config()))
+            if command == "_configcheck":
+                return await self._configcheck(exchange)
+            if self._own is None:
+                raise NotFound("This server keeps no blobs itself: name a replica")
+            return Response(200, _JSON, await self._own.answer(command, exchange.head))
 
-    async def config(self, exchange: IExchange) -> Mapping[str, Any]:
-        """Return what we run with, under the original's keys."""
-        topology, config = self._blobs.topology, self._config
-        return {
-            "clblob": {
-                "client": {
-                    "cluster": topology.cluster,
-                    "clusters": [
-                        [
-                            {
-                                "replicas": list(bucket.replicas),
-                                "write_weight": bucket.write_weight,
-                            }
-                            for bucket in buckets
-                        ]
-                        for buckets in topology.clusters
-                    ],
-                    "encode_name": topology.encode_name,
-                    "expiration_delay": config.expiration_delay,
-                    "index_module": config.index,
-                    "purge_interval": config.purge_interval,
-                    "replica": topology.replica,
-                    "replicas": {
-                        peer.name: {
-                            "ip": peer.ip,
-                            "port": peer.port,
-                            "read_weight": peer.read_weight,
-                        }
-                        for peer in topology.peers.values()
-                    },
-                    "store_module": config.store,
-                    "ttl": self._blobs.default_ttl_seconds,
-                }
-            }
-        }
+    def _check_allowed(self, exchange: IExchange) -> None:
+        """Raise Forbidden for what a stranger's page could have set off."""
+        head = exchange.head
+        if self._get_changes or _is_local(exchange.client_ip):
+            return
+        if head.method.upper() != b"POST":
+            raise Forbidden(
+                "From another machine this has to be a POST (blob.compat_admin_get)"
+            )
+        origin = head.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2] != head.get(b"host"):
+            raise Forbidden("This is not answered to other sites' pages")
 
-    async def status_answer(self, exchange: IExchange) -> Mapping[str, Any]:
-        """Return how we are."""
-        replica = self._blobs.replica
-        index = await self._workers.run(replica.index.facts)
-        store = await self._workers.run(replica.store.facts)
-        return self.status(index, store)
+    async def _send_on(
+        self, exchange: IExchange, command: str, replica: str
+    ) -> Response:
+        """Have the replica that is meant answer."""
+        head = exchange.head
+        if replica not in self._topology.peers or head.get(HOP[0].lower()) is not None:
+            raise NotFound(f"Unknown replica: {replica}")
+        body = await _whole(exchange.body)
+        method = b"POST" if command in CHANGING or body else b"GET"
+        target = f"/{command}/{replica}".encode()
+        if head.query:
+            target += b"?" + head.query
+        answer = await self._peers.call(replica, method, target, (HOP,), body or None)
+        kind = answer.head.get(b"content-type") or b"application/octet-stream"
+        return Response(
+            answer.head.status,
+            ((b"Content-Type", kind), (b"X-Content-Type-Options", b"nosniff")),
+            answer,
+            answer.head.content_length,
+        )
 
-    def status(
-        self, index: Mapping[str, object], store: Mapping[str, object]
-    ) -> Mapping[str, Any]:
-        """Return the status JSON: the original's keys, and ours after them."""
-        topology, replica = self._blobs.topology, self._blobs.replica
-        return {
-            "cluster": topology.cluster,
-            "bucket": topology.bucket,
-            "replica": topology.replica,
-            "events": self._counters.told(),
-            "replicas": {},
-            "clusters": {},
-            "buffer_status": "buffered replica=0 cluster=0",
-            "purge_status": self._reaper.status,
-            "sync_status": "start delay",
-            "logstatus_status": "start delay",
-            "index_sqlite": {"queue_size": self._waiting(), **index},
-            "store_disk": {"queue_size": self._waiting(), **store},
-            "hot": {
-                "blobs": len(replica.hot),
-                "bytes": replica.hot.used_bytes,
-                "hits": replica.hot.hits,
-                "misses": replica.hot.misses,
-            },
-            "purged": self._reaper.purged,
-        }
-
-    async def listing(self, exchange: IExchange) -> Any:
-        """Return the blobs between two stamps, or checksums of windows of them."""
+    async def _configcheck(self, exchange: IExchange) -> Response:
+        """Compare what is sent with what we run with."""
         given = parameters.split(exchange.head.query)
-        numbers: dict[str, int | None] = {
-            key: parameters.integer(key, given[key]) if key in given else None
-            for key in ("modified_start", "modified_stop", "checksum_modulo")
+        brief = "brief" in given and parameters.boolean("brief", given["brief"])
+        tolerance = given.get("tolerance")
+        if "tolerance" in given and tolerance not in TOLERANCES:
+            raise InvalidRequest(f"Unknown tolerance: {tolerance}")
+        text = await _whole(exchange.body)
+        if not text:
+            raise InvalidRequest("400 Bad Request")
+        try:
+            lines = text.decode("utf-8").splitlines()
+            new = json.loads(
+                "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+            )
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest(f"Not JSON: {error}") from None
+        report = compare(self._config(), new, OWN)
+        if brief:
+            return Response(200, _BYTES, report.brief(tolerance).encode())
+        return Response(200, _JSON, _encoded(report.told()))
+
+
+@define(eq=False)
+class ReplicaAdmin:
+    """The commands that are about this replica.
+
+    Args:
+        purge: asks for a purge; False when one is waiting already.
+        drain: has waiting changes sent now.
+    """
+
+    log = Logger()
+
+    _replica: Replica
+    _workers: Workers
+    _status: Status
+    _puller: Puller
+    _purge: Callable[[], bool]
+    _drain: Callable[[], object] = lambda: None
+    _syncing: Chore = field(init=False)
+    _logging: Chore = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._syncing = Chore("syncing", self._puller.failed)
+        self._logging = Chore("logging the status")
+
+    async def answer(self, command: str, head: RequestHead) -> bytes:
+        """Return the answer to a command as JSON."""
+        commands: Mapping[str, Callable[[RequestHead], Awaitable[bytes]]] = {
+            "_status": self.status,
+            "_list": self.listing,
+            "_sync": self.sync,
+            "_purge": self.purge,
+            "_buffer": self.buffer,
+            "_logstatus": self.logstatus,
         }
+        return await commands[command](head)
+
+    def stop(self) -> None:
+        """Cancel what runs in the background."""
+        self._syncing.stop()
+        self._logging.stop()
+
+    async def status(self, head: RequestHead) -> bytes:
+        """Return how we are."""
+        return _encoded(await self._measured())
+
+    async def _measured(self) -> Mapping[str, Any]:
+        index = await self._workers.run(self._replica.index.facts)
+        store = await self._workers.run(self._replica.store.facts)
+        return self._status.told(index, store)
+
+    async def listing(self, head: RequestHead) -> bytes:
+        """Return the blobs between two stamps, or checksums of windows of them."""
+        given = parameters.split(head.query)
+        start, stop = _stamps(given)
         checksum = "checksum" not in given or parameters.boolean(
             "checksum", given["checksum"]
         )
-        start, stop = numbers["modified_start"], numbers["modified_stop"]
-        index = self._blobs.replica.index
-        if checksum:
-            modulo = numbers["checksum_modulo"]
-            modulo = 86400 if modulo is None else modulo
-            if not 0 < modulo < 1 << 31:
-                raise InvalidRequest(f"Invalid int value for checksum_modulo: {modulo}")
-            return await self._workers.run(
-                index.windows, start, stop, modulo << 32, MAX_LISTED
-            )
-        rows = await self._workers.run(index.listing, start, stop, MAX_LISTED)
-        return [
-            (
-                row.name,
-                row.data.modified,
-                row.expiry.deleted,
-                row.expiry.modified_deleted,
-            )
-            for row in rows
-            if row.data is not None
-        ]
+        modulo = 86400
+        if "checksum_modulo" in given:
+            modulo = parameters.integer("checksum_modulo", given["checksum_modulo"])
+        if checksum and not 0 < modulo < 1 << 31:
+            raise InvalidRequest(f"Invalid int value for checksum_modulo: {modulo}")
 
-    async def purge(self, exchange: IExchange) -> Mapping[str, bool]:
+        def look() -> bytes:
+            # Long answers take long to write down, too: not in the reactor's thread.
+            index = self._replica.index
+            if checksum:
+                return _encoded(index.windows(start, stop, modulo << 32, MAX_LISTED))
+            return _encoded(
+                [
+                    (
+                        row.name,
+                        row.data.modified,
+                        row.expiry.deleted,
+                        row.expiry.modified_deleted,
+                    )
+                    for row in index.listing(start, stop, MAX_LISTED)
+                    if row.data is not None
+                ]
+            )
+
+        return await self._workers.run(look)
+
+    async def sync(self, head: RequestHead) -> bytes:
+        """Ask for a comparison with some peers, or with all."""
+        given = parameters.split(head.query)
+        start, stop = _stamps(given)
+        names = (given.get("source") or "").split(",")
+        asked = Asked(tuple(name for name in names if name), start, stop)
+        return _queued(self._syncing.ask(lambda: self._puller.run(asked)))
+
+    async def purge(self, head: RequestHead) -> bytes:
         """Ask for a purge."""
-        if not _is_local(exchange.client_ip):
-            raise Forbidden("This is answered to requests from this machine only")
-        return {"queued": self._purge()}
+        return _queued(self._purge())
+
+    async def buffer(self, head: RequestHead) -> bytes:
+        """Have the changes that wait sent to whom they are for."""
+        self._drain()
+        return _queued(True)
+
+    async def logstatus(self, head: RequestHead) -> bytes:
+        """Ask for the status to be logged."""
+        return _queued(self._logging.ask(self._log_status))
+
+    async def _log_status(self) -> None:
+        told = await self._measured()
+        self.log.info("status: {status}", status=json.dumps(told, sort_keys=True))
+        self._status.logstatus = "logged"
+
+
+def _stamps(given: Mapping[str, str | None]) -> tuple[int | None, int | None]:
+    """Return modified_start and modified_stop.  Raises InvalidRequest."""
+    start, stop = (
+        parameters.integer(key, given[key]) if key in given else None
+        for key in ("modified_start", "modified_stop")
+    )
+    return start, stop
+
+
+async def _whole(body: IBody) -> bytes:
+    """Return a body that cannot be long.  Raises TooLarge."""
+    pieces: list[bytes] = []
+    left = MAX_CONFIG_BYTES
+    while piece := await body.read():
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:
+            raise TooLarge(f"The body is over {MAX_CONFIG_BYTES} bytes")
+    return b"".join(pieces)
+
+
+def _queued(queued: bool) -> bytes:
+    return _encoded({"queued": queued})
+
+
+def _encoded(told: Any) -> bytes:
+    return json.dumps(told, separators=(",", ":")).encode()
 
 
 def _is_local(client_ip: str) -> bool:

@@ -13,7 +13,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from attrs import Factory, define
@@ -142,12 +142,18 @@ class Report:
         return "".join(f"{line}\n" for line in sorted(shown)) or "OK"
 
 
-def compare(old: Any, new: Any) -> Report:
+def compare(old: Any, new: Any, kept: Collection[str] = ()) -> Report:
     """Return what changes from one configuration to another.
+
+    Args:
+        kept: options that stay as they are when `new` does not tell them.
 
     Raises InvalidRequest when one has not the form of a configuration.
     """
-    before, after = _Config(old), _Config(new)
+    before = _Config(old, {})
+    after = _Config(
+        new, {name: before.options[name] for name in kept if name in before.options}
+    )
     report = Report()
     _compare_clusters(report, before.clusters, after.clusters, after.encode_name)
     _compare_replicas(report, before.replicas, after.replicas)
@@ -159,7 +165,7 @@ def compare(old: Any, new: Any) -> Report:
 class _Config:
     """One configuration, with defaults, taken apart."""
 
-    def __init__(self, whole: Any) -> None:
+    def __init__(self, whole: Any, kept: Mapping[str, Any]) -> None:
         root = _table(_table(whole, "configuration").get("clblob", {}), "clblob")
         client = _table(root.get("client", {}), "client")
         self.clusters = _clusters(client.get("clusters", []))
@@ -169,7 +175,7 @@ class _Config:
                 client.get("replicas", {}), "client.replicas"
             ).items()
         }
-        self.options = {**DEFAULTS, **dict(_options(root, ""))}
+        self.options = {**DEFAULTS, **kept, **dict(_options(root, ""))}
         if self.options["client.cluster"] is None:
             # A replica's cluster is where it is listed.
             self.options["client.cluster"] = self._home()

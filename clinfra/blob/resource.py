@@ -25,7 +25,7 @@ from __future__ import annotations
 from attrs import define
 
 from clinfra.blob import names, parameters
-from clinfra.blob.admin import Admin, Counters
+from clinfra.blob.admin import Admin
 from clinfra.blob.answers import answer_read, check_precondition, is_conditional
 from clinfra.blob.digests import Announced
 from clinfra.blob.info import NOT_FOUND, info_of, to_json
@@ -35,6 +35,7 @@ from clinfra.blob.local import LocalBlobs
 from clinfra.blob.parameters import Parameters
 from clinfra.blob.records import Row
 from clinfra.blob.replica import Check, Write
+from clinfra.blob.status import Counters
 from clinfra.blob.topology import Placement
 from clinfra.errors import InvalidRequest, MethodNotAllowed, NotFound
 from clinfra.web.exchange import IExchange, Response

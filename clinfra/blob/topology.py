@@ -58,6 +58,7 @@ class Topology:
         cluster: of this replica.
         bucket: of this replica.
         ttl: default time to live, seconds.
+        whole: the cluster file as read, with what else it says; None without one.
     """
 
     clusters: tuple[tuple[Bucket, ...], ...]
@@ -67,6 +68,7 @@ class Topology:
     cluster: int | None = None
     bucket: int | None = None
     ttl: int | None = None
+    whole: Any = field(default=None, repr=False, eq=False)
     _wheels: tuple[tuple[int, ...], ...] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -212,7 +214,9 @@ class _Reader:
             self.wrong("encode_name", f"not true or false: {encode_name}")
         if self.problems:
             return None
-        return Topology(clusters, peers, encode_name, replica, cluster, bucket, ttl)
+        return Topology(
+            clusters, peers, encode_name, replica, cluster, bucket, ttl, whole
+        )
 
     def buckets(self, cluster: int, found: Any) -> Iterator[Bucket]:
         where = f"clusters[{cluster}]"

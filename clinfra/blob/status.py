@@ -1,0 +1,179 @@
+"""How this replica is, as `_status` tells it: the original's keys, and ours after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import define, field
+
+from clinfra.blob.expire import Reaper
+from clinfra.blob.peers import FEATURE, Peers
+from clinfra.blob.replica import Replica
+from clinfra.blob.sync import Puller
+from clinfra.blob.topology import Topology
+
+
+@define
+class _Count:
+    current: int = 0
+    max: int = 0
+    total: int = 0
+
+
+@define(eq=False)
+class Counters:
+    """How many requests of each kind are being answered, were at most, and in all."""
+
+    _counts: dict[str, _Count] = field(init=False, factory=dict)
+
+    @contextmanager
+    def during(self, kind: str) -> Iterator[None]:
+        """Count a request while it is answered."""
+        count = self._counts.setdefault(kind, _Count())
+        count.total += 1
+        count.current += 1
+        count.max = max(count.max, count.current)
+        try:
+            yield
+        finally:
+            count.current -= 1
+
+    def once(self, kind: str) -> None:
+        """Count a request that is answered at once."""
+        count = self._counts.setdefault(kind, _Count())
+        count.total += 1
+        count.max = max(count.max, count.current + 1)
+
+    def told(self) -> dict[str, dict[str, int]]:
+        """Return the counts as `_status` tells them."""
+        return {
+            kind: {"current": count.current, "max": count.max, "total": count.total}
+            for kind, count in sorted(self._counts.items())
+        }
+
+
+Deliveries = Callable[[], Mapping[str, Mapping[str, Any]]]
+"""Returns what each destination of changes is about: "peer:NAME", "cluster:C:B"."""
+
+
+@define(eq=False)
+class Status:
+    """Collects what is told.
+
+    Args:
+        waiting: returns how many changes wait to be committed.
+        deliveries: see `Deliveries`.
+
+    Attributes:
+        logstatus: what the logging of the status is doing.
+    """
+
+    _topology: Topology
+    _replica: Replica
+    _counters: Counters
+    _reaper: Reaper
+    _puller: Puller
+    _peers: Peers
+    _waiting: Callable[[], int]
+    _deliveries: Deliveries = dict
+    logstatus: str = field(init=False, default="start delay")
+
+    def told(
+        self, index: Mapping[str, object], store: Mapping[str, object]
+    ) -> dict[str, Any]:
+        """Return the status.
+
+        Args:
+            index, store: their facts.
+        """
+        topology, replica = self._topology, self._replica
+        deliveries = self._deliveries()
+        replicas, clusters = self._replicas(deliveries), self._clusters(deliveries)
+        return {
+            "cluster": topology.cluster,
+            "bucket": topology.bucket,
+            "replica": topology.replica,
+            "events": self._counters.told(),
+            "replicas": replicas,
+            "clusters": clusters,
+            "buffer_status": _buffered(replicas, clusters),
+            "purge_status": self._reaper.status,
+            "sync_status": self._puller.status,
+            "logstatus_status": self.logstatus,
+            "index_sqlite": {"queue_size": self._waiting(), **index},
+            "store_disk": {"queue_size": self._waiting(), **store},
+            "features": [FEATURE],
+            "hot": {
+                "blobs": len(replica.hot),
+                "bytes": replica.hot.used_bytes,
+                "hits": replica.hot.hits,
+                "misses": replica.hot.misses,
+            },
+            "purged": self._reaper.purged,
+        }
+
+    def _replicas(
+        self, deliveries: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
+        """Return what each peer of the bucket, and who failed lately, is about."""
+        found: dict[str, dict[str, Any]] = {}
+        for name in self._puller.bucket_peers():
+            found[name] = _events(deliveries.get(f"peer:{name}", {}))
+        for name in self._topology.peers:
+            since = self._peers.health.seconds_since_failure(name)
+            if since is not None:
+                found.setdefault(name, _events({}))["last_failed"] = int(since)
+        return found
+
+    def _clusters(
+        self, deliveries: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
+        """Return what each other cluster is about, all its buckets together."""
+        found: dict[str, dict[str, Any]] = {}
+        for cluster in range(len(self._topology.clusters)):
+            if cluster == self._topology.cluster:
+                continue
+            total = _events({})
+            for key, delivery in deliveries.items():
+                if key.startswith(f"cluster:{cluster}:"):
+                    total = _together(total, _events(delivery))
+            found[str(cluster)] = total
+        return found
+
+
+def _events(delivery: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the original's numbers of a destination, and ours."""
+    under_way = delivery.get("under_way", 0)
+    ours = {
+        key: value
+        for key, value in delivery.items()
+        if key not in ("events", "under_way", "cursor")
+    }
+    return {
+        "events": delivery.get("events", under_way),
+        "buffer_events": under_way,
+        **ours,
+    }
+
+
+def _together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return two destinations' numbers as one: the worst lag, the sum of the rest."""
+    return {
+        key: (
+            max(one.get(key, 0), other.get(key, 0))
+            if key == "lag_seconds"
+            else one.get(key, 0) + other.get(key, 0)
+        )
+        for key in one.keys() | other.keys()
+    }
+
+
+def _buffered(
+    replicas: Mapping[str, Mapping[str, Any]], clusters: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Return how many changes are waiting, as the original's console reads it."""
+    to_replicas = sum(each["events"] for each in replicas.values())
+    to_clusters = sum(each["events"] for each in clusters.values())
+    return f"buffered replica={to_replicas} cluster={to_clusters}"
