@@ -39,7 +39,7 @@ class _Pulse:
 
     def is_resting(self, now: float) -> bool:
         # A clock that was set back must not make the pause longer.
-        return self.failures > 0 and 0 <= now - self.failed_at < self.pause
+        return 0 <= now - self.failed_at < self.pause
 
 
 @define(eq=False)
@@ -80,6 +80,13 @@ class Health:
             if pulse.failures == DOWN_AFTER:
                 self._changed(name, False)
 
+    def is_slow(self, name: str) -> None:
+        """A replica lets somebody wait: others are asked first until it answers."""
+        pulse = self._pulses.setdefault(name, _Pulse())
+        if not pulse.failures:
+            pulse.failed_at = self._now()
+            pulse.pause = FIRST_PAUSE_SECONDS
+
     def is_up(self, name: str) -> bool:
         """Return whether a replica may be relied on."""
         pulse = self._pulses.get(name)
@@ -107,7 +114,9 @@ class Health:
     def seconds_since_failure(self, name: str) -> float | None:
         """Return how long ago a replica failed, None when it is well."""
         pulse = self._pulses.get(name)
-        return None if pulse is None else max(0.0, self._now() - pulse.failed_at)
+        if pulse is None or not pulse.failures:
+            return None
+        return max(0.0, self._now() - pulse.failed_at)
 
     def order(self, candidates: Iterable[tuple[str, int]]) -> list[str]:
         """Return names in the order in which to ask them.

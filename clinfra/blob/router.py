@@ -1,0 +1,312 @@
+"""Names that live elsewhere: which replica answers for them, and what if it does not.
+
+Reads ask the replicas of our own cluster's bucket, then those of other clusters, best
+first; when the one that was asked is slower than nearly all reads are, the next is
+asked too, and the first good answer wins.  A replica that never heard of a name does
+not settle the matter, one that knows it is deleted does.
+
+Writes go to one replica of our cluster's bucket, which sends them on; when none can be
+reached, to one of another cluster, which delivers them to ours later.  What is sent is
+settled before (stamps, end) and can be sent again whole, so trying the next replica
+after a silence does no harm.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from attrs import define, evolve, field, frozen
+from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.python.failure import Failure
+
+from clinfra.blob.health import Hedging
+from clinfra.blob.info import NOT_FOUND
+from clinfra.blob.peers import KNOWN_GONE, PeerFailed, Peers
+from clinfra.blob.replica import Write, end_of
+from clinfra.blob.stamps import Stamps
+from clinfra.blob.topology import Placement, Topology
+from clinfra.errors import NotFound, Overloaded, StorageFull
+from clinfra.web.responses import OriginResponse
+
+MAX_READS = 1024
+"""Most reads elsewhere at a time; more are told to come back."""
+
+WRITE_PATIENCE_SECONDS = 2.0
+"""How long a replica may take to keep a small blob before another is asked to."""
+
+_GONE = KNOWN_GONE[0].lower()
+_COPIES = b"x-clblob-copies"
+
+
+@frozen
+class Found:
+    """An answer from elsewhere: whose, and the answer, to be read or aborted."""
+
+    peer: str
+    response: OriginResponse
+
+
+Ask = Callable[[str], Coroutine[Any, Any, OriginResponse]]
+"""Sends one peer a request."""
+
+
+@define(eq=False)
+class Router:
+    """Finds who answers for names that live elsewhere.
+
+    Args:
+        clock: Twisted's IReactorTime.
+        now: returns unix seconds.
+        stamps: this process's.
+    """
+
+    topology: Topology
+    peers: Peers
+    stamps: Stamps
+    clock: Any
+    _now: Callable[[], float]
+    hedging: Hedging = field(init=False, factory=Hedging)
+    _reads: int = field(init=False, default=0)
+
+    def settle(self, write: Write, default_ttl_seconds: int | None) -> Write:
+        """Return a change with its stamps and end chosen: sending it twice is once.
+
+        Raises errors.InvalidRequest for stamps that cannot be true.
+        """
+        for stamp in (write.modified, write.modified_deleted):
+            if stamp is not None:
+                self.stamps.check(stamp)
+        modified = write.modified or self.stamps.next()
+        return evolve(
+            write,
+            modified=modified,
+            deleted=end_of(write, default_ttl_seconds, self._now()),
+            modified_deleted=write.modified_deleted or modified,
+            ttl_seconds=None,
+        )
+
+    # Who
+
+    def nearest(self, placement: Placement) -> list[str]:
+        """Return the replicas of our own cluster that keep a placement.
+
+        Of every cluster, when this process belongs to none.
+        """
+        own = self.topology.replica
+        return [name for name in self.topology.replicas_of(placement) if name != own]
+
+    def farther(self, placement: Placement) -> list[str]:
+        """Return the replicas of other clusters that keep a placement."""
+        mine = self.topology.cluster
+        if mine is None:
+            return []
+        return [
+            name
+            for cluster, bucket in sorted(placement.buckets.items())
+            if cluster != mine
+            and cluster < len(self.topology.clusters)
+            and bucket < len(self.topology.clusters[cluster])
+            for name in self.topology.clusters[cluster][bucket].replicas
+        ]
+
+    # Reads
+
+    async def read(self, placement: Placement, ask: Ask) -> Found:
+        """Return the first good answer: any that is no 404 and no 5xx.
+
+        Raises:
+            errors.NotFound: enough replicas say so.
+            errors.Overloaded: too few can be asked to be sure.
+        """
+        near = self.nearest(placement)
+        order = self._readers(near, least_weight=0)
+        order += self._readers(self.farther(placement), least_weight=0)
+        # What was acknowledged is on two replicas, as long as there were two: when all
+        # but one never heard of it, nobody did.
+        return await self._read(order, ask, near, max(1, len(near) - 1))
+
+    async def rescue(self, placement: Placement, ask: Ask) -> Found:
+        """Look elsewhere for what should be here and is not.
+
+        Like `read`; but when others cannot be asked, we are right in not having it.
+        """
+        near = self.nearest(placement)
+        order = self._readers(near, least_weight=1)
+        order += self._readers(self.farther(placement), least_weight=1)
+        return await self._read(order, ask, near, 0)
+
+    def _readers(self, replicas: Sequence[str], *, least_weight: int) -> list[str]:
+        peers = self.topology.peers
+        weighted = [
+            (name, max(least_weight, peers[name].read_weight)) for name in replicas
+        ]
+        return self.peers.order(weighted)
+
+    async def _read(
+        self, order: list[str], ask: Ask, near: Sequence[str], enough: int
+    ) -> Found:
+        if self._reads >= MAX_READS:
+            raise Overloaded("Too many reads wait for other replicas")
+        hedging = self.hedging
+        race = _Race(self, ask, deque(order), hedging.after_seconds, hedging.take)
+        race.answered_after = hedging.took
+        self._reads += 1
+        try:
+            found = await race.run(_settles_read)
+        finally:
+            race.end()
+            self._reads -= 1
+        if found is not None and found.response.head.status != 404:
+            return found
+        if found is not None:
+            found.response.abort()
+            raise NotFound(NOT_FOUND)
+        missed = [name for name, status in race.answers if status == 404]
+        silent = len(race.answers) - len(missed)
+        if not silent or sum(name in near for name in missed) >= enough:
+            raise NotFound(NOT_FOUND)
+        raise Overloaded("The replicas that keep this blob cannot be reached")
+
+    # Writes
+
+    async def write(
+        self, placement: Placement, send: Ask, *, hurry: bool, once: bool = False
+    ) -> Found:
+        """Have one replica take a change; return its answer, 2xx to 4xx.
+
+        Args:
+            send: sends one peer the same change, from its beginning.
+            hurry: try a second replica when the first takes very long.
+            once: the change depends on what is there, so that doing it twice is not
+                doing it once: only the best replica is asked.
+
+        Raises:
+            errors.StorageFull: those that answered are full.
+            errors.Overloaded: none can be reached.
+            Exception: what reading the body raised.
+        """
+        order = self.peers.order((name, 1) for name in self.nearest(placement))
+        order += self.peers.order((name, 1) for name in self.farther(placement))
+        if once:
+            del order[1:]
+        patience = WRITE_PATIENCE_SECONDS if hurry else None
+        race = _Race(self, send, deque(order), patience, lambda: True)
+        try:
+            found = await race.run(_settles_write)
+        finally:
+            race.end()
+        if found is not None:
+            return found
+        if any(status == 507 for _, status in race.answers):
+            raise StorageFull("Not enough space to keep this blob")
+        raise Overloaded(f"No replica that keeps {placement.stored} can be reached")
+
+
+def _settles_read(response: OriginResponse) -> bool:
+    status = response.head.status
+    if status == 404:
+        return _GONE in response.head.index
+    return status < 500
+
+
+def _settles_write(response: OriginResponse) -> bool:
+    # A 503 that tells of copies has kept the blob: it was told to say so.
+    return response.head.status < 500 or _COPIES in response.head.index
+
+
+@define(eq=False)
+class _Race:
+    """One request that several replicas may be asked, one after the other.
+
+    Args:
+        patience: seconds after which the next is asked too; None for ever.
+        may_hurry: whether it may be.
+
+    Attributes:
+        answers: who answered what; status 0 for silence.
+        answered_after: told how long each answer took, seconds.
+    """
+
+    _router: Router
+    _ask: Ask
+    _waiting: deque[str]
+    _patience: float | None
+    _may_hurry: Callable[[], bool]
+    answered_after: Callable[[float], object] = field(
+        init=False, default=lambda seconds: None
+    )
+    answers: list[tuple[str, int]] = field(init=False, factory=list)
+    _running: dict[str, Deferred[None]] = field(init=False, factory=dict)
+    _events: DeferredQueue[tuple[str, Any] | None] = field(
+        init=False, factory=DeferredQueue
+    )
+    _over: bool = field(init=False, default=False)
+    _timer: Any = field(init=False, default=None)
+
+    async def run(self, settles: Callable[[OriginResponse], bool]) -> Found | None:
+        """Return the first answer that settles it, if there is one."""
+        self._start()
+        while self._running:
+            event = await self._events.get()
+            if event is None:
+                self._late()
+                continue
+            peer, answer = event
+            del self._running[peer]
+            if isinstance(answer, OriginResponse):
+                if settles(answer):
+                    return Found(peer, answer)
+                self.answers.append((peer, answer.head.status))
+                answer.abort()
+            elif answer.check(PeerFailed):
+                self.answers.append((peer, 0))
+            else:
+                answer.raiseException()
+            if not self._running:
+                self._start()
+        return None
+
+    def _start(self) -> None:
+        """Ask the next one."""
+        if not self._waiting:
+            return
+        peer = self._waiting.popleft()
+        clock = self._router.clock
+        began = clock.seconds()
+
+        def answered(answer: OriginResponse | Failure) -> None:
+            if isinstance(answer, OriginResponse):
+                self.answered_after(clock.seconds() - began)
+            if not self._over:
+                self._events.put((peer, answer))
+            elif isinstance(answer, OriginResponse):
+                answer.abort()
+
+        self._stop_timer()
+        if self._patience is not None:
+            self._timer = clock.callLater(self._patience, self._events.put, None)
+        asking = Deferred.fromCoroutine(self._ask(peer))
+        self._running[peer] = asking.addBoth(answered)
+
+    def _late(self) -> None:
+        """Those who are being asked take longer than they should."""
+        self._timer = None
+        for peer in self._running:
+            self._router.peers.health.is_slow(peer)
+        if self._waiting and self._may_hurry():
+            self._start()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def end(self) -> None:
+        """Nobody waits any more; who is still being asked may tell how it is."""
+        self._over = True
+        self._stop_timer()
+        for event in self._events.pending:
+            if event is not None and isinstance(event[1], OriginResponse):
+                event[1].abort()
