@@ -8,8 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Programs that tests start, and the Debian packages that bring them.
-TEST_PROGRAMS := memcached chromium chromedriver
-TEST_PACKAGES := memcached chromium chromium-driver
+TEST_PROGRAMS := memcached chromium chromedriver curl
+TEST_PACKAGES := memcached chromium chromium-driver curl
 
 .PHONY: help run test check bench clean programs
 

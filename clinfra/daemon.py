@@ -5,6 +5,10 @@ and one sentence: bind every listener (still privileged), then open and start th
 products, blob first.  Stop, on SIGTERM: last started first, each part stops listening
 and lets its requests in flight finish (all together at most `stop_timeout`); then the
 products flush and close, blob last; then the log.
+
+SIGINT stops as SIGTERM does.  So does SIGHUP when it says that the terminal is gone;
+elsewhere it changes nothing and is answered in the log, since the configuration is
+read at start only and rotated log files are noticed without it.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from attrs import define, field
 from twisted.application.service import IService, Service
@@ -40,7 +44,7 @@ from clinfra.logs import LineWriter
 from clinfra.web.site import Site
 from clinfra.web.transport import make_eager
 
-_PLAIN = ("tcp", "unix", "systemd")
+_PLAIN = ("tcp", "tcp6", "unix", "systemd")
 """Endpoints whose bytes are HTTP as it is: no TLS, no PROXY header before it."""
 
 
@@ -115,19 +119,26 @@ class Listener:
             listening = serverFromString(reactor, self.endpoint).listen(factory)
             listening.addBoth(outcome.append)
         except Exception as error:
-            raise StartupFailed(f"cannot listen on {self.endpoint}: {error}") from error
+            # Each kind of endpoint fails in its own way.
+            raise self._failed(error) from error
         if not outcome:
             raise StartupFailed(f"{self.endpoint} does not listen at once")
         result = outcome[0]
         if isinstance(result, Failure):
-            reason = str(result.value)
-            if isinstance(result.value, CannotListenError):
-                cause = result.value.socketError
-                reason = getattr(cause, "strerror", None) or str(cause)
-            raise StartupFailed(f"cannot listen on {self.endpoint}: {reason}")
+            raise self._failed(result.value) from result.value
+        if not IListeningPort.providedBy(result):
+            raise StartupFailed(f"{self.endpoint} is not a place to listen at")
         self._port = result
         if self.kind in _PLAIN:
             make_eager(result)
+
+    def _failed(self, error: BaseException | None) -> StartupFailed:
+        if isinstance(error, CannotListenError):
+            error = error.socketError
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, LookupError) and "systemd:" in self.endpoint:
+            reason = "systemd passed no such socket"
+        return StartupFailed(f"cannot listen on {self.endpoint}: {reason}")
 
     async def close(self) -> None:
         """Stop listening; connections made already go on."""
@@ -161,14 +172,16 @@ class Daemon(Service):
 
     Args:
         reactor: for binding and time.
-        data_dir: made when it is not there.
+        data_dir: made, for our user alone, when it is not there.
         stop_timeout_seconds: how long requests in flight may take at stop.
         writer: of the log; started and closed here.
         observer: given to the application, so that twistd logs with it.
         announce: shows a line to whoever started us.
         refuse: says why the process cannot start, and ends it.
         hints: returns further lines to show, once everything listens.
-        handle_signal: `signal.signal`, or None to leave SIGTERM and SIGINT alone.
+        handle_signal: `signal.signal`, or None to leave signals alone.
+        terminal: whether somebody started us in a terminal, so that SIGHUP says that
+            it is gone.
 
     Attributes:
         parts: in the order they start.
@@ -184,7 +197,8 @@ class Daemon(Service):
     announce: Callable[[str], None]
     refuse: Callable[[StartupFailed | ConfigProblems], NoReturn]
     hints: Callable[[], Sequence[str]] = list
-    handle_signal: Callable[[int, Callable[..., None]], object] | None = None
+    handle_signal: Callable[[int, Any], object] | None = None
+    terminal: bool = False
     parts: list[Part] = field(factory=list, init=False)
     closing: list[Callable[[], Deferred[None]]] = field(factory=list, init=False)
     state: State = field(default=State.STARTING, init=False)
@@ -210,6 +224,10 @@ class Daemon(Service):
 
     def privilegedStartService(self) -> None:
         """Bind every listener."""
+        if self.handle_signal is not None:
+            before = self.handle_signal(signal.SIGHUP, self._signalled)
+            if before is signal.SIG_IGN:
+                self.handle_signal(signal.SIGHUP, before)  # as nohup wants it
         try:
             for part in self.parts:
                 for listener in part.listeners:
@@ -234,7 +252,7 @@ class Daemon(Service):
 
     def _make_data_dir(self) -> None:
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StartupFailed(
                 f"cannot use the data directory {self.data_dir}: {error.strerror}"
@@ -272,7 +290,14 @@ class Daemon(Service):
         gc.set_threshold(50_000, 10, 10)
 
     def _signalled(self, number: int, frame: object) -> None:
-        self.reactor.callFromThread(self._end)
+        hung_up = number == signal.SIGHUP and not self.terminal
+        self.reactor.callFromThread(self._stay if hung_up else self._end)
+
+    def _stay(self) -> None:
+        self.log.info(
+            "SIGHUP changes nothing: the configuration is read at start, and rotated"
+            " log files are noticed without it"
+        )
 
     def _end(self) -> None:
         if self.state is State.RUNNING:

@@ -46,7 +46,7 @@ _MOST_WHOLE = (1 << 63) - 1
 _AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
-_PORT = re.compile(r"(?:haproxy:)?(?:tcp6?|tls|ssl):(?:port=)?(-?[0-9]+)(?::|$)")
+_PORT = re.compile(r"(?:haproxy:)?(?:tcp6?|ssl):(?:port=)?(-?[0-9]+)(?::|$)")
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

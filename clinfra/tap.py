@@ -6,6 +6,8 @@ Products are imported when they are configured: a proxy needs no image library.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -189,6 +191,7 @@ def _compose(
         refuse=lambda error: _refuse(error, writer, foreground),
         hints=lambda: _hints(daemon),
         handle_signal=signal.signal,
+        terminal=foreground and os.isatty(0),
     )
 
     assembly = _Assembly(configuration, reactor, data_dir, writer, daemon)
@@ -334,7 +337,9 @@ def _refuse(error: Exception, writer: LineWriter, foreground: bool) -> NoReturn:
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.__stdout__, flush=True)
+    # Whoever has closed our standard output, or filled its disk, need not know.
+    with contextlib.suppress(OSError):
+        print(line, file=sys.__stdout__, flush=True)
 
 
 def _log_line(line: str) -> None:

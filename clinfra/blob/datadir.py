@@ -42,7 +42,7 @@ class DataDirectory:
     def open(self) -> None:
         """Take the directory.  Raises StartupFailed."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(
                 self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
             )

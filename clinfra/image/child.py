@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -50,6 +52,21 @@ def environment() -> dict[str, str]:
     }
 
 
+@contextmanager
+def _deaf_to_stops() -> Iterator[None]:
+    """Have what is started inside hear nothing of the signals that stop us.
+
+    A terminal and systemd send them to every process.  The work in hand is still to
+    be done; workers end when their parent hangs up.
+    """
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # inherited, also by exec
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @implementer(IReadDescriptor)
 class Child:
     """A running worker.
@@ -74,13 +91,14 @@ class Child:
         with theirs:
             self._socket.setblocking(False)
             try:
-                self._process = subprocess.Popen(
-                    arguments(theirs.fileno()),
-                    pass_fds=(theirs.fileno(),),
-                    env=environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                )
+                with _deaf_to_stops():
+                    self._process = subprocess.Popen(
+                        arguments(theirs.fileno()),
+                        pass_fds=(theirs.fileno(),),
+                        env=environment(),
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                    )
             except BaseException:
                 self._socket.close()
                 raise

@@ -108,7 +108,7 @@ class ImageService(Service):
     def open(self) -> None:
         """Make the spool directory.  Raises StartupFailed."""
         try:
-            self._spool_directory.mkdir(parents=True, exist_ok=True)
+            self._spool_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StartupFailed(
                 f"The image service needs its directory: {error}"

@@ -44,7 +44,6 @@ def main(arguments: list[str]) -> None:
     """
     descriptor, parent, memory_bytes, job_seconds = map(int, arguments)
     die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=descriptor) as channel:
         simd = resizer.uses_simd()
         confine(memory_bytes)
