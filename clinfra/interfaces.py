@@ -101,7 +101,8 @@ class IRuleModule(Interface):
     * None: go on;
     * a `proxy.message.Reply`: that is the answer.  Before `forward` it goes straight to
       `deliver`; from `forward` on it takes the place of the answer there is;
-    * an awaitable of one of these: the request waits, the others do not.
+    * an awaitable of one of these: the request waits, the others do not.  One that
+      takes longer than 300 s is cancelled, and the answer is 500.
 
     It may raise errors.Trouble, which becomes the answer that its kind stands for;
     anything else that is raised is logged and answered 500.
@@ -117,8 +118,8 @@ class IRuleModule(Interface):
         hits need not be asked about again.  False (the default) is always right."""
     )
     ignores_hits = Attribute(
-        """True when hit and deliver do nothing with a hit from the cache.  A module with
-        one of these hooks that does not say so is asked about every hit."""
+        """True when hit and deliver do nothing with a hit from the cache.  A module
+        with one of these hooks that does not say so is asked about every hit."""
     )
 
     def attach(surroundings: Any) -> None:

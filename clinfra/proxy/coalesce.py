@@ -29,8 +29,7 @@ class Flight:
         key: what is fetched.
         doomed: the page was purged or changed meanwhile; what comes may be sent to
             those who wait for it, but must not be kept.
-        abandoned: called when the last of the waiters leaves, once the one who fetches
-            is gone.
+        abandoned: called when nobody waits any more, once the one who fetches is gone.
     """
 
     key: bytes
@@ -61,8 +60,13 @@ class Flight:
         self.waiters.append(waiter)
         if self._patience is None:
             self._patience = self._table.reactor.callLater(
-                self._table.patience_seconds, self._release, None
+                self._table.patience_seconds, self._lose_patience
             )
+
+    def _lose_patience(self) -> None:
+        self._release(None)
+        if self.abandoned is not None:
+            self.abandoned()
 
 
 @define(eq=False)

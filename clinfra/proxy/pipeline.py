@@ -74,6 +74,9 @@ _OUTCOMES = {
     "pass": "pass_",
 }
 
+HOOK_TIMEOUT_SECONDS = 300.0
+"""A hook that a request has to wait for longer than this has failed."""
+
 _MEMO_ENTRIES = 4096
 _MEMO_HEAD_BYTES = 2048
 
@@ -85,7 +88,7 @@ class Pipeline:
 
     Args:
         modules: in their configured order.
-        reactor: tells the time.
+        reactor: tells the time, and wakes requests whose hooks hang.
         arrivals: makes requests of exchanges.
 
     Attributes:
@@ -103,6 +106,7 @@ class Pipeline:
         arrivals: Arrivals,
     ) -> None:
         self.modules = tuple(modules)
+        self._reactor = reactor
         self._now = reactor.seconds
         self._arrivals = arrivals
         self._hooks: dict[str, tuple[Hook, ...]] = {
@@ -294,6 +298,7 @@ class Pipeline:
 
     def _await(self, request: Request, result: Any) -> None:
         waiting = Deferred.fromCoroutine(_answer_of(result))
+        waiting.addTimeout(HOOK_TIMEOUT_SECONDS, self._reactor)
         request.waiting = waiting
 
         def arrived(result: Any) -> None:

@@ -104,6 +104,16 @@ class EndlessBodyTests(SynchronousTestCase):
         self.stage.ask("/a")
         self.assertEqual(2, len(self.held))
 
+    def test_nobody_has_patience(self) -> None:
+        """Nor does it go on when all who waited were let go."""
+        first = self.stage.ask("/a")
+        self.stage.ask("/a")
+        first.hang_up()
+        self.stage.pass_time(11)
+
+        self.assertTrue(self.held[0].line.lost)
+        self.assertEqual(2, len(self.held))
+
 
 class ReplacedAnswerTests(SynchronousTestCase):
     """A module may answer in the origin's place, at any phase."""

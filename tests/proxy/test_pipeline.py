@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as HookTimeout
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.config import ModuleConfig
@@ -176,6 +177,16 @@ class PhaseTests(SynchronousTestCase):
 
         self.assertEqual(b"waited", first.answers()[0].body)
         self.assertEqual(b"hello", second.answers()[0].body)
+
+    def test_hanging(self) -> None:
+        """A hook that never comes back is cancelled in the end, and answered 500."""
+        stage = Stage(self, first=use(Waits))
+        client = stage.ask("/wait")
+        stage.pass_time(301)
+
+        self.assertEqual(500, client.answers()[0].status)
+        self.assertTrue(gate[-1].called)
+        self.assertEqual(1, len(self.flushLoggedErrors(HookTimeout)))
 
     def test_client_leaves_while_a_hook_waits(self) -> None:
         """The hook is cancelled."""
