@@ -61,13 +61,16 @@ class DataDirectory:
 
     def _check_identity(self) -> None:
         identity = self.path / IDENTITY_FILE
-        if not identity.exists():
+        owner = ""
+        if identity.exists():
+            owner = identity.read_text(encoding="utf-8", errors="replace").strip()
+        if not owner:
+            # New, or the first start was killed before this was written.
             with identity.open("w", encoding="utf-8") as file:
                 file.write(f"{self.replica}\n")
                 file.flush()
                 os.fsync(file.fileno())
             return
-        owner = identity.read_text(encoding="utf-8", errors="replace").strip()
         if owner != self.replica:
             self.close()
             raise StartupFailed(

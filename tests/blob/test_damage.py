@@ -97,6 +97,16 @@ class DamageTests(DiskCase):
 
         self.assertEqual(before, self.state())
 
+    def test_empty_identity(self) -> None:
+        """A first start that was killed too early does not stop the next."""
+        self.rig.put("/a", b"a")
+        self.rig.crash()
+        (self.directory / "blob" / "replica").write_bytes(b"")
+        self.rig = self.open()
+
+        self.assertEqual(b"a", self.rig.get("/000_a"))
+        self.reopen()
+
     def test_lost_last_volume(self) -> None:
         """The number of a lost volume is not given to another."""
         self.rig.put("/lost", b"1" * 1_500_000)
