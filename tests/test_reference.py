@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import textwrap
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,8 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from clinfra import config
 from clinfra.reference import reference
 from clinfra.settings import load
+from clinfra.tap import check
 
-REFERENCE = Path(__file__).resolve().parent.parent / "etc" / "clinfra.toml"
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "etc" / "clinfra.toml"
 
 
 class ReferenceTests(SynchronousTestCase):
@@ -46,6 +49,18 @@ class ReferenceTests(SynchronousTestCase):
         self.assertEqual(config.ProxyConfig().routes, result.proxy.routes)
         self.assertEqual(config.ProxyConfig().modules, result.proxy.modules)
         self.assertEqual({"NAME": config.PoolConfig()}, result.proxy.pools)
+
+    def test_the_readmes_configuration(self) -> None:
+        """What the README shows as a configuration is a good one."""
+        readme = (ROOT / "README.rst").read_text(encoding="utf-8")
+        blocks = re.findall(r"code-block:: toml\n\n((?:    .*\n|\n)+)", readme)
+
+        with tempfile.TemporaryDirectory(prefix="clinfra-test-") as directory:
+            for text in blocks:
+                path = Path(directory) / "x.toml"
+                path.write_text(textwrap.dedent(text), encoding="utf-8")
+                load([path], check=check)
+        self.assertEqual(1, len(blocks))
 
     def test_every_key_has_a_sentence(self) -> None:
         """Every key is told in one sentence, with its full stop."""

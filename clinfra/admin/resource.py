@@ -4,7 +4,8 @@
     GET /health/live    200 while the process runs
     GET /health/ready   200 when it can serve, else 503 and the reasons, a line each
     GET /status         JSON: version, state, uptime, each product's report
-    PURGE URL-or-path   forget a page (with a body: the pages it lists, one per line)
+    PURGE URL-or-path   forget the page of that Host and path (with a body: the pages
+                        it lists, one per line)
     POST /purge         forget the pages of the body, one per line
 
 Purges answer "N/M pages purged": N were cached, of M named.  Nothing changes by GET,

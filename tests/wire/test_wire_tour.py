@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import textwrap
@@ -70,6 +71,50 @@ def test_a_photograph_taken_sideways_comes_back_upright(
         abs(a - b) for a, b in zip(expected.tobytes(), result.tobytes(), strict=True)
     ]
     assert sum(differences) / len(differences) < 4
+
+
+def test_the_readmes_other_commands_work(tmp_path: Path) -> None:
+    """What "Use" and "Operate" say to type does what they say."""
+    readme = (ROOT / "README.rst").read_text(encoding="utf-8")
+    used = readme.split("\nUse\n---\n", 1)[1].split("**The proxy**")[0]
+    typed = re.findall(r"^    ((?:.*\\\n)*.*)$", used, re.MULTILINE)
+    one, other = re.findall(r"``(curl [^`]*purge|curl -X PURGE [^`]*)``", readme)
+    fetch = "curl -D - -o got -H 'Host: www.example.org' http://127.0.0.1:8080/blob/{}"
+    page = fetch.format("000_kept")
+    typed += [
+        "curl -T photo.jpg http://127.0.0.1:8080/blob/kept",
+        *(page, page, one.replace("/page", "/blob/000_kept")),
+        *(page, page, other.replace("/page", "/blob/000_kept")),
+        page,
+    ]
+    write_photograph(tmp_path / "photo.jpg")
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.4")
+    (tmp_path / ".curlrc").write_text("fail\nsilent\nshow-error\n")
+    printed = []
+    with ClinfraProcess() as clinfra:
+        for command in typed:
+            for port, name in ((8080, "proxy"), (8081, "blob"), (8082, "image")):
+                command = command.replace(f":{port}", f":{clinfra.ports[name]}")
+            command = command.replace(":8090", f":{clinfra.ports['admin']}")
+            done = subprocess.run(
+                ["bash", "-eu", "-c", command],
+                cwd=tmp_path,
+                env={**os.environ, "HOME": str(tmp_path)},
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            assert done.returncode == 0, (command, done.stderr)
+            printed.append(done.stdout)
+
+    assert printed[1] == "%PDF-1.4"
+    answers = [
+        "hit" if "clinfra; hit" in text else "miss" if "fwd=" in text else text.strip()
+        for text in printed[-7:]
+    ]
+    purged = "1/1 pages purged"
+    assert answers == ["miss", "hit", purged, "miss", "hit", purged, "miss"]
 
 
 def test_the_readmes_rule_module_is_the_sample_and_works(tmp_path: Path) -> None:
