@@ -124,8 +124,13 @@ class Replica:
         *,
         announced: Announced | None = None,
         check: Check | None = None,
+        mend: bool = False,
     ) -> Row:
         """Keep a body durably; return the row after merging.
+
+        Args:
+            mend: these are the bytes of what is known already, when that is so: keep
+                them in place of the damaged ones.
 
         Raises:
             errors.Trouble: the body is not what was announced, a precondition does not
@@ -156,10 +161,12 @@ class Replica:
                     Expiry(write.modified_deleted or modified, deleted),
                 ),
             )
-            if not (merged.data_won or merged.expiry_won):
-                return None
             if merged.data_won:
                 return Plan(merged.state, body, fanout=write.fanout | BYTES)
+            if mend and _is_same(merged.state.data, modified, sha256):
+                return Plan(merged.state, body, counted=merged.expiry_won)
+            if not merged.expiry_won:
+                return None
             return Plan(merged.state, fanout=write.fanout)
 
         if isinstance(body, bytes):
@@ -350,6 +357,10 @@ def _digests(body: bytes | ISpool) -> tuple[bytes, int, int]:
     if isinstance(body, bytes):
         return hashlib.sha256(body).digest(), zlib.crc32(body), len(body)
     return body.sha256, body.crc32, body.size
+
+
+def _is_same(data: Data | None, modified: int, sha256: bytes) -> bool:
+    return data is not None and (data.modified, data.sha256) == (modified, sha256)
 
 
 def _stamps_of(row: Row | None) -> tuple[int, ...]:
