@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from clinfra.blob.index import Batch, IBlobIndex, VolumeMark
@@ -234,7 +234,7 @@ class Committer:
                 # Jobs of one name in one batch: all see the last place of the bytes.
                 last = changes[job.name].row
                 if last is not None and last.data == job.after.data:
-                    job.after = evolve(job.after, at=last.at, volumes=last.volumes)
+                    job.after = job.after.placed(last.at, last.volumes)
 
     def _fanout(self, plan: Plan, row: Row | None) -> int:
         """Return whom a name is to be sent to: a pending change is not forgotten."""
@@ -256,16 +256,16 @@ class Committer:
         """Point rows at their records; return the marks of the volumes concerned."""
         indexed: dict[int, int] = {}
         live: dict[int, int] = {}
-        for at in places:
+        for number, (entry, at) in enumerate(zip(entries, places, strict=True)):
             indexed[at.volume] = max(indexed.get(at.volume, 0), at.offset + at.length)
-        for entry, at in zip(entries, places, strict=True):
-            row = changes[entry.name].row
+            change = changes[entry.name]
+            row = change.row
             if entry.body is not None and row is not None:
-                widened = _widened(row.volumes, at.volume)
-                changes[entry.name].row = evolve(row, volumes=widened)
+                change.row = row.placed(
+                    at if number == change.entry else row.at,
+                    _widened(row.volumes, at.volume),
+                )
         for change in changes.values():
-            if change.row is not None and change.entry >= 0:
-                change.row = evolve(change.row, at=places[change.entry])
             old = change.before.at if change.before is not None else None
             new = change.row.at if change.row is not None else None
             if old != new:

@@ -29,6 +29,10 @@ from clinfra.errors import StorageFull
 
 _VERSION = 2
 
+_LOG_PAGES = 4096
+"""Length of the log at which it is copied into the file: pages that change again and
+again, as most do, are copied (and synced) once for many commits."""
+
 _AT_ONCE = 256
 """Names asked for in one query."""
 
@@ -211,6 +215,7 @@ class SqliteIndex:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA cache_size = -16384")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         return connection
 
     def _create(self, writer: sqlite3.Connection, schema: str) -> None:

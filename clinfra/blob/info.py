@@ -18,6 +18,8 @@ from clinfra.interfaces import BlobInfo
 NOT_FOUND = "404 Not Found"
 """The original's sentence for what is not there."""
 
+_compact = json.JSONEncoder(separators=(",", ":")).encode
+
 _TYPES = mimetypes.MimeTypes()
 """Python's own table: what the machine's files say must not change answers."""
 
@@ -63,7 +65,7 @@ def to_json(info: BlobInfo) -> bytes:
         told["size"] = info.size
         told["sha256"] = info.sha256
         told["content_type"] = info.content_type
-    return json.dumps(told, separators=(",", ":")).encode("ascii")
+    return _compact(told).encode("ascii")
 
 
 def from_json(raw: bytes) -> BlobInfo:

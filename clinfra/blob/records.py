@@ -101,6 +101,10 @@ class Row:
     volumes: tuple[int, int] | None = None
     fanout: int = 0
 
+    def placed(self, at: Locator | None, volumes: tuple[int, int] | None) -> Row:
+        """Return the row with its bytes somewhere else."""
+        return Row(self.name, self.state, at, self.seq, volumes, self.fanout)
+
     @property
     def data(self) -> Data | None:
         """The data register."""
