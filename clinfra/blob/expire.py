@@ -21,7 +21,7 @@ from clinfra.blob.commit import Call, Committer, Job, Plan
 from clinfra.blob.parameters import MIN_TIME
 from clinfra.blob.records import Locator, Row, State
 from clinfra.blob.replica import Replica
-from clinfra.blob.store import VolumeFacts
+from clinfra.blob.store import ISpool, VolumeFacts
 from clinfra.blob.volume import CHANGES_CLASS, VOLUME_HEAD_BYTES, Damage
 from clinfra.blob.workers import Workers
 
@@ -44,7 +44,7 @@ class _Move:
 
     name: str
     at: Locator
-    body: bytes | None
+    body: bytes | ISpool | None
     state: State
     volumes: tuple[int, int] | None
     purge_seq: int = 0
@@ -129,6 +129,7 @@ class Reaper:
     async def tidy(self) -> None:
         """Delete volumes nothing points at, and compact those half empty."""
         store = self._replica.store
+        await self._replica.commit(Call(partial(store.tend, self._now())))
         volumes = store.volumes()
         for number, facts in sorted(volumes.items()):
             if facts.active:
@@ -200,7 +201,8 @@ class Reaper:
                 return None
             return Plan(row.state, counted=False)
 
-        return Job(move.name, plan, len(move.body or b""))
+        weight = len(move.body) if isinstance(move.body, bytes) else 0
+        return Job(move.name, plan, weight)
 
     def _live_records(self, number: int) -> Iterator[list[_Move]]:
         """Yield what still counts in a volume.  Reader threads, one at a time."""
@@ -212,9 +214,9 @@ class Reaper:
             row = self._replica.index.get(found.record.name)
             if row is None or row.at != found.at:
                 continue
-            body = self._replica.store.read(found.at, 0, found.record.body_bytes)
+            body = self._replica.store.carry(found)
             moves.append(_Move(row.name, found.at, body, row.state, None))
-            held += len(body)
+            held += found.record.body_bytes
             if held >= STEP_BYTES or len(moves) >= BATCH:
                 yield moves
                 moves, held = [], 0

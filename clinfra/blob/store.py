@@ -48,6 +48,7 @@ class Entry:
         volumes: lowest and highest volume that held bytes of this name before.
         purge: the record says that the name is forgotten, up to this state.
         seq: sequence number of the change.
+        filed: the bytes are in a file of their own, the record only tells of them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Entry:
     volumes: tuple[int, int] | None = None
     purge: bool = False
     seq: int = 0
+    filed: bool = False
 
 
 @frozen
@@ -97,6 +99,12 @@ class IBlobStore(Interface):
 
     def void(places: Sequence[Locator]) -> None:
         """Take back records that were appended but could not be indexed."""
+
+    def carry(found: Found) -> bytes | ISpool:
+        """Return the body of a record, for being appended again.  Any thread."""
+
+    def tend(now: float) -> None:
+        """Do what was to be done later, for the sake of readers."""
 
     def read(at: Locator, offset: int, length: int) -> bytes:
         """Return a piece of a body.  Any thread.  Raises LookupError if it is gone."""

@@ -24,14 +24,15 @@ from clinfra.blob.records import Locator
 from clinfra.blob.spool_file import FULL, FileSpool, write_all
 from clinfra.blob.stock import path_of, take_stock
 from clinfra.blob.store import Entry, IBlobStore, VolumeFacts
-from clinfra.blob.volume import Damage, Found, VolumeHead
+from clinfra.blob.volume import Damage, Found, Record, VolumeHead
 from clinfra.errors import StartupFailed, StorageFull
 from clinfra.web.exchange import FileBody
 
 MAX_OPEN_FILES = 256
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -147,6 +148,7 @@ class VolumeStore:
                 _widened(entry.volumes, number) if body is not None else entry.volumes,
                 has_body=body is not None,
                 purge=entry.purge,
+                filed=entry.filed,
                 seq=entry.seq,
                 place=(number, offset),
             )
@@ -165,7 +167,7 @@ class VolumeStore:
             write_all(target.fd, buffers, target.size)
             os.fdatasync(target.fd)
         if new_files:
-            _sync_directory(self._path)
+            sync_directory(self._path)
         for number, end in ends.items():
             self._volumes[number].size = end
         return places
@@ -273,6 +275,13 @@ class VolumeStore:
                     error=error,
                 )
 
+    def carry(self, found: Found) -> bytes:
+        """Return the body of a record, for being appended again."""
+        return self.read(found.at, 0, found.record.body_bytes)
+
+    def tend(self, now: float) -> None:
+        """Nothing waits here."""
+
     def truncate(self, number: int, size: int) -> None:
         """Cut off the end of a volume."""
         found = self._volumes[number]
@@ -291,7 +300,7 @@ class VolumeStore:
         found = self._volumes[number]
         self._forget(number)
         found.path.unlink(missing_ok=True)
-        _sync_directory(self._path)
+        sync_directory(self._path)
 
     def reserve(self, number: int) -> None:
         """Give no new volume this number or a lower one."""
@@ -336,6 +345,14 @@ class VolumeStore:
         fd = self._borrow(at.volume)
         start = at.offset + at.head_bytes + offset
         return FileBody(fd, start, length, partial(os.close, fd))
+
+    def head_of(self, at: Locator) -> Record:
+        """Return a record without its body.  Raises LookupError."""
+        raw = self.read(at, -at.head_bytes, at.head_bytes)
+        record = volume.unpack_record_head(raw, (at.volume, at.offset))
+        if record is None:
+            raise LookupError(at)
+        return record
 
     def _borrow(self, number: int) -> int:
         """Return a descriptor of a volume that is the caller's to close."""

@@ -17,7 +17,8 @@ The head of a volume::
 A record::
 
      0   4  b"CLRE"
-     4   1  kind: 1 data, 2 change, 3 purge, 0 void (as if it were not there)
+     4   1  kind: 1 data, 2 change, 3 purge, 4 data in a file of its own; void, as if
+              it were not there: 0 with a body, 5 without
      5   1  zero
      6   2  length of the name
      8   2  length of the content type
@@ -74,7 +75,7 @@ _RECORD = struct.Struct("<4sBBHHHIQQqQ32sQQIQ")
 _CRC = struct.Struct("<I")
 _PLACE = struct.Struct("<QQ")
 
-_VOID, _DATA, _CHANGE, _PURGE = 0, 1, 2, 3
+_VOID, _DATA, _CHANGE, _PURGE, _FILED, _EMPTY_VOID = range(6)
 
 Read = Callable[[int, int], bytes]
 """Read (offset, length) of a volume; shorter at its end."""
@@ -95,7 +96,7 @@ class Record:
     """A record without its body.
 
     Attributes:
-        kind: 1 data, 2 change, 3 purge, 0 void.
+        kind: 1 data, 2 change, 3 purge, 4 data in a file, 0 and 5 void.
         purged_to: of a purge: the highest data stamp it forgot, else None.
         seq: sequence number of the change.
     """
@@ -116,13 +117,18 @@ class Record:
 
     @property
     def has_body(self) -> bool:
-        """Return whether the bytes of the blob are in it."""
-        return self.kind == _DATA
+        """Return whether it brings bytes of the blob."""
+        return self.kind in (_DATA, _FILED)
+
+    @property
+    def is_filed(self) -> bool:
+        """Return whether these bytes are in a file of their own."""
+        return self.kind == _FILED
 
     @property
     def is_void(self) -> bool:
         """Return whether it was taken back."""
-        return self.kind == _VOID
+        return self.kind in (_VOID, _EMPTY_VOID)
 
 
 @frozen
@@ -191,12 +197,14 @@ def pack_record_head(
     *,
     has_body: bool,
     purge: bool = False,
+    filed: bool = False,
     seq: int = 0,
     place: tuple[int, int] = (0, 0),
 ) -> bytes:
     """Return everything of a record before its body.
 
     Args:
+        filed: the body is in a file of its own.
         place: the volume it is for, and the offset there.
     """
     data = state.data or Data(0, bytes(32), 0, 0)
@@ -205,7 +213,7 @@ def pack_record_head(
     strings = name_bytes + type_bytes
     packed = _RECORD.pack(
         _RECORD_MAGIC,
-        _PURGE if purge else _DATA if has_body else _CHANGE,
+        _kind(has_body, purge, filed),
         0,
         len(name_bytes),
         len(type_bytes),
@@ -221,6 +229,14 @@ def pack_record_head(
         seq,
     )
     return packed + _seal(packed, place) + strings
+
+
+def _kind(has_body: bool, purge: bool, filed: bool) -> int:
+    if purge:
+        return _PURGE
+    if not has_body:
+        return _CHANGE
+    return _FILED if filed else _DATA
 
 
 def _seal(packed: bytes, place: tuple[int, int]) -> bytes:
@@ -263,7 +279,7 @@ def unpack_record_head(raw: bytes, place: tuple[int, int] = (0, 0)) -> Record | 
         name=strings[:name_length].decode("utf-8"),
         state=State(
             Data(modified, sha256, size, body_crc, content_type)
-            if kind in (_DATA, _VOID)
+            if kind in (_DATA, _VOID, _FILED)
             else None,
             Expiry(modified_deleted, deleted),
         ),
@@ -277,7 +293,8 @@ def unpack_record_head(raw: bytes, place: tuple[int, int] = (0, 0)) -> Record | 
 
 def void_mark(head: bytes, place: tuple[int, int]) -> bytes:
     """Return the fixed part of the record's head at that place, turned void."""
-    packed = head[:4] + bytes((_VOID,)) + head[5 : _RECORD.size]
+    kind = _VOID if head[4] in (_DATA, _VOID) else _EMPTY_VOID
+    packed = head[:4] + bytes((kind,)) + head[5 : _RECORD.size]
     return packed + _seal(packed, place)
 
 
@@ -319,7 +336,7 @@ def _record_at(
     record = unpack_record_head(raw, (number, offset))
     if record is None or offset + record.length > end:
         return None
-    if check_body and record.has_body and record.state.data is not None:
+    if check_body and record.kind == _DATA and record.state.data is not None:
         crc, at, left = 0, offset + record.head_bytes, record.body_bytes
         while left:
             piece = read(at, min(left, 1 << 20))
