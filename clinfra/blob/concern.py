@@ -1,0 +1,215 @@
+"""Write concern: how many durable copies there are before a change is answered.
+
+By default two, when the bucket has a second replica that is alive, else one: the client
+is told which.  ``copies=N|quorum|all`` and ``clusters=M`` ask for more (or fewer), and
+with ``require`` the answer is 503 when that was not reached in time; the change stays
+and travels on all the same, and may be sent again with the stamps it got.
+
+What is needed is pushed at once, past the feed; the rest is the feed's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from clinfra.blob.destinations import peers_of
+from clinfra.blob.parameters import integer, split
+from clinfra.blob.peers import PeerFailed, Peers
+from clinfra.blob.records import CLUSTERS, EVERYWHERE, PEERS, Row
+from clinfra.blob.replication import Delivery
+from clinfra.blob.topology import Topology
+from clinfra.errors import InvalidRequest, NotFound
+from clinfra.web.heads import Field
+
+DEFAULT_COPIES = 2
+
+PATIENCE_SECONDS = 1.0
+"""How long a change waits for its copies."""
+
+ALL, QUORUM = -1, -2
+
+
+@frozen
+class Wish:
+    """What a client wants.
+
+    Attributes:
+        copies: in our bucket; ALL or QUORUM of it; None for the default.
+        clusters: which have the change.
+        required: fail rather than fall short.
+    """
+
+    copies: int | None = None
+    clusters: int = 1
+    required: bool = False
+
+
+@frozen
+class Reached:
+    """How many have a change, of how many."""
+
+    copies: int
+    of_copies: int
+    clusters: int
+    of_clusters: int
+    enough: bool
+
+    def fields(self) -> tuple[Field, ...]:
+        """Return the header fields that tell of it."""
+        return (
+            (b"X-Clblob-Copies", b"%d/%d" % (self.copies, self.of_copies)),
+            (b"X-Clblob-Clusters", b"%d/%d" % (self.clusters, self.of_clusters)),
+        )
+
+
+def parse_wish(query: bytes) -> Wish:
+    """Return what a query asks for.  Raises InvalidRequest."""
+    if b"copies" not in query and b"clusters" not in query and b"require" not in query:
+        return Wish()
+    given = split(query)
+    copies: int | None = None
+    if "copies" in given:
+        words = {"all": ALL, "quorum": QUORUM}
+        value = given["copies"]
+        copies = words[value] if value in words else integer("copies", value)
+        if copies == 0 or copies < QUORUM or (copies < 0 and value not in words):
+            raise InvalidRequest(f"Invalid int value for copies: {value}")
+    clusters = integer("clusters", given["clusters"]) if "clusters" in given else 1
+    if clusters < 1:
+        raise InvalidRequest(f"Invalid int value for clusters: {clusters}")
+    return Wish(copies, clusters, "require" in given)
+
+
+@define(eq=False)
+class Concern:
+    """Sees to it that changes have the copies they should.
+
+    Args:
+        deliveries: by key of the destination.
+        clock: Twisted's IReactorTime.
+    """
+
+    log = Logger()
+
+    _topology: Topology
+    _peers: Peers
+    _deliveries: dict[str, Delivery]
+    _clock: Any
+    _bucket: tuple[str, ...] = field(init=False)
+
+    @_bucket.default
+    def _peers_of_bucket(self) -> tuple[str, ...]:
+        return peers_of(self._topology)
+
+    async def reach(self, row: Row, fanout: int, wish: Wish) -> Reached | None:
+        """Return how many copies there are, when there are enough or time is up.
+
+        None when that goes without saying: a replica that is alone in the world.
+
+        Args:
+            row: as it was committed here.
+            fanout: where the change is to travel on to; it is pushed nowhere else.
+        """
+        if not self._deliveries and wish == Wish():
+            return None
+        places = [
+            key
+            for cluster, bucket in sorted(self._buckets_of(row).items())
+            if (key := f"cluster:{cluster}:{bucket}") in self._deliveries
+        ]
+        of_copies, of_clusters = 1 + len(self._bucket), 1 + len(places)
+        wanted = min(self._wanted(wish, of_copies), of_copies)
+        if wish.copies is None and fanout != EVERYWHERE:
+            # It came from another replica: who took it first has counted.
+            wanted = 1
+        peers = _Race([], 0)
+        if fanout & PEERS and wanted > 1:
+            up = [name for name in self._bucket if self._peers.is_up(name)]
+            order = self._peers.order((name, 1) for name in up)
+            peers = self._push([f"peer:{name}" for name in order], row, wanted - 1)
+        clusters = _Race([], 0)
+        if fanout & CLUSTERS and wish.clusters > 1:
+            clusters = self._push(places, row, wish.clusters - 1)
+        deadline = self._clock.seconds() + PATIENCE_SECONDS
+        for race in (peers, clusters):
+            await race.wait(self._clock, deadline)
+        copies, reached = 1 + peers.won, 1 + clusters.won
+        enough = copies >= self._wanted(wish, of_copies) and reached >= wish.clusters
+        return Reached(copies, of_copies, reached, of_clusters, enough)
+
+    def _wanted(self, wish: Wish, of_copies: int) -> int:
+        if wish.copies is None:
+            return min(DEFAULT_COPIES, of_copies)
+        if wish.copies == ALL:
+            return of_copies
+        if wish.copies == QUORUM:
+            return of_copies // 2 + 1
+        return wish.copies
+
+    def _buckets_of(self, row: Row) -> dict[int, int]:
+        return dict(self._topology.place(row.name, encoded=True).buckets)
+
+    def _push(self, keys: Sequence[str], row: Row, needed: int) -> _Race:
+        """Push to so many destinations, to the next ones when one fails."""
+
+        def start(key: str) -> Deferred[bool]:
+            pushing = Deferred.fromCoroutine(self._deliveries[key].push(row))
+            return pushing.addCallbacks(lambda _: True, failed, errbackArgs=(key,))
+
+        def failed(failure: Any, key: str) -> bool:
+            if not failure.check(PeerFailed, NotFound):
+                self.log.failure("cannot push to {key}", failure=failure, key=key)
+            return False
+
+        race = _Race(list(keys), needed)
+        race.begin(start)
+        return race
+
+
+@define(eq=False)
+class _Race:
+    """So many of some pushes have to succeed."""
+
+    _waiting: list[str]
+    _needed: int
+    won: int = field(init=False, default=0)
+    _running: int = field(init=False, default=0)
+    _over: Deferred[None] | None = field(init=False, default=None)
+
+    def begin(self, start: Callable[[str], Deferred[bool]]) -> None:
+        """Start as many as are needed."""
+        while self._waiting and self.won + self._running < self._needed:
+            self._running += 1
+            start(self._waiting.pop(0)).addCallback(self._ended, start)
+
+    def _ended(self, success: bool, start: Callable[[str], Deferred[bool]]) -> None:
+        self._running -= 1
+        self.won += success
+        self.begin(start)
+        if not self._running or self.won >= self._needed:
+            over, self._over = self._over, None
+            if over is not None:
+                over.callback(None)
+
+    async def wait(self, clock: Any, deadline: float) -> None:
+        """Wait until it is decided, or until the deadline; pushes go on then."""
+        if not self._running or self.won >= self._needed:
+            return
+        self._over = over = Deferred[None]()
+        timer = clock.callLater(max(0.0, deadline - clock.seconds()), self._late, over)
+        try:
+            await over
+        finally:
+            self._over = None
+            if timer.active():
+                timer.cancel()
+
+    def _late(self, over: Deferred[None]) -> None:
+        if self._over is over:
+            self._over = None
+            over.callback(None)
