@@ -370,6 +370,11 @@ class _Sending:
         return await peers.call(peer, self._method, target + self._wishes, fields, body)
 
 
+def is_forwarded(head: RequestHead) -> bool:
+    """Return whether a request was passed on to us, so that we pass it on no more."""
+    return HOP[0].lower() in head.index
+
+
 def passed_back(found: Found, head_only: bool) -> Response:
     """Return an answer from elsewhere as ours, its body as it comes."""
     response = found.response

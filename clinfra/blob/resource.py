@@ -22,22 +22,33 @@ at once, while its info is there until it is purged.
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, evolve
 
 from clinfra.blob import names, parameters
 from clinfra.blob.admin import Admin
 from clinfra.blob.answers import answer_read, check_precondition, is_conditional
+from clinfra.blob.concern import Wish, parse_wish
 from clinfra.blob.digests import Announced
+from clinfra.blob.forward import Forwarder, is_forwarded
+from clinfra.blob.hot import Hot
 from clinfra.blob.info import NOT_FOUND, info_of, to_json
 from clinfra.blob.intake import Intake
 from clinfra.blob.lane import BlobLane
 from clinfra.blob.local import LocalBlobs
 from clinfra.blob.parameters import Parameters
+from clinfra.blob.peers import KNOWN_GONE
 from clinfra.blob.records import Row
 from clinfra.blob.replica import Check, Write
 from clinfra.blob.status import Counters
 from clinfra.blob.topology import Placement
-from clinfra.errors import InvalidRequest, MethodNotAllowed, NotFound
+from clinfra.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    StorageDamaged,
+    Trouble,
+)
 from clinfra.web.exchange import IExchange, Response
 from clinfra.web.headers import parse_media_type
 from clinfra.web.heads import RequestHead
@@ -89,16 +100,63 @@ class BlobHandler:
     async def _get(self, exchange: IExchange, name: str, given: Parameters) -> Response:
         blobs = self._blobs
         placement = blobs.place(name, encoded=True, writing=False)
-        if given.response == "info":
+        if not blobs.is_here(placement):
+            forwarder = self._forwarder(exchange, placement)
+            return await forwarder.get(exchange, placement, given.response)
+        trouble: Trouble
+        try:
             hot = await blobs.replica.find(placement.stored)
-            if hot is None or hot.row.data is None:
-                raise NotFound(NOT_FOUND)
+            row = hot.row if hot is not None else None
+            told = given.response == "info" and row is not None and row.data is not None
+            if row is not None and blobs.is_gone(row) and not told:
+                return _gone(exchange)
+            if hot is not None and hot.row.data is not None:
+                return await self._answer(exchange, placement, hot, given.response)
+        except StorageDamaged as damaged:
+            trouble = damaged
+        else:
+            trouble = NotFound(NOT_FOUND)
+        return await self._rescue(exchange, placement, given.response, trouble)
+
+    async def _answer(
+        self, exchange: IExchange, placement: Placement, hot: Hot, response: str
+    ) -> Response:
+        """Answer with what is here."""
+        blobs = self._blobs
+        if response == "info":
             return _info(hot.row, placement)
-        hot = await blobs.visible(placement.stored)
         self._lane.remember(exchange.head.target, hot)
         return await answer_read(
             blobs.replica, exchange, hot, blobs.now(), blobs.max_age_seconds
         )
+
+    async def _rescue(
+        self, exchange: IExchange, placement: Placement, response: str, trouble: Trouble
+    ) -> Response:
+        """Answer from elsewhere what should be here, and bring it back."""
+        blobs = self._blobs
+        if not blobs.forwarder.router.has_others(placement):
+            raise trouble
+        damaged = isinstance(trouble, StorageDamaged)
+        if is_forwarded(exchange.head):
+            if damaged:
+                blobs.healer.heal_soon(placement)
+            raise NotFound(NOT_FOUND)
+        try:
+            answer = await blobs.forwarder.get(
+                exchange, placement, response, missing=True
+            )
+        except NotFound:
+            raise trouble from None
+        if damaged or answer.status in (200, 206):
+            blobs.healer.heal_soon(placement)
+        return answer
+
+    def _forwarder(self, exchange: IExchange, placement: Placement) -> Forwarder:
+        """Return who passes a request on.  Raises Overloaded: it was passed on here."""
+        if is_forwarded(exchange.head):
+            raise Overloaded(f"{placement.stored} is not kept here", 60)
+        return self._blobs.forwarder
 
     async def _put(self, exchange: IExchange, name: str, given: Parameters) -> Response:
         blobs, head = self._blobs, exchange.head
@@ -116,11 +174,17 @@ class BlobHandler:
             content_type=_content_type(head),
             fanout=given.fanout,
         )
+        wish = parse_wish(head.query)
         announced = Announced.in_head(head)
         blobs.replica.check_stamps(write)
         # Everything that can be refused is refused before the body is asked for.
         if (head.content_length or 0) > blobs.max_blob_bytes:
             raise self._intake.too_large()
+        if not blobs.is_here(placement):
+            forwarder = self._forwarder(exchange, placement)
+            return await forwarder.put(
+                exchange, placement, write, announced, given.replicate
+            )
         blobs.replica.check_space(head.content_length or 0)
         check = await self._precondition(head, placement.stored)
         body = await self._intake.take(
@@ -129,7 +193,7 @@ class BlobHandler:
         row = await blobs.replica.put(
             placement.stored, body, write, announced=announced, check=check
         )
-        return _info(row, placement)
+        return await self._kept(row, placement, given, wish)
 
     async def _delete(
         self, exchange: IExchange, name: str, given: Parameters
@@ -142,9 +206,27 @@ class BlobHandler:
             modified_deleted=given.modified_deleted,
             fanout=given.fanout,
         )
+        wish = parse_wish(head.query)
+        if not blobs.is_here(placement):
+            forwarder = self._forwarder(exchange, placement)
+            return await forwarder.delete(exchange, placement, write, given.replicate)
         check = await self._precondition(head, placement.stored)
         row = await blobs.replica.expire(placement.stored, write, check=check)
-        return _info(row, placement)
+        return await self._kept(row, placement, given, wish)
+
+    async def _kept(
+        self, row: Row, placement: Placement, given: Parameters, wish: Wish
+    ) -> Response:
+        """Answer a change when it has the copies it should, or cannot get them."""
+        reached = await self._blobs.concern.reach(row, given.fanout, wish)
+        if reached is None:
+            return _info(row, placement)
+        if wish.required and not reached.enough:
+            fields = ((b"Content-Type", b"text/plain"), (b"Retry-After", b"1"))
+            said = b"The blob is kept, but not in as many copies as required\n"
+            return Response(503, (*fields, *reached.fields()), said)
+        response = _info(row, placement)
+        return evolve(response, fields=(*response.fields, *reached.fields()))
 
     async def _precondition(self, head: RequestHead, stored: str) -> Check | None:
         """Judge a change's precondition now; return how to judge it at its commit."""
@@ -158,6 +240,14 @@ class BlobHandler:
         hot = await self._blobs.replica.find(stored)
         check(hot.row if hot is not None else None)
         return check
+
+
+def _gone(exchange: IExchange) -> Response:
+    """Answer for a blob that has ended; others of us are told that this is certain."""
+    if not is_forwarded(exchange.head):
+        raise NotFound(NOT_FOUND)
+    fields = ((b"Content-Type", b"text/plain; charset=utf-8"), KNOWN_GONE)
+    return Response(404, fields, NOT_FOUND.encode() + b"\n")
 
 
 def _info(row: Row, placement: Placement) -> Response:

@@ -111,6 +111,10 @@ class Router:
             for name in self.topology.clusters[cluster][bucket].replicas
         ]
 
+    def has_others(self, placement: Placement) -> bool:
+        """Return whether anybody else keeps a placement."""
+        return bool(self.nearest(placement) or self.farther(placement))
+
     # Reads
 
     async def read(self, placement: Placement, ask: Ask) -> Found:

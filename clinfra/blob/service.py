@@ -17,9 +17,12 @@ from zope.interface import implementer
 from clinfra.blob import topology
 from clinfra.blob.admin import Admin, ReplicaAdmin
 from clinfra.blob.commit import Committer
+from clinfra.blob.concern import Concern
 from clinfra.blob.datadir import DataDirectory
 from clinfra.blob.destinations import destinations
 from clinfra.blob.expire import Reaper
+from clinfra.blob.forward import Forwarder
+from clinfra.blob.heal import Healer
 from clinfra.blob.hot import HotCache
 from clinfra.blob.index import IBlobIndex
 from clinfra.blob.index_sqlite import SqliteIndex
@@ -31,6 +34,7 @@ from clinfra.blob.recovery import Recovery
 from clinfra.blob.replica import Replica
 from clinfra.blob.replication import Replication
 from clinfra.blob.resource import BlobHandler, BlobResource
+from clinfra.blob.router import Router
 from clinfra.blob.running_config import running_config
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.status import Counters, Status
@@ -113,13 +117,14 @@ class BlobService(Service):
             if threads
             else InlineWriter(self.committer)
         )
+        stamps = Stamps(now, bits, config.max_clock_skew)
         self.replica = Replica(
             index=index,
             store=store,
             hot=HotCache(config.cache_bytes),
             writer=self.writer,
             workers=self.workers,
-            stamps=Stamps(now, bits, config.max_clock_skew),
+            stamps=stamps,
             now=now,
             min_free_bytes=config.min_free_bytes,
         )
@@ -142,10 +147,24 @@ class BlobService(Service):
             config.expiration_delay,
         )
         ttl = config.ttl if config.ttl is not None else self.topology.ttl
+        default_ttl = None if ttl is None else int(ttl)
+        intake = Intake(store, self.workers, config.max_blob_bytes)
+        router = Router(self.topology, self.peers, stamps, reactor, now)
+        self._healer = Healer(router, self.replica, intake)
         self.blobs = LocalBlobs(
             topology=self.topology,
             replica=self.replica,
-            default_ttl_seconds=None if ttl is None else int(ttl),
+            forwarder=Forwarder(
+                router,
+                default_ttl,
+                config.max_blob_bytes,
+                self._directory.path,
+            ),
+            healer=self._healer,
+            concern=Concern(
+                self.topology, self.peers, self.replication.deliveries, reactor
+            ),
+            default_ttl_seconds=default_ttl,
             serve_deleted=config.serve_deleted,
             max_blob_bytes=config.max_blob_bytes,
             max_age_seconds=config.max_age,
@@ -160,7 +179,6 @@ class BlobService(Service):
             config.expiration_delay,
         )
         self.counters = Counters()
-        intake = Intake(store, self.workers, config.max_blob_bytes)
         puller = Puller(
             topology=self.topology,
             replica=self.replica,
@@ -260,6 +278,7 @@ class BlobService(Service):
         if self._reaping is not None:
             self._reaping.cancel()
         self._replica_admin.stop()
+        self._healer.stop()
         stopping = self.replication.stop()
         stopping.addBoth(lambda _: self.peers.close())
         stopping.addBoth(lambda _: self.workers.run(self.writer.stop))

@@ -616,7 +616,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(0, rig.put("/x?deleted=0")["deleted"])
 
     def test_other_buckets(self) -> None:
-        """A name of another replica is refused with whose it is; nothing is stored."""
+        """What was passed on to us and is not ours is not passed on once more."""
         directory = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, directory)
         cluster = [{"replicas": [name], "write_weight": 1} for name in "ab"]
@@ -627,11 +627,16 @@ class LimitTests(SynchronousTestCase):
         file = directory / "cluster.conf"
         file.write_text(json.dumps({"clblob": {"client": client}}))
         rig = self.rig(cluster_file=str(file), replica="a")
-        refused = rig.ask("PUT", "/00100_x?encoded=true", b"x")
-
-        self.assertEqual(503, refused.status)
-        self.assertIn(b"is kept by b", refused.body)
-        self.assertIn("Retry-After", refused.fields)
+        hop = {"X-Clblob-Hop": "1"}
+        for method, target in (
+            ("PUT", "/00100_x?encoded=true"),
+            ("GET", "/00100_x"),
+            ("DELETE", "/00100_x"),
+        ):
+            refused = rig.ask(method, target, b"x" if method == "PUT" else None, hop)
+            self.assertEqual(503, refused.status)
+            self.assertIn(b"00100_x is not kept here", refused.body)
+            self.assertIn("Retry-After", refused.fields)
         rig.put("/00000_x?encoded=true", b"mine")
         self.assertEqual(b"mine", rig.get("/00000_x"))
         for stored in ("00009_x", "0000000_x", "0_x"):
