@@ -67,6 +67,9 @@ class Parameters:
         return _FANOUTS.get(self.replicate, 0)
 
 
+_NONE = Parameters()
+
+
 def split(query: bytes) -> dict[str, str | None]:
     """Return the pairs of a query; the value of a key without "=" is None."""
     pairs: dict[str, str | None] = {}
@@ -100,7 +103,7 @@ def parse(method: str, query: bytes) -> Parameters:
     refused even where the parameter itself would be.
     """
     if not query:
-        return Parameters()
+        return _NONE
     given: dict[str, int | bool | str] = {}
     for key, value in split(query).items():
         if key in INTEGERS:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from attrs import define, field
@@ -17,32 +19,34 @@ from clinfra.blob.topology import Topology
 
 @define
 class _Count:
+    """The requests of one kind; it is entered while one of them is answered."""
+
     current: int = 0
     max: int = 0
     total: int = 0
+
+    def __enter__(self) -> None:
+        self.total += 1
+        self.current += 1
+        self.max = max(self.max, self.current)
+
+    def __exit__(self, *trouble: object) -> None:
+        self.current -= 1
 
 
 @define(eq=False)
 class Counters:
     """How many requests of each kind are being answered, were at most, and in all."""
 
-    _counts: dict[str, _Count] = field(init=False, factory=dict)
+    _counts: dict[str, _Count] = field(init=False, factory=partial(defaultdict, _Count))
 
-    @contextmanager
-    def during(self, kind: str) -> Iterator[None]:
+    def during(self, kind: str) -> AbstractContextManager[None]:
         """Count a request while it is answered."""
-        count = self._counts.setdefault(kind, _Count())
-        count.total += 1
-        count.current += 1
-        count.max = max(count.max, count.current)
-        try:
-            yield
-        finally:
-            count.current -= 1
+        return self._counts[kind]
 
     def once(self, kind: str) -> None:
         """Count a request that is answered at once."""
-        count = self._counts.setdefault(kind, _Count())
+        count = self._counts[kind]
         count.total += 1
         count.max = max(count.max, count.current + 1)
 

@@ -106,12 +106,12 @@ def answer(exchange: IExchange, handler: Handler) -> None:
             except Exception:
                 _fail(exchange)
             return
-        work: Awaitable[None] = write_response(exchange, response)
+        work: Awaitable[Response | None] = write_response(exchange, response)
     except Exception as trouble:
         _tell(exchange, trouble)
         return
     else:
-        work = _finish(exchange, _go_on(running, awaited))
+        work = _go_on(running, awaited)
     waiting = Deferred.fromCoroutine(_guard(exchange, work))
 
     def over(whole: bool) -> None:
@@ -122,16 +122,12 @@ def answer(exchange: IExchange, handler: Handler) -> None:
         exchange.on_done(over)
 
 
-async def _finish(exchange: IExchange, running: Awaitable[Response | None]) -> None:
-    response = await running
-    if response is not None:
-        await write_response(exchange, response)
-
-
-async def _guard(exchange: IExchange, work: Awaitable[None]) -> None:
+async def _guard(exchange: IExchange, work: Awaitable[Response | None]) -> None:
     """Let nothing but an answer come out of a piece of work."""
     try:
-        await work
+        response = await work
+        if response is not None:
+            await write_response(exchange, response)
     except Exception as trouble:
         _tell(exchange, trouble)
 
