@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import html
 import json
-import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from clinfra import errors
 from clinfra.admin.pages import Namer, split_list
 from clinfra.interfaces import IPurge
 from clinfra.web.exchange import IExchange, Response
+from clinfra.web.foreign import refuse_foreign
 from clinfra.web.heads import Fields
 from clinfra.web.resource import Resource
 
@@ -42,8 +42,6 @@ _HTML: Fields = (
     (b"Referrer-Policy", b"no-referrer"),
     *_SAFE,
 )
-_LOCAL = re.compile(rb"(?:localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
-"""Hosts that no foreign web page can have as its own by a trick with DNS."""
 
 
 class AdminResource(Resource):
@@ -144,7 +142,7 @@ class AdminResource(Resource):
         return await self._forget(exchange, split_list(bytes(body)))
 
     async def _forget(self, exchange: IExchange, pages: Sequence[str]) -> Response:
-        _refuse_foreign(exchange)
+        refuse_foreign(exchange)
         if self._purge is None:
             raise errors.NotFound("No proxy runs in this process: nothing to purge.")
         namer = Namer(self._proxy_ports(), self._default_port, exchange.local_port)
@@ -153,19 +151,3 @@ class AdminResource(Resource):
         exchange.notes["purged"] = f"{min(known, len(pages))}/{len(pages)}"
         sentence = f"{min(known, len(pages))}/{len(pages)} pages purged\n"
         return Response(200, _TEXT, sentence.encode())
-
-
-def _refuse_foreign(exchange: IExchange) -> None:
-    """Refuse what a browser sends for a page of another origin.
-
-    Programs send neither field.  Raises errors.Forbidden.
-    """
-    head = exchange.head
-    origin = head.get(b"origin")
-    site = head.get(b"sec-fetch-site")
-    scheme = b"https://" if exchange.secure else b"http://"
-    same = origin is None or (
-        origin == scheme + head.host and _LOCAL.fullmatch(head.host) is not None
-    )
-    if not same or site not in (None, b"same-origin", b"none"):
-        raise errors.Forbidden("Pages of other origins may not purge.")

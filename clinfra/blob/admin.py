@@ -17,6 +17,7 @@ _configcheck brief, tolerance; body: a configuration        see `configcheck`
 What is meant for another replica is sent on to it, once.  Any method is taken, as the
 original does; but what changes something must be a POST, unless it comes from this
 machine or ``blob.compat_admin_get`` is on: a link on some page must not set it off.
+Nothing is answered through a proxy (a request with Via): that is open to the world.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from clinfra.blob.topology import Topology
 from clinfra.blob.workers import Workers
 from clinfra.errors import Forbidden, InvalidRequest, NotFound, TooLarge
 from clinfra.web.exchange import IBody, IExchange, Response
+from clinfra.web.foreign import refuse_foreign
 from clinfra.web.heads import Fields, RequestHead
 
 MAX_LISTED = 100_000
@@ -93,6 +95,9 @@ class Admin:
         command, _, replica = path.partition("/")
         if command not in COMMANDS or (replica and command == "_config"):
             raise NotFound(NOT_FOUND)
+        if exchange.head.get(b"via") is not None:
+            # Through a proxy anybody would seem to be on this machine.
+            raise Forbidden("This is not answered through a proxy")
         if command in CHANGING:
             self._check_allowed(exchange)
         with self._counters.during(command[1:]):
@@ -108,16 +113,13 @@ class Admin:
 
     def _check_allowed(self, exchange: IExchange) -> None:
         """Raise Forbidden for what a stranger's page could have set off."""
-        head = exchange.head
+        refuse_foreign(exchange)
         if self._get_changes or _is_local(exchange.client_ip):
             return
-        if head.method.upper() != b"POST":
+        if exchange.head.method.upper() != b"POST":
             raise Forbidden(
                 "From another machine this has to be a POST (blob.compat_admin_get)"
             )
-        origin = head.get(b"origin")
-        if origin is not None and origin.partition(b"://")[2] != head.get(b"host"):
-            raise Forbidden("This is not answered to other sites' pages")
 
     async def _send_on(
         self, exchange: IExchange, command: str, replica: str
