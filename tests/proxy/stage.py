@@ -72,6 +72,12 @@ class Stage:
         script: what origins answer.
         asked: what they were asked, in order.
         dead: names of origins that refuse connections.
+
+    Args:
+        modules: options of the usual modules by their names.
+        first: modules before them.
+        pipeline: these instead of all that.
+        config: of the proxy.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class Stage:
         *,
         modules: Mapping[str, Mapping[str, Any]] | None = None,
         first: tuple[ModuleConfig, ...] = (),
+        pipeline: tuple[ModuleConfig, ...] = (),
         **config: Any,
     ) -> None:
         self.clock = Clock()
@@ -96,7 +103,8 @@ class Stage:
             "default_port": 8080,
             "pools": {"origin": PoolConfig(members=("o1:80",))},
             "routes": (RouteConfig(pool="origin", prefix="/"),),
-            "modules": (
+            "modules": pipeline
+            or (
                 *first,
                 *(
                     ModuleConfig(use=each.use, options=options.get(each.use, {}))

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.config import CacheConfig, ModuleConfig
+from clinfra.config import CacheConfig, ModuleConfig, ProxyConfig
 from clinfra.proxy.message import Reply, Request
 from clinfra.proxy.rules import RuleModule
 from tests.proxy.stage import Asked, Stage, response
@@ -46,6 +46,14 @@ class WaitsToDeliver(RuleModule):
     async def deliver(self, request: Request) -> None:
         gate.append(Deferred())
         await gate[-1]
+
+
+class MakesPrivate(RuleModule):
+    """Says, after the cache has judged an answer, that it is for one client only."""
+
+    def response(self, request: Request) -> None:
+        assert request.reply is not None
+        request.reply.set(b"Cache-Control", b"private")
 
 
 def use(cls: type[Any]) -> ModuleConfig:
@@ -131,6 +139,19 @@ class ReplacedAnswerTests(SynchronousTestCase):
                 self.assertEqual(b"replaced", answer.body)
                 self.assertTrue(stage.asked[0].line.lost)
                 self.assertEqual(b"replaced", stage.get(f"/?{phase}").body)
+
+    def test_changed_after_the_cache(self) -> None:
+        """What a later module makes of an answer decides whether it is kept."""
+        usual = [ModuleConfig(use=each.use) for each in ProxyConfig().modules]
+        names = [each.use for each in usual]
+        usual.insert(names.index("DirectCache") + 1, use(MakesPrivate))
+        stage = Stage(
+            self, lambda asked: response(b"page", FRESH), pipeline=tuple(usual)
+        )
+        stage.get("/a")
+        stage.get("/a")
+
+        self.assertEqual(2, len(stage.asked))
 
     def test_client_leaves_before_it_is_delivered(self) -> None:
         """Those who wait for what it fetches are not left waiting."""

@@ -27,16 +27,15 @@ from clinfra.errors import Forbidden, OriginTimeout, Trouble
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.entry import Entry
 from clinfra.proxy.forgetting import Forgetting
-from clinfra.proxy.freshness import NO_WISH, Verdict, Wish, read_wish
-from clinfra.proxy.hygiene import unkeyed_names
-from clinfra.proxy.key import Getter, variant_key, vary_names
+from clinfra.proxy.freshness import NO_WISH, Wish, read_wish
+from clinfra.proxy.keeping import Keeping
+from clinfra.proxy.key import Getter, variant_key
 from clinfra.proxy.message import Reply, Request, drop_fields
 from clinfra.proxy.pipeline import PENDING
 from clinfra.proxy.policy import Options, Policy
 from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.proxy.seeking import (
     CONDITIONS,
-    Collector,
     Landing,
     Seeking,
     apply_conditions,
@@ -48,8 +47,6 @@ from clinfra.proxy.seeking import (
 from clinfra.web.heads import Fields
 
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
-_THIS_REQUEST_ONLY = frozenset(("authorization", "request-no-store", "status"))
-"""Refusals that say nothing of what others would get from the page."""
 
 
 class DirectCache(RuleModule):
@@ -73,9 +70,14 @@ class DirectCache(RuleModule):
         self._pipeline.hot = self._cache.hot.entries
         self._pipeline.on_over(self._over)
         self._forgetting = Forgetting(self._policy, self._cache, self._coalescer)
-        self._object_bytes = surroundings.config.cache.object_bytes
-        self._trusted = surroundings.trusted
         self._now = surroundings.reactor.seconds
+        self._keeping = Keeping(
+            self._policy,
+            self._cache,
+            surroundings.config.cache.object_bytes,
+            surroundings.trusted,
+            self._now,
+        )
         rng = surroundings.rng
         self._boundary = lambda: b"%032x" % rng.getrandbits(128)
 
@@ -269,17 +271,8 @@ class DirectCache(RuleModule):
             if etag is not None and etag != stale.get(b"etag"):
                 return self._ask_again(request, seeking, reply)
             return self._refresh(request, seeking, stale, reply)
-        self._settle(request, seeking, reply)
+        self._keeping.settle(request, seeking, reply)
         return None
-
-    def _settle(self, request: Request, seeking: Seeking, reply: Reply) -> None:
-        """Decide whether an answer is kept."""
-        verdict = self._judge(request, seeking, reply)
-        if not verdict.refused and (reply.length or 0) > self._object_bytes:
-            verdict = Verdict("too-large")
-        seeking.verdict, seeking.judged = verdict, reply.fields
-        if verdict.refused:
-            self._not_kept(request, seeking, verdict)
 
     def store(self, request: Request) -> None:
         """Have the body collected, or keep the answer at once."""
@@ -289,24 +282,9 @@ class DirectCache(RuleModule):
             return
         if reply.fields is not seeking.judged:
             # A module after this one has changed it.
-            self._settle(request, seeking, reply)
-        verdict = seeking.verdict
-        if verdict.refused:
-            return
-        self._policy.passed.pop(seeking.primary, None)
-        seeking.stored = True
-        # The answer to the client may become a 304; what is kept may not.
-        kept = Reply(reply.status, reply.fields)
-        collector = Collector(
-            self._object_bytes,
-            lambda body: self._kept(request, seeking, kept, verdict, body),
-            lambda: self._give_up(request),
-        )
-        if reply.stream is not None:
-            reply.taps.append(collector)
-        else:
-            collector.data(reply.body)
-            collector.end(True)
+            self._keeping.settle(request, seeking, reply)
+        if not seeking.verdict.refused:
+            self._keeping.collect(request, seeking, reply)
 
     def deliver(self, request: Request) -> None:
         """Say what happened; answer the conditions that were not forwarded."""
@@ -330,60 +308,6 @@ class DirectCache(RuleModule):
         if request.flight is not None:
             request.flight.land(trouble)
 
-    def _kept(
-        self,
-        request: Request,
-        seeking: Seeking,
-        reply: Reply,
-        verdict: Verdict,
-        body: bytes,
-    ) -> None:
-        """A whole answer that may be kept is here: keep it, share it."""
-        primary, now = seeking.primary, request.answered_at
-        entry = Entry.of(primary, reply.status, reply.fields, body, verdict, now)
-        self._keep(request, seeking, entry, self._names(request, reply))
-
-    def _names(self, request: Request, reply: Reply) -> tuple[bytes, ...]:
-        """Return what an answer varies on, by its own word or by ours."""
-        names = vary_names(reply.get(b"vary")) or ()
-        if request.cache_host_path:
-            return names  # A rule said what the page is called.
-        trusted = self._trusted.trusts(request.exchange.client_ip)
-        return tuple(sorted({*names, *unkeyed_names(request, trusted)}))
-
-    def _give_up(self, request: Request) -> None:
-        """There will be nothing to share."""
-        if request.flight is not None:
-            request.flight.land(None)
-        if request.origin_request is not None:
-            request.origin_request.tap_gave_up()
-
-    def _keep(
-        self,
-        request: Request,
-        seeking: Seeking,
-        entry: Entry,
-        names: tuple[bytes, ...],
-    ) -> None:
-        flight = request.flight
-        old = self._cache.purged_since(seeking.primary, seeking.purges)
-        if not old and (flight is None or not flight.doomed):
-            host_path = request.cache_host_path or request.host_path
-            hot = self._policy.may_be_hot(host_path)
-            self._cache.store(entry, names, seeking.get, self._now(), hot)
-            self._cache.count("stored")
-        if flight is not None:
-            flight.land(Landing(entry, names, seeking.get))
-
-    def _judge(self, request: Request, seeking: Seeking, reply: Reply) -> Verdict:
-        return self._policy.judge(
-            request.cache_host_path or request.host_path,
-            reply,
-            seeking.get,
-            asked_at=request.asked_at,
-            answered_at=request.answered_at,
-        )
-
     def _refresh(
         self, request: Request, seeking: Seeking, stale: Entry, reply: Reply
     ) -> Reply:
@@ -391,21 +315,11 @@ class DirectCache(RuleModule):
         if reply.stream is not None:
             reply.stream.discard()
         request.reply = None
-        now = request.answered_at
-        fresh = Reply(stale.status, stale.updated_fields(reply.fields, now))
-        verdict = self._judge(request, seeking, fresh)
-        entry = Entry.of(
-            stale.primary, fresh.status, fresh.fields, stale.body, verdict, now
-        )
-        if verdict.refused:
-            self._cache.purge(seeking.primary)
-            self._give_up(request)
-        else:
-            self._keep(request, seeking, entry, self._names(request, fresh))
+        entry, kept = self._keeping.refresh(request, seeking, stale, reply.fields)
         said = b"clinfra; fwd=stale; fwd-status=304"
         status: Fields = (
             (b"Age", b"%d" % entry.age(self._now())),
-            (b"Cache-Status", said if verdict.refused else said + b"; stored"),
+            (b"Cache-Status", said + b"; stored" if kept else said),
         )
         answer = entry.answer(request.head, status, self._boundary)
         request.exchange.notes["cache"] = "validated"
@@ -422,11 +336,6 @@ class DirectCache(RuleModule):
         request.reply = None
         self._pipeline.retry(request)
         return PENDING
-
-    def _not_kept(self, request: Request, seeking: Seeking, verdict: Verdict) -> None:
-        if verdict.refused not in _THIS_REQUEST_ONLY:
-            self._policy.pass_page(seeking.primary, self._now())
-        self._give_up(request)
 
     def _remember_pass(self, request: Request, primary: bytes, get: Getter) -> None:
         """Let equal heads be passed at once while the page is."""
