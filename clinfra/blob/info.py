@@ -26,8 +26,9 @@ _TYPES = mimetypes.MimeTypes()
 
 def guess_type(name: str) -> str:
     """Return the content type that a name's extension stands for."""
+    last = name.rpartition("/")[2]
     # The slash keeps "data:…" names from being read as URLs.
-    guessed, _ = _TYPES.guess_type("/" + name.rpartition("/")[2])
+    guessed = _TYPES.guess_type("/" + last)[0] if "." in last else None
     return guessed or "application/octet-stream"
 
 

@@ -104,7 +104,7 @@ class BlobService(Service):
         self.name = "blob"
         self._reactor = reactor
         now = now or reactor.seconds
-        rng = rng or random.SystemRandom()
+        rng = rng or random.Random()
         bits = partial(rng.getrandbits, 12)
         self.topology = read_topology(config)
         self._directory = DataDirectory(data_dir / "blob", str(self.topology.replica))
