@@ -91,8 +91,8 @@ class LocalBlobs:
         write = Write(ttl_seconds=ttl, content_type=content_type or "")
         if not self.is_here(placement):
             return await self.forwarder.keep(placement, body, write)
-        self.replica.check_space(len(body))
-        row = await self.replica.put(placement.stored, body, write)
+        with self.replica.room_for(len(body)):
+            row = await self.replica.put(placement.stored, body, write)
         await self.concern.reach(row, EVERYWHERE, Wish())
         return info_of(row, placement.buckets)
 

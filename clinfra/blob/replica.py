@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
@@ -34,6 +35,9 @@ SMALL_BYTES = 1 << 20
 
 HOT_BYTES = 1 << 18
 """Bodies up to this are kept in the hot cache."""
+
+_BLOB_BYTES = 4096
+"""Disk space of a blob besides its bytes, about."""
 
 Check = Callable[[Row | None], None]
 """Raises errors.PreconditionFailed when the row is not what the client wants."""
@@ -92,6 +96,7 @@ class Replica:
     _now: Callable[[], float]
     _min_free_bytes: int
     free_bytes: int = field(init=False, default=0)
+    _coming_bytes: int = field(init=False, default=0)
     changed: Callable[[], object] | None = field(init=False, default=None)
     _loading: dict[str, list[Deferred[Hot | None]]] = field(init=False, factory=dict)
 
@@ -99,8 +104,27 @@ class Replica:
 
     def check_space(self, size: int) -> None:
         """Raise StorageFull when a body of that size must not come in."""
-        if self.free_bytes - size < self._min_free_bytes:
+        if self.free_bytes - self._coming_bytes - size < self._min_free_bytes:
             raise StorageFull("Not enough space to keep this blob")
+
+    @contextmanager
+    def room_for(self, size: int | None) -> Iterator[None]:
+        """Hold room for a body while it comes in.  Raises StorageFull.
+
+        Space is measured seldom; what comes in between is counted, so that a burst
+        cannot eat up what is kept for deletes and for tidying up.
+
+        Args:
+            size: as announced, None when it was not.
+        """
+        needed = (SMALL_BYTES if size is None else size) + _BLOB_BYTES
+        self.check_space(needed)
+        self._coming_bytes += needed
+        try:
+            yield
+        finally:
+            self._coming_bytes -= needed
+            self.free_bytes -= needed
 
     def measure_space(self) -> Deferred[None]:
         """Look how much the disk has left."""

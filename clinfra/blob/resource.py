@@ -185,14 +185,14 @@ class BlobHandler:
             return await forwarder.put(
                 exchange, placement, write, announced, given.replicate
             )
-        blobs.replica.check_space(head.content_length or 0)
-        check = await self._precondition(head, placement.stored)
-        body = await self._intake.take(
-            exchange.body, placement.stored, write.content_type, announced
-        )
-        row = await blobs.replica.put(
-            placement.stored, body, write, announced=announced, check=check
-        )
+        with blobs.replica.room_for(head.content_length):
+            check = await self._precondition(head, placement.stored)
+            body = await self._intake.take(
+                exchange.body, placement.stored, write.content_type, announced
+            )
+            row = await blobs.replica.put(
+                placement.stored, body, write, announced=announced, check=check
+            )
         return await self._kept(row, placement, given, wish)
 
     async def _delete(

@@ -19,7 +19,7 @@ from clinfra.blob.stamps import stamp_at
 from clinfra.config import Bytes, Seconds
 from tests.blob.support import NOW, Rig
 from tests.blob.test_topology import PEER
-from tests.web.clients import Answer
+from tests.web.clients import Answer, Client
 
 INFO_KEYS = ["name", "modified", "deleted", "modified_deleted", "buckets"]
 
@@ -598,6 +598,26 @@ class LimitTests(SynchronousTestCase):
         self.assertIsNone(rig.info("/000_y"))
         rig.delete("/000_x")
         self.assertIsNone(rig.get("/000_x"))
+
+    def test_filling_up(self) -> None:
+        """Blobs count at once, even while they come in: bursts spare the reserve."""
+        rig = self.rig(min_free_bytes=Bytes(1000))
+        rig.service.replica.free_bytes = 100_000
+        rig.client.send(
+            b"PUT /slow HTTP/1.1\r\nHost: b\r\nContent-Length: 50000\r\n\r\n"
+        )
+        other = Client(rig.site, rig.clock)
+        put = b"PUT /x%d HTTP/1.1\r\nHost: b\r\nContent-Length: 10000\r\n\r\n"
+        for n in range(5):
+            other.send(put % n + bytes(10000))
+        statuses = [answer.status for answer in other.answers("PUT")]
+        self.assertEqual([200, 200, 200, 507, 507], statuses)
+        other.hang_up()
+        rig.clock.advance(1)
+
+        self.assertGreater(rig.service.replica.free_bytes, 100_000)
+        rig.client.send(bytes(50000))
+        self.assertEqual(200, rig.client.answers("PUT")[0].status)
 
     def test_serve_deleted(self) -> None:
         """A017: with the switch a deleted blob is served until it is purged."""
