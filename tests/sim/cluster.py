@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
+from clinfra.blob import names, topology
 from clinfra.blob.index_memory import MemoryIndex
 from clinfra.blob.records import Row
 from clinfra.blob.service import BlobService
@@ -106,7 +107,9 @@ class Cluster:
         self.network = Network(self.clock, random.Random(self.rng.random()))
         self._directory = tempfile.TemporaryDirectory(prefix="clinfra-sim-")
         self._file = Path(self._directory.name) / "cluster.json"
-        self._file.write_text(cluster_file(layout), encoding="utf-8")
+        text = cluster_file(layout)
+        self._file.write_text(text, encoding="utf-8")
+        self._topology = topology.read(text, None, "cluster.json")
         self._config = config
         self.hosts = {
             f"c{c}b{b}r{r}": Host(f"c{c}b{b}r{r}", f"10.{c}.{b}.{r}")
@@ -119,6 +122,14 @@ class Cluster:
         self._pool = Pool(self.clock, settings, self.network.connector(CLIENT))
         for host in self.hosts.values():
             self.start(host)
+
+    def keepers(self, stored: str) -> list[Host]:
+        """Return all replicas that keep a stored name, in every cluster."""
+        return [
+            self.hosts[name]
+            for cluster, bucket in names.decode(stored).items()
+            for name in self._topology.clusters[cluster][bucket].replicas
+        ]
 
     def start(self, host: Host) -> None:
         """Start a replica on what its disk holds."""
@@ -237,13 +248,18 @@ class Cluster:
 
 def _disk_of(host: Host) -> tuple[MemoryIndex, MemoryStore]:
     """Return copies that a dying process cannot change any more."""
-    index, store = MemoryIndex(), MemoryStore()
-    old = host.index
-    index._rows.update(old._rows)
-    index._marks.update(old._marks)
-    index._cursors.update(old._cursors)
-    index._seq = old._seq
+    index, store = copy_index(host.index), MemoryStore()
     for number, volume in host.store._volumes.items():
         store._volumes[number] = type(volume)(volume.head, bytearray(volume.content))
     store._next_number = host.store._next_number
     return index, store
+
+
+def copy_index(old: MemoryIndex) -> MemoryIndex:
+    """Return an index as it is now."""
+    index = MemoryIndex()
+    index._rows.update(old._rows)
+    index._marks.update(old._marks)
+    index._cursors.update(old._cursors)
+    index._seq = old._seq
+    return index
