@@ -84,6 +84,8 @@ class Entry:
         lifetime: seconds it is fresh from then on.
         hot_until: Unix seconds until which the hot tier uses it unasked.
         used: asked for since the hot tier last looked for something to evict.
+        fresh_until: Unix seconds.
+        large: too large to keep a second copy as a message that is ready to send.
     """
 
     key: bytes
@@ -97,10 +99,12 @@ class Entry:
     hot_until: float = 0.0
     used: bool = False
     fresh_until: float = field(init=False)
+    large: bool = field(init=False)
     _wire: bytes = field(default=b"", init=False)
     _wire_second: int = field(default=-1, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.large = len(self.body) > _PREBUILT_BYTES
         self.fresh_until = 0.0 if self.always_validate else self.born + self.lifetime
 
     @classmethod
@@ -147,8 +151,8 @@ class Entry:
     def size(self) -> int:
         """Bytes of memory it is counted for in the hot tier."""
         size = sum(len(name) + len(value) + 100 for name, value in self.fields)
-        body = len(self.body)
-        return size + _OVERHEAD_BYTES + (2 * body if body <= _PREBUILT_BYTES else body)
+        copies = 1 if self.large else 2
+        return size + _OVERHEAD_BYTES + copies * len(self.body)
 
     def get(self, name: bytes) -> bytes | None:
         """Return a stored field by its lower-case name."""
@@ -166,7 +170,10 @@ class Entry:
         return self.fresh_until - now if not self.always_validate else -1.0
 
     def wire(self, now: float) -> bytes:
-        """Return the whole message of a plain hit; the same for the whole second."""
+        """Return the whole message of a plain hit; the same for the whole second.
+
+        Not for what is large.
+        """
         second = int(now)
         if second == self._wire_second:
             return self._wire
@@ -175,11 +182,9 @@ class Entry:
         if self.status != 204:
             lines.append(b"Content-Length: %d" % len(self.body))
         lines.append(b"\r\n")
-        message = b"\r\n".join(lines) + self.body
-        if len(self.body) <= _PREBUILT_BYTES:
-            self._wire = message
-            self._wire_second = second
-        return message
+        self._wire = b"\r\n".join(lines) + self.body
+        self._wire_second = second
+        return self._wire
 
     def hit_fields(self, now: float) -> Fields:
         """Return the fields of a hit: Age and Cache-Status added."""

@@ -153,7 +153,12 @@ class Pipeline:
                     entry.used = True
                     self.hits += 1
                     exchange.notes["cache"] = "hit"
-                    exchange.send(entry.wire(now), entry.status, len(entry.body))
+                    if entry.large:
+                        # Not copied: slow clients share the one body.
+                        fields = entry.hit_fields(now)
+                        exchange.respond(entry.status, fields, entry.body)
+                    else:
+                        exchange.send(entry.wire(now), entry.status, len(entry.body))
                     return True
         plan = self._plans.get(exchange.head)
         if plan is not None and plan.applies(exchange):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -28,6 +28,8 @@ from clinfra.proxy.pipeline import Pipeline
 from clinfra.proxy.resource import ProxyResource
 from clinfra.proxy.rules import Surroundings
 from clinfra.web.pool import Connect, connector
+
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
 @implementer(IProduct, IPurge)
@@ -124,6 +126,8 @@ def host_path_of(url: str, default_port: int) -> str:
     target = parts.path or "/"
     if parts.query or url.partition("#")[0].endswith("?"):
         target += "?" + parts.query
+    # As listeners make them of targets with raw bytes in them.
+    target = quote(target, safe=_PRINTABLE)
     return join_host_path(host, 0 if port == default_port else port, target)
 
 

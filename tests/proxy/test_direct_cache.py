@@ -58,6 +58,25 @@ class HitTests(SynchronousTestCase):
             [None, "1", "2", "3"], [answer.fields["Age"] for answer in answers]
         )
 
+    def test_slow_readers_share_a_large_page(self) -> None:
+        """A client that does not read its large page costs no copy of it."""
+        page = bytes(900_000)
+        stage = Stage(self, lambda asked: response(page, FRESH))
+        for _ in range(2):
+            self.assertEqual(page, stage.get("/a").body)
+        (entry,) = stage.proxy.pipeline.hot.values()
+        client = stage.client()
+        client.reading = False
+        client.send(b"GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        (channel,) = (each for each in stage.site.channels if each._tail is not None)
+        assert channel._tail is not None
+
+        self.assertIs(entry.body, channel._tail.obj)
+        client.take()
+        stage.turn()
+        self.assertEqual(page, client.answers()[0].body)
+        self.assertGreaterEqual(stage.proxy.pipeline.hits, 1)
+
     def test_lane_sees_purges(self) -> None:
         """What the lane remembers ends with the entry it is of."""
         stage = Stage(self, lambda asked: response(b"page", FRESH))

@@ -177,11 +177,14 @@ class CacheTests(SynchronousTestCase):
         for _ in range(3):
             stage.get("/a")
         known: list[int] = []
-        purging = stage.proxy.purge(["http://example.com:8080/a", "example.com/b"])
+        raw(stage, b"GET /\xc3\xa9 HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        purging = stage.proxy.purge(
+            ["http://example.com:8080/a", "example.com/b", "example.com/\xe9"]
+        )
         Deferred.fromCoroutine(purging).addCallback(known.append)
-        self.assertEqual([1], known)
+        self.assertEqual([2], known)
         stage.get("/a")
-        self.assertEqual(2, len(stage.asked))
+        self.assertEqual(3, len(stage.asked))
 
 
 class SecurityTests(SynchronousTestCase):
