@@ -39,6 +39,7 @@ from clinfra.blob.parameters import Parameters
 from clinfra.blob.peers import KNOWN_GONE
 from clinfra.blob.records import Row
 from clinfra.blob.replica import Check, Write
+from clinfra.blob.routed import RoutedBlobs
 from clinfra.blob.status import Counters
 from clinfra.blob.topology import Placement
 from clinfra.errors import (
@@ -47,6 +48,7 @@ from clinfra.errors import (
     NotFound,
     Overloaded,
     StorageDamaged,
+    TooLarge,
     Trouble,
 )
 from clinfra.web.exchange import IExchange, Response
@@ -62,12 +64,10 @@ _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 
 
 @define(eq=False)
-class BlobHandler:
-    """Answers requests for blobs, from the resource tree or the lane."""
+class RouterHandler:
+    """Answers requests for blobs that live elsewhere, and admin requests."""
 
-    _blobs: LocalBlobs
-    _intake: Intake
-    _lane: BlobLane
+    _blobs: RoutedBlobs
     _counters: Counters
     _admin: Admin
 
@@ -83,13 +83,17 @@ class BlobHandler:
         given = parameters.parse(method, head.query)
         if method in ("GET", "HEAD"):
             with self._counters.during("get"):
-                return await self._get(exchange, name, given)
+                placement = self._blobs.place(name, encoded=True, writing=False)
+                return await self._get(exchange, placement, given)
         if method == "PUT":
             with self._counters.during("put"):
-                return await self._put(exchange, name, given)
+                encoded = given.encoded
+                placement = self._blobs.place(name, encoded=encoded, writing=True)
+                return await self._put(exchange, placement, given)
         if method == "DELETE":
             with self._counters.during("delete"):
-                return await self._delete(exchange, name, given)
+                placement = self._blobs.place(name, encoded=True, writing=True)
+                return await self._delete(exchange, placement, given)
         return self._options(method)
 
     def _options(self, method: str) -> Response:
@@ -97,12 +101,69 @@ class BlobHandler:
             raise MethodNotAllowed(METHODS)
         return Response(204, ((b"Allow", ", ".join(METHODS).encode()),))
 
-    async def _get(self, exchange: IExchange, name: str, given: Parameters) -> Response:
+    async def _get(
+        self, exchange: IExchange, placement: Placement, given: Parameters
+    ) -> Response:
+        forwarder = self._forwarder(exchange, placement)
+        return await forwarder.get(exchange, placement, given.response)
+
+    async def _put(
+        self, exchange: IExchange, placement: Placement, given: Parameters
+    ) -> Response:
+        forwarder = self._forwarder(exchange, placement)
+        write, announced = self._asked(exchange.head, given)
+        return await forwarder.put(
+            exchange, placement, write, announced, given.replicate
+        )
+
+    async def _delete(
+        self, exchange: IExchange, placement: Placement, given: Parameters
+    ) -> Response:
+        forwarder = self._forwarder(exchange, placement)
+        write = _ending(given)
+        return await forwarder.delete(exchange, placement, write, given.replicate)
+
+    def _forwarder(self, exchange: IExchange, placement: Placement) -> Forwarder:
+        """Return who passes a request on.  Raises Overloaded: it was passed on here."""
+        if is_forwarded(exchange.head):
+            raise Overloaded(f"{placement.stored} is not kept here", 60)
+        return self._blobs.forwarder
+
+    def _asked(self, head: RequestHead, given: Parameters) -> tuple[Write, Announced]:
+        """Return what a PUT asks for; refuse what can be refused without the body."""
         blobs = self._blobs
-        placement = blobs.place(name, encoded=True, writing=False)
+        if b"content-range" in head.index:
+            raise InvalidRequest("A blob can only be put whole, not by Content-Range")
+        ttl = given.ttl
+        if ttl is None and given.deleted is None:
+            ttl = blobs.default_ttl_seconds
+        write = Write(
+            ttl_seconds=ttl,
+            modified=given.modified,
+            deleted=given.deleted,
+            modified_deleted=given.modified_deleted,
+            content_type=_content_type(head),
+            fanout=given.fanout,
+        )
+        if (head.content_length or 0) > blobs.max_blob_bytes:
+            raise TooLarge(f"A blob cannot be larger than {blobs.max_blob_bytes} bytes")
+        return write, Announced.in_head(head)
+
+
+@define(eq=False, kw_only=True)
+class BlobHandler(RouterHandler):
+    """Answers requests for the blobs of this replica too."""
+
+    _blobs: LocalBlobs
+    _intake: Intake
+    _lane: BlobLane
+
+    async def _get(
+        self, exchange: IExchange, placement: Placement, given: Parameters
+    ) -> Response:
+        blobs = self._blobs
         if not blobs.is_here(placement):
-            forwarder = self._forwarder(exchange, placement)
-            return await forwarder.get(exchange, placement, given.response)
+            return await super()._get(exchange, placement, given)
         trouble: Trouble
         try:
             hot = await blobs.replica.find(placement.stored)
@@ -152,39 +213,16 @@ class BlobHandler:
             blobs.healer.heal_soon(placement)
         return answer
 
-    def _forwarder(self, exchange: IExchange, placement: Placement) -> Forwarder:
-        """Return who passes a request on.  Raises Overloaded: it was passed on here."""
-        if is_forwarded(exchange.head):
-            raise Overloaded(f"{placement.stored} is not kept here", 60)
-        return self._blobs.forwarder
-
-    async def _put(self, exchange: IExchange, name: str, given: Parameters) -> Response:
+    async def _put(
+        self, exchange: IExchange, placement: Placement, given: Parameters
+    ) -> Response:
         blobs, head = self._blobs, exchange.head
-        placement = blobs.place(name, encoded=given.encoded, writing=True)
-        if b"content-range" in head.index:
-            raise InvalidRequest("A blob can only be put whole, not by Content-Range")
-        ttl = given.ttl
-        if ttl is None and given.deleted is None:
-            ttl = blobs.default_ttl_seconds
-        write = Write(
-            ttl_seconds=ttl,
-            modified=given.modified,
-            deleted=given.deleted,
-            modified_deleted=given.modified_deleted,
-            content_type=_content_type(head),
-            fanout=given.fanout,
-        )
-        wish = parse_wish(head.query)
-        announced = Announced.in_head(head)
-        blobs.replica.check_stamps(write)
-        # Everything that can be refused is refused before the body is asked for.
-        if (head.content_length or 0) > blobs.max_blob_bytes:
-            raise self._intake.too_large()
         if not blobs.is_here(placement):
-            forwarder = self._forwarder(exchange, placement)
-            return await forwarder.put(
-                exchange, placement, write, announced, given.replicate
-            )
+            return await super()._put(exchange, placement, given)
+        # Everything that can be refused is refused before the body is asked for.
+        write, announced = self._asked(head, given)
+        wish = parse_wish(head.query)
+        blobs.replica.check_stamps(write)
         with blobs.replica.room_for(head.content_length):
             check = await self._precondition(head, placement.stored)
             body = await self._intake.take(
@@ -196,22 +234,14 @@ class BlobHandler:
         return await self._kept(row, placement, given, wish)
 
     async def _delete(
-        self, exchange: IExchange, name: str, given: Parameters
+        self, exchange: IExchange, placement: Placement, given: Parameters
     ) -> Response:
         blobs, head = self._blobs, exchange.head
-        placement = blobs.place(name, encoded=True, writing=True)
-        write = Write(
-            ttl_seconds=given.ttl,
-            deleted=given.deleted,
-            modified_deleted=given.modified_deleted,
-            fanout=given.fanout,
-        )
-        wish = parse_wish(head.query)
         if not blobs.is_here(placement):
-            forwarder = self._forwarder(exchange, placement)
-            return await forwarder.delete(exchange, placement, write, given.replicate)
+            return await super()._delete(exchange, placement, given)
+        wish = parse_wish(head.query)
         check = await self._precondition(head, placement.stored)
-        row = await blobs.replica.expire(placement.stored, write, check=check)
+        row = await blobs.replica.expire(placement.stored, _ending(given), check=check)
         return await self._kept(row, placement, given, wish)
 
     async def _kept(
@@ -242,6 +272,16 @@ class BlobHandler:
         return check
 
 
+def _ending(given: Parameters) -> Write:
+    """Return what a DELETE asks for."""
+    return Write(
+        ttl_seconds=given.ttl,
+        deleted=given.deleted,
+        modified_deleted=given.modified_deleted,
+        fanout=given.fanout,
+    )
+
+
 def _gone(exchange: IExchange) -> Response:
     """Answer for a blob that has ended; others of us are told that this is certain."""
     if not is_forwarded(exchange.head):
@@ -269,7 +309,7 @@ def _content_type(head: RequestHead) -> str:
 class BlobResource(Resource):
     """The blob store as a `twisted.web` resource, for any Site."""
 
-    def __init__(self, handler: BlobHandler) -> None:
+    def __init__(self, handler: RouterHandler) -> None:
         super().__init__()
         self._handler = handler
 
