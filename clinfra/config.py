@@ -89,7 +89,19 @@ class BlobConfig:
     )
     replica: str = key("", "Name of this replica in the cluster file.")
     index: str = key("sqlite", 'Index module; "sqlite".', choices=("sqlite",))
-    store: str = key("volume", 'Store module; "volume".', choices=("volume",))
+    store: str = key(
+        "volume",
+        'How bytes are kept: "volume", or "files", one for each as the original did.',
+        choices=("volume", "files"),
+    )
+    path: str = key(
+        "",
+        "Directory of the files, possibly an original replica's to be taken over; empty"
+        " means one in data_dir.",
+    )
+    original_index: str = key(
+        "", 'SQLite file of that original replica; empty means "_index" in path.'
+    )
     ttl: Seconds | None = key(
         None, "Time to live of blobs put without one; absent means for ever."
     )

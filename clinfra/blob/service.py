@@ -35,11 +35,12 @@ from clinfra.blob.replica import Replica
 from clinfra.blob.replication import Replication
 from clinfra.blob.resource import BlobHandler, BlobResource
 from clinfra.blob.router import Router
+from clinfra.blob.router_service import RouterService
 from clinfra.blob.running_config import running_config
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.status import Counters, Status
 from clinfra.blob.store import IBlobStore
-from clinfra.blob.store_volume import VolumeStore
+from clinfra.blob.stores import make_store, take_over
 from clinfra.blob.sync import Puller
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import InlineWorkers, ThreadWorkers, Workers
@@ -57,15 +58,11 @@ def read_topology(config: BlobConfig) -> Topology:
     """Return the cluster this process is part of.  Raises ConfigProblems."""
     if not config.cluster_file:
         return topology.single(config.replica or "blob")
-    if not config.replica:
-        raise ConfigProblems(
-            ["blob.replica: must name this replica when there is a cluster_file"]
-        )
     try:
         text = Path(config.cluster_file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigProblems([f"blob.cluster_file: {error}"]) from None
-    return topology.read(text, config.replica, config.cluster_file)
+    return topology.read(text, config.replica or None, config.cluster_file)
 
 
 @implementer(IProduct)
@@ -109,8 +106,9 @@ class BlobService(Service):
         self.topology = read_topology(config)
         self._directory = DataDirectory(data_dir / "blob", str(self.topology.replica))
         index = index or SqliteIndex(self._directory.index)
-        store = store or VolumeStore(self._directory.store, config.volume_bytes)
+        store = store or make_store(config, self._directory)
         self.committer = Committer(index, store, now)
+        self._take_over = partial(take_over, config, self._directory, self.committer)
         self.workers: Workers = ThreadWorkers(reactor) if threads else InlineWorkers()
         self.writer: IWriter = (
             WriterThread(self.committer, reactor.callFromThread, reactor)
@@ -242,6 +240,7 @@ class BlobService(Service):
         try:
             summary = Recovery(self.committer.index, self.committer.store).run()
             self.committer.load()
+            self._take_over()
             self.replica.free_bytes = self.committer.store.free_bytes()
             self._facts = self._collect_facts()
         except (OSError, StartupFailed) as error:
@@ -343,6 +342,14 @@ class BlobService(Service):
 
 def make_blob_service(
     config: BlobConfig, *, reactor: Any, data_dir: Path
-) -> BlobService:
-    """Return the blob store of a process.  Raises ConfigProblems."""
+) -> BlobService | RouterService:
+    """Return the blob store of a process.
+
+    With a cluster file and no replica's name it keeps no blobs, and finds them all.
+
+    Raises ConfigProblems.
+    """
+    if config.cluster_file and not config.replica:
+        cluster = read_topology(config)
+        return RouterService(config, cluster, reactor=reactor, data_dir=data_dir)
     return BlobService(config, reactor=reactor, data_dir=data_dir)

@@ -104,12 +104,15 @@ class FilesStore:
     Args:
         path: the directory of the files.
         journal: the records.
+        link: a symbolic link to `path`, made so that other files are never taken for
+            ours.
     """
 
     log = Logger()
 
     _path: Path
     _journal: VolumeStore
+    _link_path: Path | None = None
     _pending: OrderedDict[str, _Pending] = field(init=False, factory=OrderedDict)
     _undo: dict[Locator, _Undo] = field(init=False, factory=dict)
     _open_files: OrderedDict[Locator, int] = field(init=False, factory=OrderedDict)
@@ -121,6 +124,7 @@ class FilesStore:
 
     def open(self) -> None:
         """Make the directories; nothing in them is looked at."""
+        self._check_link()
         self._journal.open()
         try:
             for directory in (VERSIONS, INCOMING):
@@ -130,6 +134,22 @@ class FilesStore:
                     leftover.unlink()
         except OSError as error:
             raise StartupFailed(f"cannot use {self._path}: {error}") from error
+
+    def _check_link(self) -> None:
+        link = self._link_path
+        if link is None:
+            return
+        try:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(self._path.absolute())
+            if link.resolve() != self._path.resolve():
+                raise StartupFailed(
+                    f"the blobs of this replica are in {link.resolve()},"
+                    f" not in {self._path}"
+                )
+        except OSError as error:
+            raise StartupFailed(f"cannot use {link}: {error}") from error
 
     def close(self) -> None:
         """Tidy up what waits for readers, and close every file."""

@@ -34,6 +34,7 @@ class Rig:
     Args:
         config: keys of `[blob]`.
         directory: where its files are; none keeps everything in memory.
+        kept: which store it has there.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Rig:
         clock: Clock | None = None,
         index: IBlobIndex | None = None,
         store: IBlobStore | None = None,
+        kept: str = "volume",
         **config: Any,
     ) -> None:
         if clock is None:
@@ -54,7 +56,7 @@ class Rig:
             index = index or MemoryIndex()
             store = store or MemoryStore()
         self.service = BlobService(
-            BlobConfig(**{"min_free_bytes": Bytes(0), **config}),
+            BlobConfig(**{"min_free_bytes": Bytes(0), "store": kept, **config}),
             reactor=clock,
             data_dir=directory or self._own,
             threads=False,

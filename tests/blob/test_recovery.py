@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,6 +21,9 @@ from clinfra.config import Bytes
 from clinfra.errors import StartupFailed
 from tests.blob.support import NOW, Rig
 
+INHERITED = [HealthCheck.differing_executors]
+"""The same is asked of other stores, in classes derived from those here."""
+
 
 class Crash(BaseException):
     """The process dies here."""
@@ -28,6 +31,9 @@ class Crash(BaseException):
 
 class DiskCase(SynchronousTestCase):
     """A test case with a blob store on disk that can be crashed and reopened."""
+
+    config: Mapping[str, Any] = {}
+    """What it is configured with."""
 
     def setUp(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="clinfra-blob-"))
@@ -38,7 +44,7 @@ class DiskCase(SynchronousTestCase):
         self.addCleanup(lambda: self.rig.close())
 
     def open(self, **config: Any) -> Rig:
-        return Rig(self.directory, clock=self.clock, **config)
+        return Rig(self.directory, clock=self.clock, **{**self.config, **config})
 
     def reopen(self, **config: Any) -> None:
         """Crash, and start again."""
@@ -155,11 +161,11 @@ class CrashTests(DiskCase):
         self.rig.put("/n1", b"works again")
 
     @given(st.data())
-    @settings(deadline=None, max_examples=25)
+    @settings(deadline=None, max_examples=25, suppress_health_check=INHERITED)
     def test_torn_tail(self, data: st.DataObject) -> None:
         """However much of the next record reached the disk, the rest is unharmed."""
         directory = Path(tempfile.mkdtemp(prefix="clinfra-blob-"))
-        rig = Rig(directory, clock=self.clock)
+        rig = Rig(directory, clock=self.clock, **self.config)
         try:
             rig.put("/a", b"a" * 100)
             rig.put("/b", b"b" * 100)
@@ -174,12 +180,12 @@ class CrashTests(DiskCase):
             (path,) = (directory / "blob" / "volumes").glob("*.volume")
             cut = data.draw(st.integers(at.offset, at.offset + at.length - 1))
             os.truncate(path, cut)
-            rig = Rig(directory, clock=self.clock)
+            rig = Rig(directory, clock=self.clock, **self.config)
             self.assertEqual(b"a" * 100, rig.get("/000_a"))
             self.assertIsNone(rig.get("/000_b"))
             rig.put("/b", b"again")
             rig.crash()
-            rig = Rig(directory, clock=self.clock)
+            rig = Rig(directory, clock=self.clock, **self.config)
             self.assertEqual(b"again", rig.get("/000_b"))
         finally:
             rig.close()
@@ -328,7 +334,7 @@ class RebuildTests(DiskCase):
             max_size=15,
         )
     )
-    @settings(deadline=None, max_examples=15)
+    @settings(deadline=None, max_examples=15, suppress_health_check=INHERITED)
     def test_any_history(self, history: Sequence[tuple[str, int, bytes]]) -> None:
         """After any history the rebuilt index says the same."""
         directory = Path(tempfile.mkdtemp(prefix="clinfra-blob-"))
