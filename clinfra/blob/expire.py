@@ -256,14 +256,14 @@ class Reaper:
                 continue
             record = found.record
             state = record.state
-            if record.purged_to is not None:
+            if record.is_purge:
                 first, last = record.volumes or (1, 0)
                 needed = any(first <= each <= last for each in volumes)
             else:
                 row = self._replica.index.get(record.name)
                 needed = row is not None and row.expiry == state.expiry
             if needed:
-                purge_seq = record.seq if record.purged_to is not None else 0
+                purge_seq = record.seq if record.is_purge else 0
                 moves.append(
                     _Move(record.name, found.at, None, state, record.volumes, purge_seq)
                 )

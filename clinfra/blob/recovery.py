@@ -97,7 +97,7 @@ class Recovery:
     def _learn_purges(self, number: int) -> None:
         """Note what was forgotten: its records may come in any order."""
         for found in self.store.scan(number, self._indexed(number)):
-            if isinstance(found, Found) and found.record.purged_to is not None:
+            if isinstance(found, Found) and found.record.is_purge:
                 name, seq = found.record.name, found.record.seq
                 self._purges[name] = max(self._purges.get(name, 0), seq)
 

@@ -46,7 +46,7 @@ class Entry:
         state: both registers after the change.
         body: the bytes, when the record carries them.
         volumes: lowest and highest volume that held bytes of this name before.
-        purge: the record says that the name is forgotten, up to this state.
+        purge: the record says that the name is forgotten, up to this number.
         seq: sequence number of the change.
         filed: the bytes are in a file of their own, the record only tells of them.
     """

@@ -37,8 +37,8 @@ A record::
    112      name, content type, body, zeros up to a multiple of 8
 
 A data record states *both* registers as they were after the write, a change states the
-expiry register only.  A purge says that the name was forgotten: data up to `modified`
-and expiries up to `modified_deleted` are no more, wherever their records still are.
+expiry register only.  A purge says that the name was forgotten: all its records up to
+the purge's own sequence number count no more, wherever they still are.
 
 A record is good only where it was written: the copy of a record inside of a blob (a
 backup of a volume, or bytes that somebody forged) is never taken for one, not even when
@@ -97,7 +97,6 @@ class Record:
 
     Attributes:
         kind: 1 data, 2 change, 3 purge, 4 data in a file, 0 and 5 void.
-        purged_to: of a purge: the highest data stamp it forgot, else None.
         seq: sequence number of the change.
     """
 
@@ -107,7 +106,6 @@ class Record:
     volumes: tuple[int, int] | None
     head_bytes: int
     body_bytes: int
-    purged_to: int | None = None
     seq: int = 0
 
     @property
@@ -124,6 +122,11 @@ class Record:
     def is_filed(self) -> bool:
         """Return whether these bytes are in a file of their own."""
         return self.kind == _FILED
+
+    @property
+    def is_purge(self) -> bool:
+        """Return whether it says that the name was forgotten."""
+        return self.kind == _PURGE
 
     @property
     def is_void(self) -> bool:
@@ -286,7 +289,6 @@ def unpack_record_head(raw: bytes, place: tuple[int, int] = (0, 0)) -> Record | 
         volumes=(first, last) if first else None,
         head_bytes=end,
         body_bytes=size if kind in (_DATA, _VOID) else 0,
-        purged_to=modified if kind == _PURGE else None,
         seq=seq,
     )
 
