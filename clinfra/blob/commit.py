@@ -187,7 +187,8 @@ class Committer:
                 )
             elif plan.logged:
                 purge = plan.forget or plan.keep
-                told = State(None, plan.state.expiry)
+                # A purge tells the store which bytes are no more.
+                told = plan.state if purge else State(None, plan.state.expiry)
                 spread = plan.volumes or volumes
                 # A purge forgets all records of the name up to its own number.
                 number = plan.seq or number
