@@ -26,6 +26,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PRODUCTS = ("proxy", "blob", "image", "admin")
 
 
+WITHOUT_PRIVILEGE = (
+    "setpriv",
+    "--bounding-set=-net_bind_service,-dac_override,-dac_read_search",
+    "--inh-caps=-net_bind_service,-dac_override,-dac_read_search",
+    "--",
+) * (os.getuid() == 0)
+"""What to put before a command so that permissions hold for it, also for root's.
+
+It stays the same user: the checkout may be root's alone.
+"""
+
+
 def free_ports(count: int) -> list[int]:
     """Return TCP ports of 127.0.0.1 that were free a moment ago."""
     with contextlib.ExitStack() as stack:

@@ -155,10 +155,13 @@ class _Loading:
         if not self.rules_dir:
             return
         directory = Path(self.rules_dir)
-        if not directory.is_dir():
-            self.problems.append(f"proxy.rules_dir: {directory} is not a directory")
+        try:
+            # Not glob: it takes a directory that cannot be read for an empty one.
+            files = sorted(each for each in directory.iterdir() if each.match("*.py"))
+        except OSError as error:
+            self.problems.append(f"proxy.rules_dir: {directory}: {error.strerror}")
             return
-        for path in sorted(directory.glob("*.py")):
+        for path in files:
             for found in self._classes_of(path):
                 if found.__name__ in self.dropped_in:
                     self.problems.append(

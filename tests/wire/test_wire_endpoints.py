@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.support import Child, ClinfraProcess
+from tests.support import WITHOUT_PRIVILEGE, Child, ClinfraProcess
 
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 GET = b"GET /health/live HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -198,12 +198,7 @@ def test_a_port_that_needs_privilege() -> None:
     """Without the right to a low port, one line says so; status 1."""
     clinfra = admin("tcp:1:interface=127.0.0.1")
     try:
-        if os.getuid() == 0:
-            # Drop the right, not the user: the checkout may be root's alone.
-            clinfra.command[:0] = [
-                *("setpriv", "--bounding-set=-net_bind_service"),
-                *("--inh-caps=-net_bind_service", "--"),
-            ]
+        clinfra.command[:0] = WITHOUT_PRIVILEGE
         child = clinfra.start(wait=False)
 
         assert child.wait() == 1

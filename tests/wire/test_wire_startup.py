@@ -16,6 +16,7 @@ import pytest
 
 from tests.support import (
     ROOT,
+    WITHOUT_PRIVILEGE,
     Child,
     ClinfraProcess,
     accepts,
@@ -233,6 +234,24 @@ def test_every_mistake_is_told(tmp_path: Path) -> None:
     ):
         assert line in output, output
     assert "Traceback" not in output
+
+
+def test_unreadable_places_are_told(tmp_path: Path) -> None:
+    """What may not be read is never taken for empty: above all not rules."""
+    places = [tmp_path / name for name in ("conf.d", "rules.d")]
+    for place in places:
+        place.mkdir(mode=0)
+    config, rules = places
+    file = write(tmp_path, {"proxy": {"rules_dir": str(rules)}})
+    command = [*WITHOUT_PRIVILEGE, TWISTD, "-n", "clinfra", "--config"]
+
+    for path, told in (
+        (config, f"{config}"),
+        (file, f"{file}: proxy.rules_dir: {rules}"),
+    ):
+        with Child([*command, str(path)], cwd=tmp_path) as child:
+            assert child.wait() == 1
+            assert f"{told}: Permission denied\n" in child.output
 
 
 def test_bad_rule_modules_are_told(tmp_path: Path) -> None:
