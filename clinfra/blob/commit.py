@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from clinfra.blob.index import Batch, IBlobIndex, VolumeMark
 from clinfra.blob.records import Locator, Row, State
 from clinfra.blob.store import Entry, IBlobStore, ISpool
+from clinfra.blob.trees import Forest
 from clinfra.blob.volume import VOLUME_HEAD_BYTES
 
 MAX_JOBS = 256
@@ -112,6 +113,7 @@ class Committer:
     store: IBlobStore
     now: Callable[[], float]
     marks: dict[int, VolumeMark] = field(init=False, factory=dict)
+    forest: Forest | None = field(init=False, default=None)
     _seq: int = field(init=False, default=0)
     _slowest: int = field(init=False, default=0)
 
@@ -192,7 +194,11 @@ class Committer:
                 spread = plan.volumes or volumes
                 # A purge forgets all records of the name up to its own number.
                 number = plan.seq or number
-                entries.append(Entry(job.name, told, None, spread, purge, number))
+                row = change.row if plan.forget else None
+                dropped = row.data if row is not None else None
+                entries.append(
+                    Entry(job.name, told, None, spread, purge, number, dropped=dropped)
+                )
             if plan.keep:
                 continue
             if plan.forget:
@@ -230,6 +236,9 @@ class Committer:
             raise
         self.marks.update(marks)
         self._seq = seq
+        if self.forest is not None:
+            for name, change in changes.items():
+                self.forest.replace(name, change.before, change.row)
         for job in jobs:
             if job.name in changes and job.error is None and job.after is not None:
                 # Jobs of one name in one batch: all see the last place of the bytes.

@@ -91,6 +91,11 @@ class IBlobIndex(Interface):
     def names_after(name: str, limit: int) -> Sequence[Row]:
         """Return rows in order of name, above `name`."""
 
+    def leaves(
+        first: int, last: int, after: tuple[int, str], limit: int
+    ) -> Sequence[Row]:
+        """Return rows of leaves (see `trees`), by (leaf, name), above `after`."""
+
     def listing(start: int | None, stop: int | None, limit: int) -> Sequence[Row]:
         """Return rows with data by `modified`, start <= modified < stop."""
 

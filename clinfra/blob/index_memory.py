@@ -9,6 +9,7 @@ from zope.interface import implementer
 
 from clinfra.blob.index import Batch, IBlobIndex, VolumeMark
 from clinfra.blob.records import Row
+from clinfra.blob.trees import leaf_of
 
 
 @implementer(IBlobIndex)
@@ -98,6 +99,21 @@ class MemoryIndex:
         """Return rows in order of name."""
         return self._sorted(
             lambda row: row.name > name, lambda row: row.name.encode(), limit
+        )
+
+    def leaves(
+        self, first: int, last: int, after: tuple[int, str], limit: int
+    ) -> Sequence[Row]:
+        """Return rows of leaves, by (leaf, name)."""
+
+        def key(row: Row) -> tuple[int, bytes]:
+            return leaf_of(row.name), row.name.encode()
+
+        above = after[0], after[1].encode()
+        return self._sorted(
+            lambda row: first <= leaf_of(row.name) <= last and key(row) > above,
+            key,
+            limit,
         )
 
     def listing(self, start: int | None, stop: int | None, limit: int) -> Sequence[Row]:

@@ -25,9 +25,10 @@ from zope.interface import implementer
 from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
 from clinfra.blob.records import Data, Expiry, Locator, Row, State
 from clinfra.blob.stamps import from_signed, to_signed
+from clinfra.blob.trees import leaf_of
 from clinfra.errors import StorageFull
 
-_VERSION = 2
+_VERSION = 3
 
 _LOG_PAGES = 4096
 """Length of the log at which it is copied into the file: pages that change again and
@@ -53,11 +54,13 @@ CREATE TABLE blob (
     seq INTEGER NOT NULL,
     first_volume INTEGER,
     last_volume INTEGER,
-    fanout INTEGER NOT NULL DEFAULT 0
+    fanout INTEGER NOT NULL DEFAULT 0,
+    leaf INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX blob_seq ON blob (seq);
 CREATE INDEX blob_deleted ON blob (deleted, name) WHERE deleted <> 0;
 CREATE INDEX blob_modified ON blob (modified) WHERE modified IS NOT NULL;
+CREATE INDEX blob_leaf ON blob (leaf);
 CREATE TABLE volume (
     number INTEGER PRIMARY KEY,
     indexed INTEGER NOT NULL,
@@ -72,6 +75,9 @@ CREATE TABLE cursor (
 
 _FROM_VERSION_1 = """
 ALTER TABLE blob ADD COLUMN fanout INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE blob ADD COLUMN leaf INTEGER NOT NULL DEFAULT 0;
+UPDATE blob SET leaf = leaf_of(name);
+CREATE INDEX blob_leaf ON blob (leaf);
 CREATE TABLE cursor (
     destination TEXT PRIMARY KEY, seq INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -83,7 +89,9 @@ _COLUMNS = (
     " fanout"
 )
 _SELECT = f"SELECT {_COLUMNS} FROM blob "
-_REPLACE = f"INSERT OR REPLACE INTO blob ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"
+_REPLACE = (
+    f"INSERT OR REPLACE INTO blob ({_COLUMNS}, leaf) VALUES ({', '.join('?' * 17)})"
+)
 
 _Columns = tuple[
     str,
@@ -163,6 +171,7 @@ def _columns(row: Row) -> tuple[object, ...]:
         row.seq,
         *(row.volumes or (None, None)),
         row.fanout,
+        leaf_of(row.name),
     )
 
 
@@ -192,6 +201,7 @@ class SqliteIndex:
             if version == 0:
                 self._create(self._writer, _SCHEMA)
             elif version == 1:
+                self._writer.create_function("leaf_of", 1, leaf_of)
                 self._create(self._writer, _FROM_VERSION_1)
             elif version != _VERSION:
                 raise IndexDamaged(f"{self.path} is of version {version}")
@@ -371,6 +381,19 @@ class SqliteIndex:
     def names_after(self, name: str, limit: int) -> Sequence[Row]:
         """Return rows in order of name."""
         return self._rows("WHERE name > ? ORDER BY name LIMIT ?", name, limit)
+
+    def leaves(
+        self, first: int, last: int, after: tuple[int, str], limit: int
+    ) -> Sequence[Row]:
+        """Return rows of leaves, by (leaf, name)."""
+        return self._rows(
+            "WHERE leaf BETWEEN ? AND ? AND (leaf, name) > (?, ?)"
+            " ORDER BY leaf, name LIMIT ?",
+            first,
+            last,
+            *after,
+            limit,
+        )
 
     def listing(self, start: int | None, stop: int | None, limit: int) -> Sequence[Row]:
         """Return rows with data by `modified`."""

@@ -14,6 +14,7 @@ from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
 from clinfra.blob.index_memory import MemoryIndex
 from clinfra.blob.index_sqlite import SqliteIndex
 from clinfra.blob.records import Data, Expiry, Locator, Row, State
+from clinfra.blob.trees import leaf_of
 
 DAY = 86400 << 32
 
@@ -140,6 +141,17 @@ class IndexContract(SynchronousTestCase):
         self.assertEqual(
             ["b", "~", "ü", "☮"], [r.name for r in self.index.names_after("a", 9)]
         )
+
+    def test_leaves(self) -> None:
+        """Rows come by leaf and name, in pages."""
+        rows = sorted((row(f"n{n}") for n in range(50)), key=lambda r: leaf_of(r.name))
+        self.put(*rows)
+        first, last = leaf_of(rows[10].name), leaf_of(rows[39].name)
+        page = self.index.leaves(first, last, (first, ""), 20)
+        after = leaf_of(page[-1].name), page[-1].name
+
+        self.assertEqual(rows[10:30], page)
+        self.assertEqual(rows[30:40], self.index.leaves(first, last, after, 20))
 
     def test_listing(self) -> None:
         """Listings go by stamp, start included, stop excluded, tombstones left out."""
