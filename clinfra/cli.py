@@ -1,7 +1,8 @@
 """The `clinfra` command: what one does beside running `twistd clinfra`.
 
 `clinfra check` says whether a configuration is good, `clinfra config` prints the
-reference, `clinfra blob rebuild-index` makes the blob store's index anew.  Exit
+reference, `clinfra blob rebuild-index` makes the blob store's index anew, and the
+other `clinfra blob` commands work with a running one (`blob.command_line`).  Exit
 status: 0 done, 1 refused (with one line per reason on standard error), 2 bad usage.
 """
 
@@ -47,10 +48,13 @@ def _make_parser() -> argparse.ArgumentParser:
     show = commands.add_parser("config", help="print every key with its default")
     show.set_defaults(run=_show_reference)
 
-    blob = commands.add_parser("blob", help="work on a stopped blob store")
+    from clinfra.blob.command_line import add_commands
+
+    blob = commands.add_parser("blob", help="work with a blob store")
     blob_commands = blob.add_subparsers(required=True, metavar="COMMAND")
+    add_commands(blob_commands)
     rebuild = blob_commands.add_parser(
-        "rebuild-index", help="make the index anew from the volumes alone"
+        "rebuild-index", help="make a stopped store's index anew from its volumes"
     )
     rebuild.add_argument(
         "--data-dir",
@@ -84,8 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     arguments = _make_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except (ConfigProblems, StartupFailed) as error:
         print(error, file=sys.stderr)
         return 1
-    return 0

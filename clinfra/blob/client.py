@@ -1,25 +1,37 @@
-"""`IBlobs` over HTTP: the blob store of another process or host.
+"""The client library: blobs of another process, over HTTP.
 
-Placement is in the names, so the client needs to know the cluster: it asks the server
-for its `_config` once, when the reactor runs.
+A `BlobClient` speaks to one server, which finds the replicas it needs by itself, or to
+all the servers of a cluster file: then it asks a replica that keeps the blob, and the
+next when that one fails, as the original's clients do.  It is an `IBlobs`; besides,
+bodies of any size can be streamed both ways.
+
+No body is ever sent twice from the middle: what is uploaded is made anew, from its
+beginning, for each attempt.
 """
 
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import AsyncIterator, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.blob import names, topology
+from clinfra.blob.download import Download
 from clinfra.blob.info import NOT_FOUND, from_json
-from clinfra.blob.topology import Topology
+from clinfra.blob.peers import change_target
+from clinfra.blob.servers import ClusterServers, OneServer, Server, Servers
+from clinfra.blob.stamps import Stamps
+from clinfra.blob.sync import Listed
+from clinfra.blob.topology import Placement, Topology
 from clinfra.errors import (
     ConfigProblems,
+    Forbidden,
     InvalidRequest,
     NotFound,
     OriginFailed,
@@ -29,19 +41,67 @@ from clinfra.errors import (
     Trouble,
 )
 from clinfra.interfaces import BlobInfo, IBlobs
+from clinfra.web.exchange import IBody
 from clinfra.web.heads import Fields
-from clinfra.web.pool import Origin, Pool
+from clinfra.web.pool import Pool
 from clinfra.web.responses import OriginResponse
 
-MAX_ANSWER_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 64 << 20
+"""Longest answer that is no blob."""
+
+Upload = Callable[[], bytes | IBody]
+"""Returns the body from its beginning; called for each attempt to send it."""
 
 _TROUBLE: dict[int, type[Trouble]] = {
     400: InvalidRequest,
+    403: Forbidden,
     404: NotFound,
     413: TooLarge,
     503: Overloaded,
     507: StorageFull,
 }
+
+
+@frozen
+class Concern:
+    """How many durable copies a change wants; see `concern`.
+
+    Attributes:
+        copies: a number, "quorum" or "all"; "" leaves it to the server.
+        clusters: how many clusters must have it.
+        require: fail when that is not reached (the change stays all the same).
+    """
+
+    copies: str = ""
+    clusters: int | None = None
+    require: bool = False
+
+    def query(self) -> str:
+        """Return it as query parameters, each with "&" before it."""
+        given = f"&copies={self.copies}" if self.copies else ""
+        if self.clusters is not None:
+            given += f"&clusters={self.clusters}"
+        return given + ("&require" if self.require else "")
+
+
+@frozen
+class Stored:
+    """A change that was taken.
+
+    Attributes:
+        info: the blob after it.
+        copies, clusters: how many have it, of how many, e.g. "2/3"; "" from a server
+            that does not tell.
+        server: that took it.
+    """
+
+    info: BlobInfo
+    copies: str
+    clusters: str
+    server: str
+
+
+_NO_CONCERN = Concern()
 
 
 @implementer(IBlobs)
@@ -50,9 +110,11 @@ class BlobClient:
     """Blobs of the server at `url`, e.g. "http://10.0.0.5:8081".
 
     Args:
-        reactor: Twisted's.
+        reactor: Twisted's; its clock is unix time.
         pool: shared connections; one of its own when not given.
         max_blob_bytes: longest body `get` takes.
+        servers: instead of the one at `url`; see `of_cluster`.
+        stamps: for changes sent to a whole cluster.
     """
 
     log = Logger()
@@ -61,40 +123,70 @@ class BlobClient:
     _reactor: Any = field(kw_only=True)
     _pool: Pool = field(kw_only=True)
     _max_blob_bytes: int = field(kw_only=True, default=64 << 20)
-    _origin: Origin = field(init=False)
-    _prefix: bytes = field(init=False)
-    _topology: Topology | None = field(init=False, default=None)
+    _servers: Servers = field(kw_only=True)
+    _stamps: Stamps = field(kw_only=True)
     _learning: Deferred[Any] | None = field(init=False, default=None)
 
     @_pool.default
     def _make_pool(self) -> Pool:
         return Pool(self._reactor)
 
+    @_servers.default
+    def _one_server(self) -> Servers:
+        return OneServer(self._url)
+
+    @_stamps.default
+    def _make_stamps(self) -> Stamps:
+        rng = random.SystemRandom()
+        return Stamps(self._now, lambda: rng.getrandbits(12), 0)
+
+    def _now(self) -> float:
+        seconds: float = self._reactor.seconds()
+        return seconds
+
     def __attrs_post_init__(self) -> None:
-        parts = urlsplit(self._url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise ConfigProblems([f"image.blob_url: not an http URL: {self._url}"])
-        self._origin = Origin(parts.hostname, parts.port or 80)
-        self._prefix = parts.path.rstrip("/").encode("ascii")
-        self._reactor.callWhenRunning(self._learn_soon)
+        if self._servers.topology is None:
+            self._reactor.callWhenRunning(self._learn_soon)
+
+    @classmethod
+    def of_cluster(
+        cls,
+        cluster: Topology,
+        *,
+        reactor: Any,
+        pool: Pool | None = None,
+        rng: random.Random | None = None,
+    ) -> BlobClient:
+        """Return a client of all the servers of a cluster file (`topology.read`)."""
+        servers = ClusterServers(cluster, rng or random.SystemRandom(), reactor.seconds)
+        return cls("", reactor=reactor, pool=pool or Pool(reactor), servers=servers)
+
+    # Placement
+
+    @property
+    def topology(self) -> Topology:
+        """The cluster.  Raises errors.Overloaded while it is not known."""
+        known = self._servers.topology
+        if known is None:
+            self._learn_soon()
+            raise Overloaded(f"The blob service at {self._url} was not reached yet")
+        return known
 
     def encode(self, name: str) -> str:
         """Return the stored name of a plain name.
 
         Raises errors.Overloaded while the server has not yet told its cluster.
         """
-        if self._topology is None:
-            self._learn_soon()
-            raise Overloaded(f"The blob service at {self._url} was not reached yet")
-        return self._topology.place(name, encoded=False).stored
+        return self.topology.place(name, encoded=False).stored
 
     async def learn(self) -> None:
         """Ask the server for its cluster."""
-        answer = await self._ask(b"GET", "_config", "")
+        answer = await self._whole(b"GET", None, b"/_config")
         try:
-            self._topology = topology.read(answer.decode("utf-8"), None, self._url)
+            known = topology.read(answer.decode("utf-8"), None, self._url)
         except (UnicodeDecodeError, ConfigProblems) as error:
             raise OriginFailed(f"{self._url} told no cluster: {error}") from error
+        self._servers.topology = known
 
     def _learn_soon(self) -> None:
         if self._learning is None:
@@ -109,6 +201,8 @@ class BlobClient:
     def _learned(self, result: object) -> None:
         self._learning = None
 
+    # Changes
+
     async def put(
         self,
         name: str,
@@ -119,28 +213,182 @@ class BlobClient:
         encoded: bool = False,
     ) -> BlobInfo:
         """Keep a body durably."""
-        given = []
-        if ttl_seconds is not None:
-            given.append(f"ttl={ttl_seconds}")
-        if encoded:
-            given.append("encoded=true")
+        stored = await self.store(
+            name,
+            lambda: body,
+            ttl_seconds=ttl_seconds,
+            content_type=content_type,
+            encoded=encoded,
+        )
+        return stored.info
+
+    async def store(
+        self,
+        name: str,
+        body: Upload,
+        *,
+        ttl_seconds: int | None = None,
+        content_type: str | None = None,
+        encoded: bool = False,
+        concern: Concern = _NO_CONCERN,
+    ) -> Stored:
+        """Keep a body of any size durably.
+
+        Raises:
+            errors.Trouble: no server took it; the last one's reason.
+            Exception: what reading the body raised.
+        """
+        names.check(name)
         fields: Fields = ()
         if content_type:
             fields = ((b"Content-Type", content_type.encode("latin-1")),)
-        return _info(await self._ask(b"PUT", name, "&".join(given), body, fields))
+        placement = self._place(name, encoded)
+        if placement is None:
+            given = f"ttl={ttl_seconds}" if ttl_seconds is not None else ""
+            given += "&encoded=true" if encoded else ""
+            query = (given + concern.query()).lstrip("&")
+            target = names.to_path(name) + (b"?" + query.encode() if query else b"")
+        else:
+            stamp = self._stamps.next()
+            ttl = self.topology.ttl if ttl_seconds is None else ttl_seconds
+            target = change_target(
+                names.to_path(placement.stored),
+                modified=stamp,
+                deleted=0 if ttl is None else int(self._now()) + int(ttl),
+                modified_deleted=stamp,
+                replicate="all",
+                encoded=True,
+            )
+            target += concern.query().encode()
+        return await self._change(b"PUT", placement, target, fields, body)
+
+    async def delete(self, name: str) -> BlobInfo:
+        """Delete at once."""
+        return (await self.expire(name)).info
+
+    async def expire(self, name: str, concern: Concern = _NO_CONCERN) -> Stored:
+        """Delete at once, and tell how many know."""
+        names.check(name)
+        placement = self._place(name, True)
+        target = names.to_path(name)
+        if placement is None:
+            query = concern.query().lstrip("&")
+            target += b"?" + query.encode() if query else b""
+        else:
+            target = change_target(
+                target,
+                deleted=int(self._now()),
+                modified_deleted=self._stamps.next(),
+                replicate="all",
+            )
+            target += concern.query().encode()
+        return await self._change(b"DELETE", placement, target, (), None)
+
+    def _place(self, name: str, encoded: bool) -> Placement | None:
+        """Return where a change belongs when that is for us to know."""
+        if not self._servers.fixed_stamps:
+            return None
+        placement = self.topology.place(name, encoded=encoded)
+        self.topology.check_writable(placement)
+        return placement
+
+    async def _change(
+        self,
+        method: bytes,
+        placement: Placement | None,
+        target: bytes,
+        fields: Fields,
+        body: Upload | None,
+    ) -> Stored:
+        server, response = await self._respond(method, placement, target, fields, body)
+        async with response:
+            answer = await response.read_all(MAX_ANSWER_BYTES)
+        return Stored(
+            _info(answer),
+            (response.head.get(b"x-clblob-copies") or b"").decode("latin-1"),
+            (response.head.get(b"x-clblob-clusters") or b"").decode("latin-1"),
+            server.name,
+        )
+
+    # Reads
+
+    async def open(self, name: str) -> Download:
+        """Begin to read a blob of any size.  Raises errors.NotFound."""
+        placement = self._look_up(name)
+
+        async def ask(fields: Fields) -> OriginResponse:
+            target = names.to_path(name)
+            _, response = await self._respond(b"GET", placement, target, fields)
+            return response
+
+        return await Download.begin(ask)
 
     async def get(self, name: str) -> tuple[BlobInfo, bytes]:
         """Return a (small) blob whole."""
-        body = await self._ask(b"GET", name, "", limit=self._max_blob_bytes)
+        async with await self.open(name) as download:
+            body = await download.read_all(self._max_blob_bytes)
         return await self.info(name), body
 
     async def info(self, name: str) -> BlobInfo:
         """Return what is known of a blob."""
-        return _info(await self._ask(b"GET", name, "response=info"))
+        target = names.to_path(name) + b"?response=info"
+        return _info(await self._whole(b"GET", self._look_up(name), target))
 
-    async def delete(self, name: str) -> BlobInfo:
-        """Delete at once."""
-        return _info(await self._ask(b"DELETE", name, ""))
+    def _look_up(self, name: str) -> Placement | None:
+        names.check(name)
+        if not self._servers.fixed_stamps:
+            return None
+        return self.topology.place(name, encoded=True)
+
+    # Administration
+
+    async def command(
+        self,
+        command: str,
+        replica: str = "",
+        query: str = "",
+        *,
+        body: bytes | None = None,
+    ) -> Any:
+        """Return the JSON answer to an admin request of a replica, e.g. "_status".
+
+        Args:
+            replica: "" for the one server, or any.
+        """
+        server = self._servers.named(replica)
+        path = f"/{command}"
+        if replica and server is None:
+            path += f"/{replica}"
+        target = names.to_path(path.strip("/")) + (
+            f"?{query}".encode() if query else b""
+        )
+        method = b"GET" if command in ("_status", "_list", "_config") else b"POST"
+        answer = await self._whole(
+            method, None, target, (lambda: body) if body is not None else None, server
+        )
+        try:
+            return json.loads(answer)
+        except ValueError:
+            raise OriginFailed(f"The answer to {command} makes no sense") from None
+
+    async def listing(
+        self, replica: str = "", start: int | None = None, stop: int | None = None
+    ) -> AsyncIterator[Listed]:
+        """Yield a replica's blobs by the stamp of their data, start <= stamp < stop."""
+        last: set[tuple[str, int]] = set()
+        while True:
+            query = "checksum=false"
+            query += f"&modified_start={start}" if start is not None else ""
+            query += f"&modified_stop={stop}" if stop is not None else ""
+            rows = [Listed(*row) for row in await self.command("_list", replica, query)]
+            fresh = [row for row in rows if (row.name, row.modified) not in last]
+            for row in fresh:
+                yield row
+            if not fresh:
+                return
+            # Several blobs can have the last stamp: ask for it again.
+            start = rows[-1].modified
+            last = {(row.name, row.modified) for row in rows if row.modified == start}
 
     def close(self) -> Deferred[None]:
         """Close the connections."""
@@ -148,36 +396,88 @@ class BlobClient:
             self._learning.cancel()
         return self._pool.close()
 
-    async def _ask(
+    # Asking
+
+    async def _whole(
         self,
         method: bytes,
-        name: str,
-        query: str,
-        body: bytes | None = None,
-        fields: Fields = (),
-        limit: int = MAX_ANSWER_BYTES,
+        placement: Placement | None,
+        target: bytes,
+        body: Upload | None = None,
+        server: Server | None = None,
     ) -> bytes:
-        if name != "_config":
-            names.check(name)
-        target = self._prefix + names.to_path(name)
-        if query:
-            target += b"?" + query.encode("ascii")
-        response: OriginResponse
-        async with await self._pool.request(
-            self._origin, method, target, fields, body
-        ) as response:
-            answer = await response.read_all(limit)
-        status = response.head.status
-        if status == 200:
-            return answer
-        sentence = answer.decode("utf-8", "replace").strip() or f"status {status}"
-        if status == 404:
-            raise NotFound(NOT_FOUND)
-        raise _TROUBLE.get(status, OriginFailed)(sentence)
+        _, response = await self._respond(method, placement, target, (), body, server)
+        async with response:
+            return await response.read_all(MAX_ANSWER_BYTES)
+
+    async def _respond(
+        self,
+        method: bytes,
+        placement: Placement | None,
+        target: bytes,
+        fields: Fields = (),
+        body: Upload | None = None,
+        only: Server | None = None,
+    ) -> tuple[Server, OriginResponse]:
+        """Ask one server after the other; return the first that answers well.
+
+        Those that keep the blob come first.  When each of them says that there is none,
+        that is the answer; when some could not be asked, a few others are.
+        """
+        trouble: Trouble | None = None
+        asked: list[Server] = []
+        for choice in ("first", "others"):
+            if only is not None:
+                servers = [only] if choice == "first" else []
+            elif choice == "first":
+                servers = self._servers.order(placement, method == b"GET")
+            else:
+                servers = self._servers.others(asked)
+            missing: Trouble | None = None
+            for server in servers:
+                asked.append(server)
+                try:
+                    return server, await self._ask(server, method, target, fields, body)
+                except NotFound as error:
+                    missing = error
+                except (OriginFailed, Overloaded, StorageFull) as error:
+                    trouble = error
+            if missing is not None and (trouble is None or choice == "others"):
+                raise missing
+        raise trouble or NotFound(NOT_FOUND)
+
+    async def _ask(
+        self,
+        server: Server,
+        method: bytes,
+        target: bytes,
+        fields: Fields,
+        body: Upload | None,
+    ) -> OriginResponse:
+        """Return a server's answer of status 200 or 206.  Raises errors.Trouble."""
+        try:
+            response = await self._pool.request(
+                server.origin,
+                method,
+                server.prefix + target,
+                fields,
+                body() if body is not None else None,
+            )
+            status = response.head.status
+            self._servers.answered(server, status < 500 or status in (503, 507))
+            if status in (200, 206):
+                return response
+            async with response:
+                answer = await response.read_all(MAX_ANSWER_BYTES)
+        except OriginFailed as error:
+            self._servers.answered(server, False)
+            raise type(error)(f"{server.name}: {error.sentence}") from error
+        sentence = answer[:500].decode("utf-8", "replace").strip()
+        raise _TROUBLE.get(status, OriginFailed)(sentence or f"status {status}")
 
 
 def _info(answer: bytes) -> BlobInfo:
     try:
         return from_json(answer)
-    except (ValueError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise OriginFailed("The blob service's answer makes no sense") from error

@@ -1,0 +1,80 @@
+"""A progress bar for transfers that take long, on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TextIO
+
+from attrs import define, field
+
+SHOWN_AFTER_SECONDS = 1.0
+"""What is over sooner needs no bar."""
+
+BETWEEN_SECONDS = 0.1
+
+_WIDTH = 30
+
+
+def amount(number: float) -> str:
+    """Return bytes as people read them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def bar(label: str, done: int, total: int | None, seconds: float) -> str:
+    """Return one line: how much, how fast, and for how long still."""
+    speed = done / seconds if seconds > 0 else 0.0
+    line = f"{amount(done)}, {amount(speed)}/s"
+    if total:
+        full = min(_WIDTH, done * _WIDTH // total)
+        left = (total - done) / speed if speed else 0.0
+        line = (
+            f"[{'#' * full}{'.' * (_WIDTH - full)}] {done * 100 // total:3d} %  {line},"
+            f" {int(left) // 60}:{int(left) % 60:02d} left"
+        )
+    return f"{label}  {line}"
+
+
+@define(eq=False)
+class Progress:
+    """Shows how far one transfer is.
+
+    Args:
+        stream: the terminal; None shows nothing.
+        total: bytes, when that is known.
+        now: returns seconds.
+    """
+
+    _stream: TextIO | None
+    _label: str
+    _total: int | None
+    _now: Callable[[], float]
+    _began: float = field(init=False)
+    _shown_at: float = field(init=False)
+    _width: int = field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self._began = self._now()
+        self._shown_at = self._began + SHOWN_AFTER_SECONDS - BETWEEN_SECONDS
+
+    def tell(self, done: int) -> None:
+        """So many bytes have been moved."""
+        if self._stream is None:
+            return
+        now = self._now()
+        if now - self._shown_at < BETWEEN_SECONDS:
+            return
+        self._shown_at = now
+        line = bar(self._label, done, self._total, now - self._began)
+        self._stream.write(f"\r{line.ljust(self._width)}")
+        self._stream.flush()
+        self._width = len(line)
+
+    def end(self) -> None:
+        """Wipe the bar away."""
+        if self._stream is not None and self._width:
+            self._stream.write(f"\r{' ' * self._width}\r")
+            self._stream.flush()
