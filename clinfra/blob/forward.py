@@ -12,7 +12,7 @@ import errno
 import hashlib
 from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 from attrs import define, evolve, field
@@ -384,10 +384,17 @@ def passed_back(found: Found, head_only: bool) -> Response:
         fields += (_NOSNIFF,)
     if head_only or head.status == 304:
         response.abort()
-        return Response(head.status, fields, length=head.content_length)
+        return Response(head.status, fields, _nothing(), length=head.content_length)
     return Response(
         head.status, fields, response.__aiter__(), length=head.content_length
     )
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    """Be the body of an answer that has none, and yet a length."""
+    nothing: tuple[bytes, ...] = ()
+    for piece in nothing:
+        yield piece
 
 
 def _returned(head: ResponseHead) -> Fields:
