@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from clinfra.errors import InvalidRequest
@@ -53,7 +54,12 @@ def hash_of(name: str) -> int:
 
 def encode(name: str, buckets: Sequence[int]) -> str:
     """Return the stored name of a plain name; `buckets` has one for each cluster."""
-    return "0" + "".join(base62(bucket, 2) for bucket in buckets) + "_" + name
+    return _prefix(tuple(buckets)) + name
+
+
+@lru_cache(4096)
+def _prefix(buckets: tuple[int, ...]) -> str:
+    return "0" + "".join(base62(bucket, 2) for bucket in buckets) + "_"
 
 
 def decode(stored: str) -> Mapping[int, int]:
