@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from attrs import frozen
 from zope.interface import Attribute, Interface
 
-from clinfra.blob.records import Locator, State
+from clinfra.blob.records import Data, Locator, State
 from clinfra.blob.volume import Damage, Found
 from clinfra.web.exchange import FileBody
 
@@ -47,6 +47,7 @@ class Entry:
         body: the bytes, when the record carries them.
         volumes: lowest and highest volume that held bytes of this name before.
         purge: the record says that the name is forgotten, up to this number.
+        dropped: of a purge: what counts no more; None when it is only told again.
         seq: sequence number of the change.
         filed: the bytes are in a file of their own, the record only tells of them.
     """
@@ -58,6 +59,7 @@ class Entry:
     purge: bool = False
     seq: int = 0
     filed: bool = False
+    dropped: Data | None = None
 
 
 @frozen

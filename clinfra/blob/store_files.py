@@ -15,7 +15,6 @@ crash in between leaves a file more than needed, never one less: readers look in
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,30 +25,22 @@ from attrs import define, evolve, field, frozen
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from clinfra.blob import layout
 from clinfra.blob.body_file import BodyFile
-from clinfra.blob.records import Data, Locator
+from clinfra.blob.records import Locator
 from clinfra.blob.spool_file import FULL
 from clinfra.blob.store import Entry, IBlobStore, ISpool, VolumeFacts
 from clinfra.blob.store_volume import VolumeStore, sync_directory
+from clinfra.blob.versions import VERSIONS, Pending, Versions, data_of
 from clinfra.blob.volume import Damage, Found
 from clinfra.errors import StartupFailed, StorageFull
 from clinfra.web.exchange import FileBody
 
-VERSIONS = "_versions"
 INCOMING = "_incoming"
 
-GRACE_SECONDS = 60.0
-"""How long bytes that count no more are kept for those who still read them."""
-
 MAX_OPEN_FILES = 256
-MAX_PENDING = 65536
-MAX_REMEMBERED = 65536
 
 _AT_A_TIME = 256
 """Files tidied up during one append."""
-
-_NO_BYTES = bytes(32)
 
 
 @implementer(ISpool)
@@ -73,27 +64,12 @@ class KeptFile:
 
 
 @frozen
-class _Pending:
-    """What is to be tidied up for a name.
-
-    Attributes:
-        due: when, unix seconds.
-        current: digest of the bytes that count; None when the name is forgotten.
-        stale: digests of bytes that count no more.
-    """
-
-    due: float
-    current: bytes | None
-    stale: tuple[bytes, ...]
-
-
-@frozen
 class _Undo:
     """How to take back what came before a record."""
 
     name: str
     created: Path | None
-    pending: _Pending | None
+    pending: Pending | None
 
 
 @implementer(IBlobStore)
@@ -113,12 +89,15 @@ class FilesStore:
     _path: Path
     _journal: VolumeStore
     _link_path: Path | None = None
-    _pending: OrderedDict[str, _Pending] = field(init=False, factory=OrderedDict)
+    versions: Versions = field(init=False)
     _undo: dict[Locator, _Undo] = field(init=False, factory=dict)
     _open_files: OrderedDict[Locator, int] = field(init=False, factory=OrderedDict)
-    _named: OrderedDict[str, bytes] = field(init=False, factory=OrderedDict)
     _lock: threading.Lock = field(init=False, factory=threading.Lock)
     _next: int = field(init=False, default=0)
+
+    @versions.default
+    def _make_versions(self) -> Versions:
+        return Versions(self._path)
 
     # Opening and closing
 
@@ -153,13 +132,11 @@ class FilesStore:
 
     def close(self) -> None:
         """Tidy up what waits for readers, and close every file."""
-        for name in list(self._pending):
-            self._tidy(name)
+        self.versions.tend_all()
         self._undo.clear()
         with self._lock:
             fds = list(self._open_files.values())
             self._open_files.clear()
-            self._named.clear()
         for fd in fds:
             os.close(fd)
         self._journal.close()
@@ -174,7 +151,7 @@ class FilesStore:
 
     def append(self, entries: Sequence[Entry], now: float) -> list[Locator]:
         """Make bodies durable under their names, then append the records."""
-        self.tend(now, _AT_A_TIME)
+        self.versions.tend(now, _AT_A_TIME)
         created: dict[int, Path] = {}
         bodies: list[BodyFile] = []
         try:
@@ -191,9 +168,10 @@ class FilesStore:
                 body.discard()
         self._undo.clear()
         for number, (entry, at) in enumerate(zip(entries, places, strict=True)):
-            undo = _Undo(entry.name, created.get(number), self._pending.get(entry.name))
-            self._undo[at] = undo
-            self._expect(entry, now)
+            before = self.versions.pending(entry.name)
+            self._undo[at] = _Undo(entry.name, created.get(number), before)
+            kept = isinstance(entry.body, KeptFile)
+            self.versions.expect(entry, now, kept=kept)
         return places
 
     def _place(
@@ -232,15 +210,14 @@ class FilesStore:
         """Give a body its name; return it, and whether it was free."""
         if entry.volumes is None:
             # No bytes of this name count, wherever they are.
-            path = self._path / layout.path_of(entry.name)
+            path = self.versions.plain(entry.name)
             try:
-                self._make(path.parent, directories)
+                _make(path.parent, directories)
                 file.link(path)
                 return path, True
             except (FileExistsError, NotADirectoryError):
                 pass
-        data = _data_of(entry)
-        path = self._version(entry.name, data.sha256)
+        path = self.versions.version(entry.name, data_of(entry).sha256)
         try:
             file.link(path)
         except FileExistsError:
@@ -248,77 +225,9 @@ class FilesStore:
             return path, False
         return path, True
 
-    def _make(self, directory: Path, directories: set[Path]) -> None:
-        """Make a directory and those above; note what is to be synced."""
-        if directory.is_dir():
-            return
-        self._make(directory.parent, directories)
-        directory.mkdir(exist_ok=True)
-        directories.add(directory.parent)
-
-    def _expect(self, entry: Entry, now: float) -> None:
-        """Note what there will be to tidy up once an entry's record counts."""
-        name, before = entry.name, self._pending.get(entry.name)
-        stale = before.stale if before is not None else ()
-        if before is not None and before.current is not None:
-            stale = (*stale, before.current)
-        if entry.purge:
-            sha256 = _NO_BYTES
-            if entry.state.data is not None:
-                sha256 = entry.state.data.sha256
-            if sha256 == _NO_BYTES:
-                return  # logged again; the name may be in use
-            pending = _Pending(now + GRACE_SECONDS, None, (*stale, sha256))
-        elif entry.body is not None and not isinstance(entry.body, KeptFile):
-            sha256 = _data_of(entry).sha256
-            if entry.volumes is None and before is None:
-                self._remember(name, sha256)
-            pending = _Pending(now + GRACE_SECONDS, sha256, stale)
-        else:
-            return
-        self._pending[name] = pending
-        self._pending.move_to_end(name)
-
-    def tend(self, now: float, limit: int | None = None) -> None:
+    def tend(self, now: float) -> None:
         """Tidy up what nobody reads any more."""
-        while self._pending and limit != 0:
-            name, pending = next(iter(self._pending.items()))
-            if pending.due > now and len(self._pending) <= MAX_PENDING:
-                return
-            self._tidy(name)
-            if limit is not None:
-                limit -= 1
-
-    def _tidy(self, name: str) -> None:
-        """Give the bytes that count their proper name; delete the others."""
-        pending = self._pending.pop(name)
-        try:
-            for sha256 in pending.stale:
-                if sha256 != pending.current:
-                    self._version(name, sha256).unlink(missing_ok=True)
-            self.settle(name, pending.current)
-        except OSError as error:
-            self.log.error(
-                "cannot tidy up after {name}: {error}", name=name, error=error
-            )
-
-    def settle(self, name: str, sha256: bytes | None) -> None:
-        """Let a name's one file be that of the bytes that count, or none."""
-        path = self._path / layout.path_of(name)
-        if sha256 is None:
-            path.unlink(missing_ok=True)
-            return
-        version = self._version(name, sha256)
-        if version.exists():
-            self._make(path.parent, set())
-            version.rename(path)
-        self._remember(name, sha256)
-
-    def _remember(self, name: str, sha256: bytes) -> None:
-        with self._lock:
-            self._named[name] = sha256
-            if len(self._named) > MAX_REMEMBERED:
-                self._named.popitem(last=False)
+        self.versions.tend(now)
 
     def void(self, places: Sequence[Locator]) -> None:
         """Take records back, and the files that came with them."""
@@ -329,9 +238,7 @@ class FilesStore:
                 continue
             if undo.created is not None:
                 undo.created.unlink(missing_ok=True)
-            self._pending.pop(undo.name, None)
-            if undo.pending is not None:
-                self._pending[undo.name] = undo.pending
+            self.versions.take_back(undo.name, undo.pending)
 
     def carry(self, found: Found) -> bytes | ISpool:
         """Return a body for being appended again; a file stays where it is."""
@@ -403,7 +310,7 @@ class FilesStore:
         record = self._journal.head_of(at)
         if not record.is_filed or record.state.data is None:
             return None
-        fd = self._open(record.name, record.state.data)
+        fd = self.versions.open(record.name, record.state.data)
         with self._lock:
             if at in self._open_files:
                 return fd
@@ -412,40 +319,9 @@ class FilesStore:
                 os.close(self._open_files.popitem(last=False)[1])
         return fd
 
-    def _open(self, name: str, data: Data) -> int:
-        """Open just these bytes of a name.  Raises LookupError."""
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            fd = os.open(self._version(name, data.sha256), flags)
-        except FileNotFoundError:
-            try:
-                fd = os.open(self._path / layout.path_of(name), flags)
-            except OSError:
-                raise LookupError(name) from None
-            with self._lock:
-                named = self._named.get(name, data.sha256)
-            if named != data.sha256:
-                os.close(fd)
-                raise LookupError(name) from None
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != data.size:
-            os.close(fd)
-            raise LookupError(name)
-        return fd
-
     def scan(self, number: int, start: int) -> Iterator[Found | Damage]:
         """Read through a volume of the journal; the files are not looked at."""
         return self._journal.scan(number, start)
-
-    def names(self) -> Iterator[str]:
-        """Yield the names that have a file; whether it counts, the index knows."""
-        for first in sorted(self._path.glob("[0-9a-f][0-9a-f]")):
-            for directory, _, files in os.walk(first):
-                for file in files:
-                    path = os.path.relpath(os.path.join(directory, file), self._path)
-                    name = layout.name_of(path)
-                    if name is not None:
-                        yield name
 
     # Facts: any thread
 
@@ -468,11 +344,8 @@ class FilesStore:
             "free_space": disk.f_bavail * disk.f_frsize,
             "total_inodes": disk.f_files,
             "free_inodes": disk.f_favail,
-            "untidy": len(self._pending),
+            "untidy": len(self.versions),
         }
-
-    def _version(self, name: str, sha256: bytes) -> Path:
-        return self._path / VERSIONS / layout.version_of(name, sha256)
 
 
 def _told(entry: Entry) -> Entry:
@@ -480,7 +353,10 @@ def _told(entry: Entry) -> Entry:
     return entry if entry.body is None else evolve(entry, body=b"", filed=True)
 
 
-def _data_of(entry: Entry) -> Data:
-    if entry.state.data is None:
-        raise ValueError("a body without a data register")
-    return entry.state.data
+def _make(directory: Path, directories: set[Path]) -> None:
+    """Make a directory and those above; note what is to be synced."""
+    if directory.is_dir():
+        return
+    _make(directory.parent, directories)
+    directory.mkdir(exist_ok=True)
+    directories.add(directory.parent)

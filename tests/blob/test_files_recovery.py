@@ -9,7 +9,7 @@ from typing import Any
 
 from clinfra.blob import layout
 from clinfra.blob.rebuild import rebuild_index
-from clinfra.blob.store_files import GRACE_SECONDS, VERSIONS
+from clinfra.blob.versions import GRACE_SECONDS, VERSIONS
 from clinfra.config import Bytes
 from clinfra.errors import ConfigProblems, StartupFailed
 from tests.blob import test_recovery

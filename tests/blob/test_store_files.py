@@ -16,19 +16,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from clinfra.blob import layout
 from clinfra.blob.records import Locator
 from clinfra.blob.store import Entry, IBlobStore
-from clinfra.blob.store_files import (
-    GRACE_SECONDS,
-    INCOMING,
-    MAX_OPEN_FILES,
-    VERSIONS,
-    FilesStore,
-)
+from clinfra.blob.store_files import INCOMING, MAX_OPEN_FILES, FilesStore
 from clinfra.blob.store_volume import VolumeStore
+from clinfra.blob.versions import GRACE_SECONDS, VERSIONS
 from clinfra.errors import StorageFull
 from tests.blob import store_contract
 from tests.blob.store_contract import NOW, entry
 
 LATER = NOW + GRACE_SECONDS + 1
+
+
+def purge_of(body: bytes) -> Entry:
+    """Return what forgets the name "a" while it has that body."""
+    state = entry("a", body).state
+    return Entry("a", state, None, purge=True, dropped=state.data)
 
 
 class LayoutTests(SynchronousTestCase):
@@ -132,7 +133,7 @@ class FilesStoreTests(store_contract.StoreContract):
     def test_purged(self) -> None:
         """A purged file goes when nobody reads it any more, and not its successor."""
         at = self.put("a", b"first")
-        purge = Entry("a", entry("a", b"first").state, None, purge=True)
+        purge = purge_of(b"first")
         self.append(purge)
         self.assertEqual(b"first", self.body(at, 5))
         self.files.tend(LATER)
@@ -158,9 +159,7 @@ class FilesStoreTests(store_contract.StoreContract):
         self.store.void(self.append(entry("b", b"gone")))
         self.store.void([self.put("a", b"second", again=first)])
         self.store.void([self.put("a", b"first", again=first)])
-        self.store.void(
-            self.append(Entry("a", entry("a", b"first").state, None, purge=True))
-        )
+        self.store.void(self.append(purge_of(b"first")))
         self.files.tend(LATER)
 
         self.assertEqual([layout.path_of("a")], self.there())
