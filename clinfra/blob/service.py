@@ -244,7 +244,7 @@ class BlobService(Service):
             self.replica.free_bytes = self.committer.store.free_bytes()
             self._facts = self._collect_facts()
         except (OSError, StartupFailed) as error:
-            self._directory.close()
+            self.close()
             raise StartupFailed(f"cannot open the blob store: {error}") from error
         if summary.adopted or summary.damaged or summary.torn_bytes:
             self.log.info(
