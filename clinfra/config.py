@@ -87,7 +87,11 @@ class BlobConfig:
     cluster_file: str = key(
         "", "The original's cluster JSON; empty means a cluster of this replica alone."
     )
-    replica: str = key("", "Name of this replica in the cluster file.")
+    replica: str = key(
+        "",
+        "Name of this replica in the cluster file; empty means a router: it keeps"
+        " nothing itself.",
+    )
     index: str = key("sqlite", 'Index module; "sqlite".', choices=("sqlite",))
     store: str = key(
         "volume",

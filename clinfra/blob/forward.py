@@ -1,25 +1,18 @@
 """Requests for names that live elsewhere, passed on to where they do.
 
 What travels is the same question: ranges, conditions and the wish for copies go along,
-the answer comes back as it was given.  A body is taken in whole before it is sent (in
-memory up to 1 MiB, else in an unnamed file), so that every try sends all of it: no
-replica ever sees a body that another has half eaten.
+the answer comes back as it was given.  A body is taken in whole before it is sent, so
+that every try sends all of it: no replica ever sees one that another has half eaten.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-from base64 import b64encode
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterable
 
-from attrs import define, evolve, field
-from zope.interface import implementer
+from attrs import define, evolve
 
 from clinfra.blob import parameters
-from clinfra.blob.digests import Announced
+from clinfra.blob.digests import Announced, digest_value
 from clinfra.blob.info import from_json
 from clinfra.blob.peers import (
     HOP,
@@ -27,24 +20,19 @@ from clinfra.blob.peers import (
     PeerFailed,
     change_target,
 )
-from clinfra.blob.replica import SMALL_BYTES, Write
+from clinfra.blob.replay import Replay, ReplayIntake
+from clinfra.blob.replica import Write
 from clinfra.blob.router import Found, Router
 from clinfra.blob.topology import Placement
 from clinfra.errors import (
-    ClientGone,
     OriginFailed,
     Overloaded,
-    StorageFull,
-    TooLarge,
 )
 from clinfra.interfaces import BlobInfo
 from clinfra.web.exchange import IBody, IExchange, Response
 from clinfra.web.headers import HOP_BY_HOP
 from clinfra.web.heads import Field, Fields, RequestHead, ResponseHead
 from clinfra.web.responses import OriginResponse
-from clinfra.web.streams import Spooled, Threads, read_piece, spool
-
-PIECE_BYTES = 1 << 18
 
 _ASKED = frozenset(
     (
@@ -66,8 +54,6 @@ _WISHES = ("copies", "clusters", "require")
 _OURS = HOP_BY_HOP | {b"content-length", b"server", b"date"}
 _NOSNIFF: Field = (b"X-Content-Type-Options", b"nosniff")
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
 
 @define(eq=False)
 class Forwarder:
@@ -75,16 +61,11 @@ class Forwarder:
 
     Args:
         default_ttl_seconds: of blobs put without one; None for ever.
-        directory: where large bodies are kept meanwhile.
-        memory_bytes: bodies held in memory at a time; the others go to disk.
     """
 
     router: Router
     default_ttl_seconds: int | None
-    max_blob_bytes: int
-    directory: Path
-    memory_bytes: int = 64 << 20
-    _held_bytes: int = field(init=False, default=0)
+    intake: ReplayIntake
 
     # Reads
 
@@ -153,20 +134,13 @@ class Forwarder:
     ) -> Response:
         """Answer a PUT with what the replica that took it says."""
         settled = self.router.settle(write, self.default_ttl_seconds)
-        held = 0
-        body: bytes | Spooled = b""
+        body = await self.intake.take(exchange, announced)
         try:
-            body = await self._take(exchange, announced)
-            if isinstance(body, bytes):
-                held = len(body)
-                self._held_bytes += held
             return await self._change(
                 exchange, b"PUT", placement, write, settled, replicate, body
             )
         finally:
-            self._held_bytes -= held
-            if isinstance(body, Spooled):
-                body.close()
+            body.close()
 
     async def delete(
         self, exchange: IExchange, placement: Placement, write: Write, replicate: str
@@ -180,7 +154,8 @@ class Forwarder:
     async def keep(self, placement: Placement, body: bytes, write: Write) -> BlobInfo:
         """Put a small blob for this process itself."""
         settled = self.router.settle(write, self.default_ttl_seconds)
-        return await self._for_us(b"PUT", placement, write, settled, body)
+        replay = Replay.of(body)
+        return await self._for_us(b"PUT", placement, write, settled, replay)
 
     async def expire(self, placement: Placement, write: Write) -> BlobInfo:
         """Set when a blob ends, at once by default, for this process itself."""
@@ -193,7 +168,7 @@ class Forwarder:
         placement: Placement,
         write: Write,
         settled: Write,
-        body: bytes | None,
+        body: Replay | None,
     ) -> BlobInfo:
         sending = _Sending(self.router, method, placement, "all", body)
         found, answer = await sending.run(write, settled)
@@ -210,7 +185,7 @@ class Forwarder:
         write: Write,
         settled: Write,
         replicate: str,
-        body: bytes | Spooled | None,
+        body: Replay | None,
     ) -> Response:
         head = exchange.head
         sending = _Sending(
@@ -221,61 +196,10 @@ class Forwarder:
             body,
             fields=_passed_on(head, _DEPENDS),
             wishes=_wishes(head),
-            threads=exchange.threads,
         )
         found, answer = await sending.run(write, settled)
         answered = found.response.head
         return Response(answered.status, _returned(answered), answer)
-
-    async def _take(self, exchange: IExchange, announced: Announced) -> bytes | Spooled:
-        """Take a body in whole.
-
-        Raises errors.TooLarge, errors.StorageFull, and InvalidRequest when it is not
-        what was announced.
-        """
-        body = exchange.body
-        pieces: list[bytes] = []
-        size = 0
-        if (body.length or 0) <= SMALL_BYTES:
-            try:
-                while piece := await body.read():
-                    pieces.append(piece)
-                    size += len(piece)
-                    self._held_bytes += len(piece)
-                    if size > self.max_blob_bytes:
-                        raise self._too_large()
-                    if size > SMALL_BYTES or self._held_bytes > self.memory_bytes:
-                        break
-                else:
-                    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                    announced.update(whole)
-                    announced.check(hashlib.sha256(whole).digest())
-                    return whole
-            finally:
-                self._held_bytes -= size
-        try:
-            spooled = await spool(
-                _Watched(pieces, body, announced),
-                self.directory,
-                self.max_blob_bytes,
-                digest=True,
-                threads=exchange.threads,
-            )
-        except TooLarge:
-            raise self._too_large() from None
-        except OSError as error:
-            if error.errno in _DISK_FULL:
-                raise StorageFull("Not enough space to keep this blob") from error
-            raise
-        try:
-            announced.check(spooled.sha256 or b"")
-        except BaseException:
-            spooled.close()
-            raise
-        return spooled
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"A blob cannot be larger than {self.max_blob_bytes} bytes")
 
 
 @define(eq=False)
@@ -286,24 +210,12 @@ class _Sending:
     _method: bytes
     _placement: Placement
     _replicate: str
-    _body: bytes | Spooled | None
+    _body: Replay | None
     _fields: Fields = ()
     _wishes: bytes = b""
-    _threads: Threads | None = None
-    _over: bool = field(init=False, default=False)
 
     async def run(self, write: Write, settled: Write) -> tuple[Found, bytes]:
         """Send the change; return the answer, read whole.
-
-        Nothing reads the body any more when this is over, whatever came of it.
-        """
-        try:
-            return await self._run(write, settled)
-        finally:
-            self._over = True
-
-    async def _run(self, write: Write, settled: Write) -> tuple[Found, bytes]:
-        """Send the change, twice if need be.
 
         What our clock says may be behind what is there: then a change whose client left
         the stamp to us is sent once more, with a later one, and is the last after all.
@@ -332,7 +244,7 @@ class _Sending:
         found = await self._router.write(
             self._placement,
             lambda peer: self._ask(peer, settled),
-            hurry=not isinstance(self._body, Spooled),
+            hurry=self._body is None or self._body.is_small,
             once=bool(self._fields),
         )
         async with found.response as response:
@@ -356,15 +268,9 @@ class _Sending:
         )
         fields = (HOP, *self._fields)
         body: bytes | IBody | None = None
-        if isinstance(self._body, Spooled):
-            body = _SpooledBody(self._body, self._threads, lambda: self._over)
-            sha256 = self._body.sha256 or b""
-        elif self._body is not None:
-            body = self._body
-            sha256 = hashlib.sha256(body).digest()
-        if body is not None:
-            digest = b"sha-256=:" + b64encode(sha256) + b":"
-            fields += ((b"Content-Digest", digest),)
+        if self._body is not None:
+            body = self._body.body()
+            fields += ((b"Content-Digest", digest_value(self._body.sha256)),)
             if settled.content_type:
                 fields += ((b"Content-Type", settled.content_type.encode("latin-1")),)
         return await peers.call(peer, self._method, target + self._wishes, fields, body)
@@ -434,43 +340,3 @@ def _info_in(found: Found, answer: bytes) -> BlobInfo:
         return from_json(answer)
     except ValueError as error:
         raise PeerFailed(found.peer, 200, "its answer makes no sense") from error
-
-
-@implementer(IBody)
-class _Watched:
-    """A body of which some has been read already, hashed on its way."""
-
-    def __init__(self, pieces: Iterable[bytes], body: IBody, announced: Announced):
-        self.length = body.length
-        self._pieces = deque(pieces)
-        self._body = body
-        self._announced = announced
-
-    async def read(self) -> bytes:
-        piece = self._pieces.popleft() if self._pieces else await self._body.read()
-        self._announced.update(piece)
-        return piece
-
-
-@implementer(IBody)
-class _SpooledBody:
-    """A body in an unnamed file, from its beginning, until the file is closed."""
-
-    def __init__(
-        self, spooled: Spooled, threads: Threads | None, over: Callable[[], bool]
-    ) -> None:
-        self.length = spooled.length
-        self._over = over
-        self._spooled = spooled
-        self._threads = threads
-        self._offset = 0
-
-    async def read(self) -> bytes:
-        wanted = min(PIECE_BYTES, self.length - self._offset)
-        if not wanted:
-            return b""
-        if self._over():
-            raise ClientGone
-        piece = await read_piece(self._spooled.fd, self._offset, wanted, self._threads)
-        self._offset += wanted
-        return piece

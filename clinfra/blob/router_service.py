@@ -15,6 +15,7 @@ from zope.interface import implementer
 from clinfra.blob.admin import Admin
 from clinfra.blob.forward import Forwarder
 from clinfra.blob.peers import Peers
+from clinfra.blob.replay import ReplayIntake
 from clinfra.blob.resource import BlobResource, RouterHandler
 from clinfra.blob.routed import RoutedBlobs
 from clinfra.blob.router import Router
@@ -68,7 +69,8 @@ class RouterService(Service):
         router = Router(topology, self.peers, stamps, reactor, now)
         given = config.ttl if config.ttl is not None else topology.ttl
         ttl = None if given is None else int(given)
-        forwarder = Forwarder(router, ttl, config.max_blob_bytes, self._directory)
+        intake = ReplayIntake(self._directory, config.max_blob_bytes)
+        forwarder = Forwarder(router, ttl, intake)
         self.blobs = RoutedBlobs(topology, forwarder, ttl, config.max_blob_bytes)
         self.counters = Counters()
         admin = Admin(

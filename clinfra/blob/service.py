@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from clinfra.blob import topology
 from clinfra.blob.admin import Admin, ReplicaAdmin
+from clinfra.blob.between import Between
 from clinfra.blob.commit import Committer
 from clinfra.blob.concern import Concern
 from clinfra.blob.datadir import DataDirectory
@@ -31,12 +32,15 @@ from clinfra.blob.lane import BlobLane
 from clinfra.blob.local import LocalBlobs
 from clinfra.blob.peers import Peers
 from clinfra.blob.recovery import Recovery
+from clinfra.blob.repair import Repair
+from clinfra.blob.replay import ReplayIntake
 from clinfra.blob.replica import Replica
 from clinfra.blob.replication import Replication
 from clinfra.blob.resource import BlobHandler, BlobResource
 from clinfra.blob.router import Router
 from clinfra.blob.router_service import RouterService
 from clinfra.blob.running_config import running_config
+from clinfra.blob.sending import Sender
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.status import Counters, Status
 from clinfra.blob.store import IBlobStore
@@ -133,6 +137,7 @@ class BlobService(Service):
             rng=rng,
             connect=connect,
         )
+        sender = Sender(self.replica, self.peers, now, config.expiration_delay)
         self.replication = Replication(
             self.topology,
             self.replica,
@@ -142,7 +147,20 @@ class BlobService(Service):
             reactor,
             now,
             rng,
-            config.expiration_delay,
+            sender,
+        )
+        between = Between(self.topology, self.replica, self.committer, self.workers)
+        self.repair = Repair(
+            self.topology,
+            self.replica,
+            self.committer,
+            self.workers,
+            self.peers,
+            between,
+            sender.send,
+            reactor,
+            now,
+            rng,
         )
         ttl = config.ttl if config.ttl is not None else self.topology.ttl
         default_ttl = None if ttl is None else int(ttl)
@@ -155,8 +173,7 @@ class BlobService(Service):
             forwarder=Forwarder(
                 router,
                 default_ttl,
-                config.max_blob_bytes,
-                self._directory.path,
+                ReplayIntake(self._directory.path, config.max_blob_bytes),
             ),
             healer=self._healer,
             concern=Concern(
@@ -175,6 +192,7 @@ class BlobService(Service):
             reactor,
             now,
             config.expiration_delay,
+            self.repair.may_forget,
         )
         self.counters = Counters()
         puller = Puller(
@@ -221,6 +239,7 @@ class BlobService(Service):
             lane=self.lane,
             counters=self.counters,
             admin=self._admin,
+            between=between,
         )
         self.resource = BlobResource(handler)
         self._purge_interval = config.purge_interval
@@ -267,6 +286,7 @@ class BlobService(Service):
         self._measuring.start(SPACE_SECONDS, now=False)
         if destinations(self.topology):
             self.replication.start()
+            self.repair.start()
 
     def stopService(self) -> Deferred[None]:
         """Finish what is waiting to be committed, then close everything."""
@@ -278,6 +298,7 @@ class BlobService(Service):
             self._reaping.cancel()
         self._replica_admin.stop()
         self._healer.stop()
+        self.repair.stop()
         stopping = self.replication.stop()
         stopping.addBoth(lambda _: self.peers.close())
         stopping.addBoth(lambda _: self.workers.run(self.writer.stop))
