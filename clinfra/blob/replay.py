@@ -10,6 +10,7 @@ import errno
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from attrs import define, field
@@ -131,7 +132,7 @@ class ReplayIntake:
                     announced.update(whole)
                     replay = Replay.of(whole)
                     announced.check(replay.sha256)
-                    replay.on_close = lambda: self._let_go(size)
+                    replay.on_close = partial(self._let_go, size)
                     kept = True
                     return replay
             finally:
