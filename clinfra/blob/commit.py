@@ -205,6 +205,7 @@ class Committer:
                 change.row, change.entry = None, -1
             else:
                 at = change.row.at if change.row is not None else None
+                at = at if plan.state.data is not None else None
                 change.row = Row(
                     job.name,
                     plan.state,

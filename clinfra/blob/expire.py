@@ -57,6 +57,7 @@ class Reaper:
     Args:
         now: returns unix seconds.
         expiration_delay_seconds: how long an expired blob can still be undeleted.
+        may_forget: whether everybody has heard of an end; until then only the bytes go.
 
     Attributes:
         status: what `_status` says, in the original's words.
@@ -70,6 +71,7 @@ class Reaper:
     _reactor: IReactorTime
     _now: Callable[[], float]
     _expiration_delay_seconds: float
+    _may_forget: Callable[[Row], bool] = lambda row: True
     status: str = field(init=False, default="start delay")
     purged: int = field(init=False, default=0)
     _looked_at: dict[int, float] = field(init=False, factory=dict)
@@ -95,17 +97,23 @@ class Reaper:
             if not rows:
                 return purged
             after = (rows[-1].expiry.deleted, rows[-1].name)
+            rows = [row for row in rows if row.data or self._may_forget(row)]
             self.status = f"delete_expired {len(rows)}"
             done = await gatherResults([self._forget(row) for row in rows])
             purged += sum(done)
             self.purged += sum(done)
 
     def _forget(self, expected: Row) -> Deferred[bool]:
-        """Remove a row if it is still the one expected; never fails."""
+        """Remove a row if it is still the one expected; never fails.
+
+        Its bytes only, while somebody might not have heard that it has ended.
+        """
 
         def plan(row: Row | None) -> Plan | None:
             if row is None or row.state != expected.state:
                 return None
+            if not self._may_forget(row):
+                return Plan(State(None, row.expiry), counted=False)
             # Records of it may be met when the index is rebuilt: leave word.
             logged = row.data is not None
             return Plan(row.state, logged=logged, counted=False, forget=True)
@@ -120,7 +128,7 @@ class Reaper:
                     error=result.value,
                 )
                 return False
-            return job.before is not None and job.after is None
+            return job.before is not None and job.after != job.before
 
         return self._replica.commit(job).addBoth(done)
 

@@ -404,7 +404,7 @@ class Replication:
     _reactor: Any
     _now: Callable[[], float]
     _rng: random.Random
-    _forget_seconds: float
+    _sender: Sender
     deliveries: dict[str, Delivery] = field(init=False, factory=dict)
     _waking: IDelayedCall | None = field(init=False, default=None)
     _retrying: LoopingCall = field(init=False)
@@ -419,7 +419,6 @@ class Replication:
         """Begin to send; destinations that are no more are forgotten."""
         cursors = dict(self._replica.index.cursors())
         wanted: Sequence[Destination] = destinations(self._topology)
-        sender = Sender(self._replica, self._peers, self._now, self._forget_seconds)
         moves: dict[str, int | None] = {}
         for destination in wanted:
             key = destination.key
@@ -431,7 +430,7 @@ class Replication:
                 replica=self._replica,
                 workers=self._workers,
                 peers=self._peers,
-                send=sender.send,
+                send=self._sender.send,
                 note=self._note,
                 reactor=self._reactor,
                 now=self._now,

@@ -27,6 +27,7 @@ from attrs import define, evolve
 from clinfra.blob import names, parameters
 from clinfra.blob.admin import Admin
 from clinfra.blob.answers import answer_read, check_precondition, is_conditional
+from clinfra.blob.between import TREE, Between
 from clinfra.blob.concern import Wish, parse_wish
 from clinfra.blob.digests import Announced
 from clinfra.blob.forward import Forwarder, is_forwarded
@@ -70,6 +71,7 @@ class RouterHandler:
     _blobs: RoutedBlobs
     _counters: Counters
     _admin: Admin
+    _between: Between | None = None
 
     async def respond(self, exchange: IExchange) -> Response:
         """Answer any request to the blob store."""
@@ -78,6 +80,8 @@ class RouterHandler:
         if head.target == b"*":
             return self._options(method)
         name = names.from_path(head.path)
+        if name == TREE and self._between is not None:
+            return await self._between.respond(exchange)
         if name.startswith("_"):
             return await self._admin.respond(exchange, name)
         given = parameters.parse(method, head.query)

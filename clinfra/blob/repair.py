@@ -1,0 +1,317 @@
+"""Comparing with everybody, continuously, and sending what others turn out to lack.
+
+Each destination is compared with by digest trees (see `trees`); rows it lacks or has
+older are sent to it.  It compares with us in the same way, so both get everything;
+deletes are compared like any change.  What has ended is not sent to those who do not
+know it.
+
+Note [Tombstones]: a deleted name is forgotten only when everybody is known to have
+heard of it: when each destination has completed a comparison that began after the
+delete was committed here.  Else whoever was away would bring the name back.  (Originals
+have no trees: for them, age has to do.)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from clinfra.blob.between import Between, states_in
+from clinfra.blob.commit import Call, Committer
+from clinfra.blob.destinations import Destination, destinations
+from clinfra.blob.merge import merge
+from clinfra.blob.peers import PeerFailed, PeerRefused, Peers
+from clinfra.blob.records import Row, State
+from clinfra.blob.replica import Replica
+from clinfra.blob.topology import Topology
+from clinfra.blob.trees import Forest, Tree, differing, unpack
+from clinfra.blob.workers import Workers
+from clinfra.errors import InvalidRequest, NotFound, StorageDamaged, Trouble
+
+COMPARE_SECONDS = 300.0
+"""Between two comparisons with a destination, about."""
+
+FIRST_SECONDS = 5.0
+"""After the start, before the first one, about."""
+
+GROW_ROWS = 500
+"""Rows taken into the trees at a time."""
+
+AT_A_TIME = 16
+"""Rows sent in parallel."""
+
+TOMBSTONE_SECONDS = 10 * 86400
+"""How long a delete is remembered for destinations that cannot be compared with."""
+
+MAX_TREE_BYTES = 8 << 20
+"""Longest answer about trees."""
+
+Send = Callable[[str, Row, str], Any]
+
+
+@define(eq=False)
+class Repair:
+    """Compares with every destination, one after the other.
+
+    Args:
+        send: sends a row to a replica; see `sending.Sender.send`.
+        now: returns unix seconds.
+
+    Attributes:
+        repaired: rows that somebody lacked, and got.
+    """
+
+    log = Logger()
+
+    _topology: Topology
+    _replica: Replica
+    _committer: Committer
+    _workers: Workers
+    _peers: Peers
+    _between: Between
+    _send: Send
+    _reactor: Any
+    _now: Callable[[], float]
+    _rng: random.Random
+    repaired: int = field(init=False, default=0)
+    _destinations: Sequence[Destination] = field(init=False)
+    _compared: dict[str, int] = field(init=False, factory=dict)
+    _compared_at: dict[str, float] = field(init=False, factory=dict)
+    _refused: int = field(init=False, default=0)
+    _running: Deferred[None] | None = field(init=False, default=None)
+
+    @_destinations.default
+    def _all_destinations(self) -> Sequence[Destination]:
+        return destinations(self._topology)
+
+    def start(self) -> None:
+        """Plant the trees and begin to compare."""
+        places = [each.place for each in self._destinations if each.place is not None]
+        self._committer.forest = Forest(places, self._places_of)
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(self._over)
+
+    def stop(self) -> None:
+        """Compare no more."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+
+    def _over(self, failure: Any) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("comparing broke down", failure=failure)
+
+    def _places_of(self, name: str) -> list[tuple[int, int]]:
+        try:
+            return list(self._topology.place(name, encoded=True).buckets.items())
+        except InvalidRequest:
+            return []
+
+    # The rounds
+
+    async def _run(self) -> None:
+        await self._rest(FIRST_SECONDS)
+        await self._grow()
+        while True:
+            for destination in self._destinations:
+                try:
+                    await self._compare_with_any(destination)
+                except (Trouble, ValueError, OSError) as trouble:
+                    self.log.info(
+                        "cannot compare with {key}: {trouble}",
+                        key=destination.key,
+                        trouble=trouble,
+                    )
+            await self._rest(COMPARE_SECONDS)
+
+    async def _rest(self, seconds: float) -> None:
+        await deferLater(self._reactor, seconds * self._rng.uniform(0.7, 1.3))
+
+    async def _grow(self) -> None:
+        """Take every row into the trees; see Note [Trees are not stored]."""
+        forest = self._committer.forest
+        while forest is not None and not forest.complete:
+            await self._replica.commit(Call(partial(self._grow_some, forest)))
+            await deferLater(self._reactor, 0)
+
+    def _grow_some(self, forest: Forest) -> None:
+        """Take the next rows.  The writer thread: nothing changes meanwhile."""
+        forest.grow(self._replica.index.names_after(forest.grown_to, GROW_ROWS))
+
+    async def _compare_with_any(self, destination: Destination) -> None:
+        up = [name for name in destination.replicas if self._peers.is_up(name)]
+        for replica in self._peers.order((name, 1) for name in up):
+            if self._peers.is_ours(replica):
+                await self.compare(destination, replica)
+                return
+
+    async def compare(self, destination: Destination, replica: str) -> int:
+        """Send a replica what it lacks of ours; return how many rows it lacked.
+
+        Raises errors.Trouble or ValueError when that could not be completed.
+        """
+        forest = self._committer.forest
+        tree = forest.trees.get(destination.place) if forest is not None else None
+        if tree is None:
+            return 0
+        self._refused = 0
+        began_at = self._now()
+        began = await self._workers.run(self._replica.index.last_seq)
+        asked = "/_tree?"
+        if destination.place is not None:
+            asked += f"place={self._topology.cluster}:{self._topology.bucket}&"
+        branches = unpack(await self._ask(replica, asked))
+        sent = 0
+        for branch in differing(tree.branches(), branches):
+            sent += await self._compare_branch(
+                destination, replica, asked, tree, branch
+            )
+        if not self._refused:
+            self._compared[destination.key] = began
+            self._compared_at[destination.key] = began_at
+        if sent:
+            self.log.info(
+                "{replica} lacked {sent} changes, and has them now",
+                replica=replica,
+                sent=sent,
+            )
+        return sent
+
+    async def _compare_branch(
+        self,
+        destination: Destination,
+        replica: str,
+        asked: str,
+        tree: Tree,
+        branch: int,
+    ) -> int:
+        theirs = unpack(await self._ask(replica, f"{asked}branch={branch}"))
+        leaves = [
+            (branch << 8) + leaf for leaf in differing(tree.leaves(branch), theirs)
+        ]
+        sent = 0
+        for first, last in _ranges(leaves):
+            start: int | None = first
+            while start is not None:
+                rows, next_here = await self._between.rows(
+                    start, last, destination.place
+                )
+                end = last if next_here is None else next_here - 1
+                states = await self._states(replica, asked, start, end)
+                sent += await self._send_lacking(destination, replica, rows, states)
+                start = next_here
+        return sent
+
+    async def _states(
+        self, replica: str, asked: str, first: int, last: int
+    ) -> dict[str, State]:
+        states: dict[str, State] = {}
+        start: int | None = first
+        while start is not None:
+            raw = await self._ask(replica, f"{asked}first={start}&last={last}")
+            more, following = states_in(raw)
+            states.update(more)
+            if following is not None and following <= start:
+                raise ValueError(f"{replica} goes round in circles")
+            start = following
+        return states
+
+    async def _send_lacking(
+        self,
+        destination: Destination,
+        replica: str,
+        rows: Sequence[Row],
+        states: Mapping[str, State],
+    ) -> int:
+        now = self._now()
+        lacking = [row for row in rows if is_news(row.state, states.get(row.name), now)]
+
+        async def send(row: Row) -> None:
+            try:
+                await self._send(replica, row, destination.replicate)
+            except (PeerRefused, NotFound, StorageDamaged, OSError) as trouble:
+                self._refused += 1
+                self.log.error(
+                    "{replica} lacks {name}, and does not get it: {trouble}",
+                    replica=replica,
+                    name=row.name,
+                    trouble=trouble,
+                )
+            else:
+                self.repaired += 1
+
+        for at in range(0, len(lacking), AT_A_TIME):
+            await gatherResults(
+                [
+                    Deferred.fromCoroutine(send(row))
+                    for row in lacking[at : at + AT_A_TIME]
+                ],
+                consumeErrors=True,
+            ).addErrback(_first_error)
+        return len(lacking)
+
+    async def _ask(self, replica: str, target: str) -> bytes:
+        response = await self._peers.call(
+            replica, b"GET", target.rstrip("?&").encode("ascii")
+        )
+        async with response:
+            raw = await response.read_all(MAX_TREE_BYTES)
+        if response.head.status != 200:
+            raise PeerFailed(replica, response.head.status, "it compares no trees")
+        return raw
+
+    # Tombstones
+
+    def may_forget(self, row: Row) -> bool:
+        """Return whether a name that has ended can be forgotten: Note [Tombstones]."""
+        for destination in self._destinations:
+            if row.seq <= self._compared.get(destination.key, -1):
+                continue
+            original = all(
+                self._peers.is_ours(name) is False for name in destination.replicas
+            )
+            if not original or not row.expiry.passed(self._now() - TOMBSTONE_SECONDS):
+                return False
+        return True
+
+    def report(self) -> Mapping[str, Any]:
+        """Return what status pages show."""
+        forest, now = self._committer.forest, self._now()
+        return {
+            "trees": forest is not None and forest.complete,
+            "repaired": self.repaired,
+            "compared_seconds_ago": {
+                key: round(now - at, 1) for key, at in self._compared_at.items()
+            },
+        }
+
+
+def is_news(ours: State, theirs: State | None, now: float) -> bool:
+    """Return whether somebody who knows `theirs` is to hear of `ours`."""
+    merged = merge(theirs, ours)
+    if ours.expiry.passed(now):
+        # It has ended: nobody needs the bytes, nor to be told of what he never knew.
+        return theirs is not None and merged.expiry_won
+    return merged.data_won or merged.expiry_won
+
+
+def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the runs of neighbours in rising numbers, as (first, last)."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    return runs
+
+
+def _first_error(failure: Any) -> Any:
+    return getattr(failure.value, "subFailure", failure)
