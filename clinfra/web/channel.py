@@ -9,9 +9,9 @@ them once a second (see `Site`).  An idle channel holds no buffer.
 
 # Note [Clients that close their sending side]
 A client that has closed cannot be told from one that has only shut down its sending
-side.  Both are taken as gone while a request is being worked on, because work for
-nobody is the more common and the more costly case; an answer already written is still
-delivered.
+side and waits for its answer.  So both get a few seconds: an answer begun by then is
+delivered (writing to who is gone fails soon enough), one that is not is not worth more
+work.  A request whose body can never be whole any more is over at once.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ _IMPOSSIBLE = re.compile(
 )
 """What no head may contain, however it goes on: refused before it is complete."""
 
+_ENDED_SECONDS = 5.0
+"""How long an answer may take to begin when the client sends no more."""
+
 
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
 class Channel(Link):
@@ -51,6 +54,7 @@ class Channel(Link):
     __slots__ = (
         "__weakref__",
         "_body",
+        "_ended",
         "_exchange",
         "_held",
         "_in_head",
@@ -66,6 +70,7 @@ class Channel(Link):
         self._waiting = 0
         self._in_head = False
         self._looping = False
+        self._ended = False
 
     @property
     def idle(self) -> bool:
@@ -119,10 +124,13 @@ class Channel(Link):
 
     def readConnectionLost(self) -> None:
         """The client will send no more; see Note [Clients that close ...]."""
-        if self._exchange is not None:
+        self._ended = True
+        if self._exchange is None:
+            self.close_now()
+        elif self._body is not None and not self._body.complete:
             self.abort()
         else:
-            self.close_now()
+            self._set_deadline()
 
     def writeConnectionLost(self) -> None:
         """Our sending side is shut down, as asked."""
@@ -215,9 +223,11 @@ class Channel(Link):
             data = data[at:]
         if self._state == READY:
             if not data:
-                self.deadline = site.now + site.limits.idle_timeout
+                self._rest()
             elif self.blocked:
                 self._hold(data)
+            elif self._ended:
+                self.close_now()
             else:
                 self._partial_head(data)
         elif data:
@@ -295,11 +305,16 @@ class Channel(Link):
         self._waiting = 0
         if held is not None:
             self._requests(bytes(held))
-        elif self.site.draining:
+        else:
+            self._rest()
+        self._regulate()
+
+    def _rest(self) -> None:
+        """Wait for the next request, if there can be one."""
+        if self._ended or self.site.draining:
             self.close()
         else:
             self.deadline = self.site.now + self.site.limits.idle_timeout
-        self._regulate()
 
     def _hold(self, data: bytes) -> None:
         """Keep requests sent ahead."""
@@ -366,6 +381,8 @@ class Channel(Link):
             self.deadline = site.now
         elif body is not None and body.read_wanted:
             self.deadline = site.now + site.limits.body_timeout
+        elif self._ended:
+            self.deadline = site.now + _ENDED_SECONDS
         elif self._state == BUSY:
             self.deadline = inf
 
@@ -378,6 +395,11 @@ class Channel(Link):
                 self.refuse(408, "The request did not come in time.")
             else:
                 self.close()
+        elif self._ended:
+            if self._exchange is not None and self._exchange.status:
+                self.deadline = inf
+            else:
+                self.abort()
         elif self._body is not None:
             if self._exchange is None:
                 self.close()

@@ -241,9 +241,31 @@ class GoneTests(SynchronousTestCase):
         self.assertEqual([False], self.later.done)
         self.assertEqual(set(), self.site.channels)
 
-    def test_shut_down(self) -> None:
-        """A client that shuts down its side while it waits is taken as gone."""
+    def test_shut_down_soon_answered(self) -> None:
+        """A client that shuts down its side still gets an answer that comes soon."""
         self.client.send(get(b"/later"))
+        self.client.channel.readConnectionLost()
+        self.clock.advance(3)
+        self.later.release(b"/later")
+
+        self.assertEqual([200], [each.status for each in self.client.answers()])
+        self.assertEqual([True], self.later.done)
+        self.clock.advance(0)
+        self.assertTrue(self.client.closed)
+
+    def test_shut_down(self) -> None:
+        """A client that shuts down its side is not worked for much longer."""
+        self.client.send(get(b"/later"))
+        self.client.channel.readConnectionLost()
+        for _ in range(7):
+            self.clock.advance(1)
+
+        self.assertEqual([False], self.later.done)
+        self.assertTrue(self.client.closed)
+
+    def test_shut_down_inside_the_body(self) -> None:
+        """A body that can never be whole ends its request at once."""
+        self.client.send(put(10).replace(b" /", b" /later", 1) + b"12345")
         self.client.channel.readConnectionLost()
         self.clock.advance(0)
 
