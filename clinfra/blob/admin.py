@@ -171,7 +171,6 @@ class ReplicaAdmin:
 
     Args:
         purge: asks for a purge; False when one is waiting already.
-        drain: has waiting changes sent now.
     """
 
     log = Logger()
@@ -181,7 +180,6 @@ class ReplicaAdmin:
     _status: Status
     _puller: Puller
     _purge: Callable[[], bool]
-    _drain: Callable[[], object] = lambda: None
     _syncing: Chore = field(init=False)
     _logging: Chore = field(init=False)
 
@@ -261,8 +259,7 @@ class ReplicaAdmin:
         return _queued(self._purge())
 
     async def buffer(self, head: RequestHead) -> bytes:
-        """Have the changes that wait sent to whom they are for."""
-        self._drain()
+        """Nothing to set off: changes are always on their way, or rest for a while."""
         return _queued(True)
 
     async def logstatus(self, head: RequestHead) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import define, field
 
+from clinfra.blob.destinations import peers_of
 from clinfra.blob.expire import Reaper
 from clinfra.blob.peers import FEATURE, Peers
 from clinfra.blob.replica import Replica
@@ -123,7 +124,7 @@ class Status:
     ) -> dict[str, dict[str, Any]]:
         """Return what each peer of the bucket, and who failed lately, is about."""
         found: dict[str, dict[str, Any]] = {}
-        for name in self._puller.bucket_peers():
+        for name in peers_of(self._topology):
             found[name] = _events(deliveries.get(f"peer:{name}", {}))
         for name in self._topology.peers:
             since = self._peers.health.seconds_since_failure(name)
@@ -170,7 +171,7 @@ def _together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
             if key == "lag_seconds"
             else one.get(key, 0) + other.get(key, 0)
         )
-        for key in one.keys() | other.keys()
+        for key in {**one, **other}
     }
 
 

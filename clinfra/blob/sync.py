@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.blob import names
+from clinfra.blob.destinations import peers_of
 from clinfra.blob.digests import Announced, parse_digests
 from clinfra.blob.info import guess_type
 from clinfra.blob.intake import Intake
@@ -113,19 +114,11 @@ class Puller:
     status: str = field(init=False, default="start delay")
     _counts: Counter[tuple[str, str]] = field(init=False, factory=Counter)
 
-    def bucket_peers(self) -> tuple[str, ...]:
-        """Return the other replicas of this bucket."""
-        topology = self._topology
-        if topology.cluster is None or topology.bucket is None:
-            return ()
-        bucket = topology.clusters[topology.cluster][topology.bucket]
-        return tuple(name for name in bucket.replicas if name != topology.replica)
-
     async def run(self, asked: Asked) -> None:
         """Pull from each source in turn; one that fails does not keep the next."""
         self._counts.clear()
         wrong: list[str] = []
-        for source in asked.sources or self.bucket_peers():
+        for source in asked.sources or peers_of(self._topology):
             if source not in self._topology.peers or source == self._topology.replica:
                 wrong.append(f"Unknown replica: {source}")
                 continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -14,7 +16,7 @@ from clinfra.errors import NotFound
 from clinfra.web.exchange import IExchange, Response
 from clinfra.web.pool import Origin
 from clinfra.web.site import Site
-from tests.blob.support import LIMITS, NOW
+from tests.blob.support import LIMITS, NOW, Rig
 from tests.sim.cluster import Answer, Cluster, Host
 from tests.web.clients import Handled
 
@@ -129,6 +131,39 @@ class SendingOnTests(ClusterCase):
         self.assertEqual(1, told["clusters"]["1"]["events"])
         self.assertGreater(told["replicas"]["c0b0r1"]["lag_seconds"], 3)
         self.assertEqual("buffered replica=1 cluster=1", told["buffer_status"])
+
+
+class RecordedStatusTests(SynchronousTestCase):
+    """_status of a replica with real files, as recorded [1275]."""
+
+    def test_keys(self) -> None:
+        """Every key the original tells is told, with the original's types."""
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        rig = Rig(Path(directory.name))
+        self.addCleanup(rig.close)
+        rig.put("/x")
+        told = json.loads(rig.ask("GET", "/_status").body)
+
+        self.assertEqual({"current": 0, "max": 1, "total": 1}, told["events"]["start"])
+        for key in ("buffer_status", "purge_status", "sync_status", "logstatus_status"):
+            self.assertIsInstance(told[key], str)
+        for table, keys in (
+            (
+                "index_sqlite",
+                "page_size freelist_size queue_size cache_size max_size size",
+            ),
+            (
+                "store_disk",
+                "total_space total_inodes free_space queue_size free_inodes",
+            ),
+        ):
+            for key in keys.split():
+                self.assertIsInstance(told[table][key], int, key)
+        self.assertIsInstance(told["index_sqlite"]["database"], str)
+        self.assertRegex(told["store_disk"]["device_id"], r"\A\S+:\d+\Z")
+        # Fault 47: never negative.
+        self.assertGreaterEqual(told["index_sqlite"]["cache_size"], 0)
 
 
 class AllowedTests(ClusterCase):
