@@ -1,0 +1,90 @@
+"""Repair in simulated clusters: what the feed does not bring, comparing does."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from clinfra.config import Seconds
+from tests.sim.cluster import Cluster, Host
+
+DAY = 86400.0
+
+
+class RepairTests(SynchronousTestCase):
+    """Comparing, and forgetting."""
+
+    def cluster(
+        self, *layout: list[int], purge_hours: float = 1
+    ) -> tuple[Cluster, list[Host]]:
+        cluster = Cluster(
+            layout,
+            purge_interval=Seconds(purge_hours * 3600),
+            expiration_delay=Seconds(3600),
+        )
+        self.addCleanup(cluster.close)
+        return cluster, list(cluster.hosts.values())
+
+    def states(self, host: Host) -> dict[str, object]:
+        return {name: row.state for name, row in host.rows().items()}
+
+    def test_wiped_replica(self) -> None:
+        """A replica that lost its disk gets everything back, deletes included."""
+        cluster, (first, second, other) = self.cluster([2], [1])
+        names = [
+            cluster.put(first, f"/n{n}", b"%d" % n).told["name"] for n in range(300)
+        ]
+        cluster.delete(first, f"/{names[7]}?ttl=100000")
+        cluster.run(5)
+        for host in (second, other):
+            cluster.wipe(host)
+            cluster.start(host)
+        cluster.run(1000)
+
+        self.assertEqual(300, len(first.rows()))
+        self.assertEqual(self.states(first), self.states(second))
+        self.assertEqual(self.states(first), self.states(other))
+        assert first.service is not None
+        self.assertGreaterEqual(first.service.repair.repaired, 300)
+
+    def test_equal_replicas_compare_quietly(self) -> None:
+        """Between equal replicas only branches travel, and nothing is sent."""
+        cluster, (first, second) = self.cluster([2])
+        for n in range(50):
+            cluster.put(first, f"/n{n}", b"x")
+        cluster.run(2000)
+
+        for host in (first, second):
+            assert host.service is not None
+            report = host.service.repair.report()
+            self.assertEqual((True, 0), (report["trees"], report["repaired"]))
+            self.assertEqual(1, len(report["compared_seconds_ago"]))
+
+    def test_delete_outlives_absence(self) -> None:
+        """A delete is not forgotten while a peer is away that has not heard of it."""
+        cluster, (first, second) = self.cluster([2])
+        stored = cluster.put(first, "/a", b"x").told["name"]
+        cluster.run(5)
+        cluster.crash(second)
+        cluster.delete(first, f"/{stored}")
+        # The cursor is lost as well: only comparing is left.
+        first.index._rows[stored] = evolve(first.index._rows[stored], fanout=0)
+        cluster.run(2 * DAY)
+        row = first.rows()[stored]
+
+        self.assertEqual((None, None), (row.data, row.at))
+        cluster.start(second)
+        cluster.run(3000)
+        self.assertEqual(404, cluster.get(second, f"/{stored}").status)
+        self.assertEqual(404, cluster.get(first, f"/{stored}").status)
+
+    def test_forgotten_at_last(self) -> None:
+        """When all have heard of a delete it is forgotten, everywhere."""
+        cluster, hosts = self.cluster([2], [1])
+        stored = cluster.put(hosts[0], "/a", b"x").told["name"]
+        cluster.run(5)
+        cluster.delete(hosts[0], f"/{stored}")
+        cluster.run(4 * 3600)
+
+        self.assertEqual([{}, {}, {}], [host.rows() for host in hosts])
+        self.assertEqual(404, cluster.get(hosts[0], f"/{stored}").status)
