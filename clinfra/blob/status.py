@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 from attrs import define, field
@@ -39,7 +38,11 @@ class _Count:
 class Counters:
     """How many requests of each kind are being answered, were at most, and in all."""
 
-    _counts: dict[str, _Count] = field(init=False, factory=partial(defaultdict, _Count))
+    _counts: dict[str, _Count] = field(init=False)
+
+    @_counts.default
+    def _started(self) -> dict[str, _Count]:
+        return defaultdict(_Count, start=_Count(max=1, total=1))
 
     def during(self, kind: str) -> AbstractContextManager[None]:
         """Count a request while it is answered."""
