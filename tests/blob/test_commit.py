@@ -18,8 +18,8 @@ from clinfra.blob.records import Row
 from clinfra.blob.store_memory import MemoryStore
 from clinfra.blob.writer import WriterThread
 from clinfra.errors import PreconditionFailed, StorageFull
+from tests.blob.store_contract import NOW, entry
 from tests.blob.test_index import row
-from tests.blob.test_store import NOW, entry
 
 
 def put(name: str, body: bytes = b"x") -> Job:
