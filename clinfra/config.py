@@ -133,6 +133,13 @@ class BlobConfig:
     expiration_delay: Seconds = key(
         Seconds(86400), "How long an expired blob can still be undeleted."
     )
+    scrub_interval: Seconds = key(
+        Seconds(30 * 86400),
+        "From the end of reading all blobs for damage to doing so again; 0 is never.",
+    )
+    scrub_rate: Bytes = key(
+        Bytes(8 << 20), "Bytes a second that are read for it.", least=1
+    )
     compat_admin_get: bool = key(
         False, "Let any machine set off purges and syncs by GET, as the original did."
     )

@@ -44,7 +44,7 @@ from clinfra.blob.sending import Sender
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.status import Counters, Status
 from clinfra.blob.store import IBlobStore
-from clinfra.blob.stores import make_store, take_over
+from clinfra.blob.stores import make_scrubber, make_store, take_over
 from clinfra.blob.sync import Puller
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import InlineWorkers, ThreadWorkers, Workers
@@ -167,6 +167,15 @@ class BlobService(Service):
         intake = Intake(store, self.workers, config.max_blob_bytes)
         router = Router(self.topology, self.peers, stamps, reactor, now)
         self._healer = Healer(router, self.replica, intake)
+        self.scrubber = make_scrubber(
+            config,
+            self._directory,
+            self.replica,
+            self.workers,
+            reactor,
+            now,
+            lambda name: self._healer.heal(self.topology.place(name, encoded=True)),
+        )
         self.blobs = LocalBlobs(
             topology=self.topology,
             replica=self.replica,
@@ -284,6 +293,7 @@ class BlobService(Service):
         self.writer.start()
         self._purging.start(self._purge_interval, now=False)
         self._measuring.start(SPACE_SECONDS, now=False)
+        self.scrubber.start()
         if destinations(self.topology):
             self.replication.start()
             self.repair.start()
@@ -298,6 +308,7 @@ class BlobService(Service):
             self._reaping.cancel()
         self._replica_admin.stop()
         self._healer.stop()
+        self.scrubber.stop()
         self.repair.stop()
         stopping = self.replication.stop()
         stopping.addBoth(lambda _: self.peers.close())
@@ -312,6 +323,7 @@ class BlobService(Service):
 
     def close(self) -> None:
         """Close files and let go of the data directory."""
+        self.scrubber.stop()
         self.committer.index.close()
         self.committer.store.close()
         self._directory.close()
@@ -319,7 +331,10 @@ class BlobService(Service):
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
-        return self._status.told(*self._facts)
+        return {
+            **self._status.told(*self._facts),
+            "scrub": self.scrubber.report(),
+        }
 
     # In the background
 

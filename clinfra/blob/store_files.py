@@ -86,7 +86,7 @@ class FilesStore:
 
     log = Logger()
 
-    _path: Path
+    path: Path
     _journal: VolumeStore
     _link_path: Path | None = None
     versions: Versions = field(init=False)
@@ -97,7 +97,7 @@ class FilesStore:
 
     @versions.default
     def _make_versions(self) -> Versions:
-        return Versions(self._path)
+        return Versions(self.path)
 
     # Opening and closing
 
@@ -107,12 +107,12 @@ class FilesStore:
         self._journal.open()
         try:
             for directory in (VERSIONS, INCOMING):
-                (self._path / directory).mkdir(parents=True, exist_ok=True)
-            for leftover in (self._path / INCOMING).iterdir():
+                (self.path / directory).mkdir(parents=True, exist_ok=True)
+            for leftover in (self.path / INCOMING).iterdir():
                 if leftover.is_file() or leftover.is_symlink():
                     leftover.unlink()
         except OSError as error:
-            raise StartupFailed(f"cannot use {self._path}: {error}") from error
+            raise StartupFailed(f"cannot use {self.path}: {error}") from error
 
     def _check_link(self) -> None:
         link = self._link_path
@@ -121,11 +121,11 @@ class FilesStore:
         try:
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():
-                link.symlink_to(self._path.absolute())
-            if link.resolve() != self._path.resolve():
+                link.symlink_to(self.path.absolute())
+            if link.resolve() != self.path.resolve():
                 raise StartupFailed(
                     f"the blobs of this replica are in {link.resolve()},"
-                    f" not in {self._path}"
+                    f" not in {self.path}"
                 )
         except OSError as error:
             raise StartupFailed(f"cannot use {link}: {error}") from error
@@ -147,7 +147,7 @@ class FilesStore:
         """Begin a large body.  Any thread."""
         with self._lock:
             self._next += 1
-            return BodyFile(self._path / INCOMING / f"{self._next:x}")
+            return BodyFile(self.path / INCOMING / f"{self._next:x}")
 
     def append(self, entries: Sequence[Entry], now: float) -> list[Locator]:
         """Make bodies durable under their names, then append the records."""
@@ -331,15 +331,15 @@ class FilesStore:
 
     def free_bytes(self) -> int:
         """Return what the disk of the files has left for us."""
-        found = os.statvfs(self._path)
+        found = os.statvfs(self.path)
         return found.f_bavail * found.f_frsize
 
     def facts(self) -> Mapping[str, object]:
         """Return what status pages show."""
-        disk = os.statvfs(self._path)
+        disk = os.statvfs(self.path)
         return {
             **self._journal.facts(),
-            "path": str(self._path),
+            "path": str(self.path),
             "total_space": disk.f_blocks * disk.f_frsize,
             "free_space": disk.f_bavail * disk.f_frsize,
             "total_inodes": disk.f_files,

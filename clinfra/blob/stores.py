@@ -1,20 +1,30 @@
-"""Which store a replica has."""
+"""Which store a replica has, and who looks after it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+from twisted.internet.interfaces import IReactorTime
 
 from clinfra.blob import original
 from clinfra.blob.commit import Committer
 from clinfra.blob.datadir import DataDirectory
 from clinfra.blob.original import TakeOver
+from clinfra.blob.quarantine import Quarantine
+from clinfra.blob.replica import Replica
+from clinfra.blob.scrub import Refetch, Scrubber
 from clinfra.blob.store import IBlobStore
 from clinfra.blob.store_files import FilesStore
 from clinfra.blob.store_volume import VolumeStore
+from clinfra.blob.sweep import Sweeper
+from clinfra.blob.workers import Workers
 from clinfra.config import BlobConfig
 from clinfra.errors import ConfigProblems, StartupFailed
 
 FILES_DIRECTORY = "files"
+QUARANTINE_DIRECTORY = "quarantine"
+PROGRESS_FILE = "scrub.json"
 
 
 def make_store(config: BlobConfig, directory: DataDirectory) -> IBlobStore:
@@ -56,3 +66,30 @@ def take_over(
             f" to its index ({database} does not exist)"
         )
     TakeOver(path, database, directory.replica, committer, done).run()
+
+
+def make_scrubber(
+    config: BlobConfig,
+    directory: DataDirectory,
+    replica: Replica,
+    workers: Workers,
+    reactor: IReactorTime,
+    now: Callable[[], float],
+    refetch: Refetch,
+) -> Scrubber:
+    """Return who reads all blobs from time to time."""
+    sweep = None
+    if isinstance(replica.store, FilesStore):
+        sweep = Sweeper(replica, replica.store, workers, reactor).run
+    return Scrubber(
+        replica,
+        workers,
+        reactor,
+        now,
+        config.scrub_interval,
+        config.scrub_rate,
+        Quarantine(directory.path / QUARANTINE_DIRECTORY),
+        directory.path / PROGRESS_FILE,
+        refetch,
+        sweep,
+    )

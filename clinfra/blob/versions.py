@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from attrs import define, field, frozen
@@ -151,6 +151,28 @@ class Versions:
             self._named[name] = sha256
             if len(self._named) > MAX_REMEMBERED:
                 self._named.popitem(last=False)
+
+    def waiting(self) -> dict[str, int]:
+        """Return file → inode of versions that nobody is about to tidy up."""
+        about = {
+            layout.version_of(name, sha256)
+            for name, pending in self._pending.items()
+            for sha256 in (*pending.stale, pending.current)
+            if sha256 is not None
+        }
+        with os.scandir(self._path / VERSIONS) as found:
+            return {each.name: each.inode() for each in found if each.name not in about}
+
+    def delete(self, files: Mapping[str, int]) -> None:
+        """Delete versions that count for nothing, unless they were made anew."""
+        waiting = self.waiting()
+        for name, inode in files.items():
+            if waiting.get(name) != inode:
+                continue
+            try:
+                (self._path / VERSIONS / name).unlink()
+            except OSError as error:
+                self.log.error("cannot delete {file}: {error}", file=name, error=error)
 
     # Reading: any thread
 
