@@ -17,7 +17,7 @@ from clinfra.blob.digests import Announced
 from clinfra.blob.info import from_json, guess_type
 from clinfra.blob.intake import Intake
 from clinfra.blob.peers import HOP, MAX_ANSWER_BYTES
-from clinfra.blob.records import Expiry
+from clinfra.blob.records import PEERS, Expiry
 from clinfra.blob.replica import Replica, Write
 from clinfra.blob.router import Router
 from clinfra.blob.store import ISpool
@@ -139,11 +139,19 @@ class Healer:
             deleted=expiry.deleted,
             modified_deleted=expiry.modified_deleted,
             content_type=content_type,
-            fanout=0,
+            fanout=self._fanout(placement, found.peer),
         )
         await self._replica.put(name, body, write, announced=announced, mend=True)
         self.healed += 1
         self.log.info("brought {name} back from {peer}", name=name, peer=found.peer)
+
+    def _fanout(self, placement: Placement, source: str) -> int:
+        """Return whom a blob that came back is to be sent to.
+
+        No peer had what came from another cluster.  When that cluster delivers it to
+        us, it is nothing new any more and goes no further: so it has to from here.
+        """
+        return 0 if source in self._router.nearest(placement) else PEERS
 
     async def _check_unchanged(
         self, peer: str, name: str, modified: int, body: bytes | ISpool

@@ -81,11 +81,16 @@ class Health:
                 self._changed(name, False)
 
     def is_slow(self, name: str) -> None:
-        """A replica lets somebody wait: others are asked first until it answers."""
+        """A replica lets somebody wait: others are asked first until it answers.
+
+        For longer and longer, when that is all that is heard of it.
+        """
         pulse = self._pulses.setdefault(name, _Pulse())
-        if not pulse.failures:
-            pulse.failed_at = self._now()
-            pulse.pause = FIRST_PAUSE_SECONDS
+        now = self._now()
+        if not pulse.failures and not pulse.is_resting(now):
+            longer = max(FIRST_PAUSE_SECONDS, 2 * pulse.pause)
+            pulse.pause = min(LONGEST_PAUSE_SECONDS, longer)
+            pulse.failed_at = now
 
     def is_up(self, name: str) -> bool:
         """Return whether a replica may be relied on."""

@@ -36,6 +36,9 @@ MAX_READS = 1024
 WRITE_PATIENCE_SECONDS = 2.0
 """How long a replica may take to keep a small blob before another is asked to."""
 
+LAST_PATIENCE_SECONDS = 1.0
+"""After how long more any read is sent to a second replica."""
+
 _GONE = KNOWN_GONE[0].lower()
 _COPIES = b"x-clblob-copies"
 
@@ -247,6 +250,7 @@ class _Race:
         init=False, factory=DeferredQueue
     )
     _over: bool = field(init=False, default=False)
+    _hurried: bool = field(init=False, default=False)
     _timer: Any = field(init=False, default=None)
 
     async def run(self, settles: Callable[[OriginResponse], bool]) -> Found | None:
@@ -299,8 +303,14 @@ class _Race:
         self._timer = None
         for peer in self._running:
             self._router.peers.health.is_slow(peer)
-        if self._waiting and self._may_hurry():
+        if self._waiting and (self._hurried or self._may_hurry()):
             self._start()
+        elif self._waiting:
+            # Enough others hurry already; but nobody waits for a time-out.
+            self._hurried = True
+            self._timer = self._router.clock.callLater(
+                LAST_PATIENCE_SECONDS, self._events.put, None
+            )
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():

@@ -284,6 +284,16 @@ class RescueTests(RouterCase):
         self.cluster.crash(self.keepers(stored)[0])
         self.assertEqual(b"hello", self.ask(host, "GET", f"/{stored}").body)
 
+    def test_back_for_all(self) -> None:
+        """What comes back from another cluster goes on to the peers that lack it."""
+        stored, host = self.lost()
+        peer = self.keepers(stored)[0]
+        self.cluster.wipe(peer)
+        self.cluster.start(peer)
+        self.assertEqual(b"hello", self.ask(host, "GET", f"/{stored}").body)
+        self.cluster.run(5)
+        self.assertEqual(host.rows()[stored].state, peer.rows()[stored].state)
+
     def test_deleted_stays_deleted(self) -> None:
         """A keeper that knows of the delete asks nobody, and settles it for others."""
         put = self.ask(self.first, "PUT", "/kept.txt", b"hello")
