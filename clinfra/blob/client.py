@@ -355,6 +355,8 @@ class BlobClient:
         Args:
             replica: "" for the one server, or any.
         """
+        if not query.isascii() or not query.isprintable() or " " in query:
+            raise InvalidRequest(f"Cannot be asked for: {query}")
         server = self._servers.named(replica)
         path = f"/{command}"
         if replica and server is None:

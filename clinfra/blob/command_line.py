@@ -25,6 +25,11 @@ from clinfra.web.pool import Pool, PoolSettings
 
 DEFAULT_SERVER = "http://127.0.0.1:8081"
 
+EXIT_STATUS = (
+    "Exit status: 0 done; 1 refused, or failed; 2 bad usage; 3 no such blob; 4 no"
+    " server could be reached, or it broke off; 130 interrupted."
+)
+
 
 def add_commands(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
@@ -50,8 +55,16 @@ def add_commands(
         help="longest silence of a server (default: %(default)s)",
     )
 
-    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
-        parser = commands.add_parser(name, parents=[common], help=text)
+    def add(
+        name: str, command: Command, text: str, *more: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        parser = commands.add_parser(
+            name,
+            parents=[common, *more],
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=EXIT_STATUS,
+        )
         parser.set_defaults(run=run, command=command)
         return parser
 
@@ -59,7 +72,7 @@ def add_commands(
     concern.add_argument(
         "--copies",
         metavar="N|quorum|all",
-        default="",
+        type=_copies,
         help="durable copies to wait for",
     )
     concern.add_argument(
@@ -69,10 +82,7 @@ def add_commands(
         "--require", action="store_true", help="fail when that is not reached"
     )
 
-    parser = commands.add_parser(
-        "put", parents=[common, concern], help="keep a file; print its stored name"
-    )
-    parser.set_defaults(run=run, command=does.put)
+    parser = add("put", does.put, "keep a file; print its stored name", concern)
     parser.add_argument("file", help='the file; "-" is standard input')
     parser.add_argument("--name", help="its name (default: the file's)")
     parser.add_argument("--ttl", type=int, metavar="SECONDS", help="time to live")
@@ -87,10 +97,7 @@ def add_commands(
         "-o", "--output", metavar="FILE", default="-", help="default: standard output"
     )
 
-    parser = commands.add_parser(
-        "delete", parents=[common, concern], help="delete blobs at once"
-    )
-    parser.set_defaults(run=run, command=does.delete)
+    parser = add("delete", does.delete, "delete blobs at once", concern)
     parser.add_argument("names", nargs="+", metavar="NAME", help="stored name")
 
     parser = add("info", does.info, "tell what is known of blobs")
@@ -116,6 +123,12 @@ def add_commands(
 
     parser = add("purge", does.purge, "have replicas purge what has expired")
     parser.add_argument("replicas", nargs="*", metavar="REPLICA")
+
+
+def _copies(text: str) -> str:
+    if text not in ("quorum", "all") and not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError('neither a number nor "quorum" or "all"')
+    return text
 
 
 def make_client(arguments: argparse.Namespace, reactor: Any) -> BlobClient:

@@ -249,7 +249,7 @@ async def _set_off(session: Session, command: str, query: str) -> int:
 
 
 def _concern(arguments: argparse.Namespace) -> Concern:
-    return Concern(arguments.copies, arguments.clusters, arguments.require)
+    return Concern(arguments.copies or "", arguments.clusters, arguments.require)
 
 
 def _stored(stored: Stored) -> dict[str, Any]:

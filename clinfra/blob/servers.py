@@ -66,12 +66,13 @@ class OneServer:
         except ValueError:
             port = None
             parts = urlsplit("")
-        if parts.scheme != "http" or not parts.hostname:
+        plain = self.url.isascii() and self.url.isprintable() and " " not in self.url
+        if parts.scheme != "http" or not parts.hostname or not plain:
             raise ConfigProblems([f"not an http URL: {self.url}"])
         self.server = Server(
             self.url,
             Origin(parts.hostname, port or 80),
-            parts.path.rstrip("/").encode("ascii", "replace"),
+            parts.path.rstrip("/").encode("ascii"),
         )
 
     def order(self, placement: Placement | None, reading: bool) -> list[Server]:

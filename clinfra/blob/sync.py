@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -193,6 +193,8 @@ class Puller:
             ]
             self._tell("diff blobs")
             for at in range(0, len(theirs), AT_A_TIME):
+                if not self._peers.is_up(source):
+                    raise PeerFailed(source, 0, "it is down")
                 await self._pull_some(source, theirs[at : at + AT_A_TIME])
             seen += len(theirs)
             if not theirs or seen >= count or theirs[-1].modified < start:
@@ -235,13 +237,14 @@ class Puller:
         known = await self._workers.run(
             self._replica.index.get_many, [each.name for each in theirs]
         )
-        await gatherResults(
-            [
-                Deferred.fromCoroutine(self._pull(source, each, known.get(each.name)))
-                for each in theirs
-            ],
-            consumeErrors=True,
-        )
+        pulling = [
+            Deferred.fromCoroutine(self._pull(source, each, known.get(each.name)))
+            for each in theirs
+        ]
+        try:
+            await gatherResults(pulling, consumeErrors=True)
+        except FirstError as error:
+            error.subFailure.raiseException()
 
     async def _pull(self, source: str, theirs: Listed, row: Row | None) -> None:
         """Pull one blob if it is newer there; count what became of it."""

@@ -14,10 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from clinfra.blob.stamps import stamp_at
 from clinfra.errors import NotFound
 from clinfra.web.exchange import IExchange, Response
-from clinfra.web.pool import Origin
+from clinfra.web.pool import Origin, Pool
 from clinfra.web.site import Site
 from tests.blob.support import LIMITS, NOW, Rig
-from tests.sim.cluster import Answer, Cluster, Host
+from tests.sim.cluster import CLIENT, Answer, Cluster, Host
 from tests.web.clients import Handled
 
 
@@ -28,6 +28,9 @@ class ClusterCase(SynchronousTestCase):
         """Start a cluster."""
         self.cluster = Cluster(layout, **config)
         self.addCleanup(self.cluster.close)
+        connect = self.cluster.network.connector(CLIENT)
+        self.pool = Pool(self.cluster.clock, None, connect)
+        self.addCleanup(self.pool.close)
         self.first = self.cluster.hosts["c0b0r0"]
 
     def ask(
@@ -83,7 +86,7 @@ class SendingOnTests(ClusterCase):
     def test_not_sent_on_twice(self) -> None:
         """Replicas that disagree on who is who do not send a request in circles."""
         self.start([2])
-        asked = self.cluster._pool.request(
+        asked = self.pool.request(
             Origin(self.first.ip, 80),
             b"GET",
             b"/_status/c0b0r1",
@@ -189,7 +192,7 @@ class AllowedTests(ClusterCase):
         self.start([1])
 
         async def post(origin: bytes) -> int:
-            request = self.cluster._pool.request(
+            request = self.pool.request(
                 Origin(self.first.ip, 80), b"POST", b"/_purge", ((b"Origin", origin),)
             )
             async with await request as response:
@@ -367,6 +370,38 @@ class SyncTests(ClusterCase):
 
         self.assertTrue(self.sync().startswith("failed (c0b0r1: "))
         self.assertIn("000_x", self.first.rows())
+
+    def test_source_dies(self) -> None:
+        """A source that dies half-way ends its part soon, whatever it had listed."""
+        for n in range(900):
+            self.put(self.second, f"/{n}")
+        self.told("/_sync?source=c0b0r1", "POST")
+        while not self.first.rows():
+            self.cluster.run(0.001)
+        self.cluster.crash(self.second)
+        self.cluster.run(60)
+
+        status = self.told("/_status")["sync_status"]
+        self.assertRegex(status, r"failed \(c0b0r1: ")
+        self.assertLess(0, len(self.first.rows()))
+        self.assertLess(len(self.first.rows()), 900)
+
+    def test_full(self) -> None:
+        """A full disk ends a sync, and says so."""
+        self.put(self.second, "/x", b"12345")
+        assert self.first.service is not None
+        self.first.service.replica._min_free_bytes = 1 << 60
+
+        self.assertIn("Not enough space", self.sync())
+
+    def test_stopped(self) -> None:
+        """A process that stops does not wait for a sync."""
+        self.cluster.network.cut(self.first.ip, self.second.ip)
+        self.told("/_sync", "POST")
+        self.cluster.run(0.5)
+        self.cluster.crash(self.first)
+
+        self.assertIsNone(self.first.service)
 
     def test_bad_numbers(self) -> None:
         """[1311] A bad stamp is refused."""

@@ -117,6 +117,7 @@ class WholeClusterTests(ClientCase):
         self.assertEqual(60, info.deleted - began)
         self.assertEqual((info, b"hello"), self.wait(self.client.get(info.name)))
         self.wait(self.client.delete(info.name))
+        self.cluster.run(5)
         with self.assertRaises(NotFound):
             self.wait(self.client.get(info.name))
 
@@ -348,7 +349,10 @@ class OneServerTests(ClientCase):
 
     def test_bad_urls(self) -> None:
         """What is no http URL is refused."""
-        for url in ("", "x", "https://x", "http://", "http://x:99999", "http://x:y"):
+        for url in (
+            *("", "x", "https://x", "http://", "http://x:99999", "http://x:y"),
+            *("http://x/a b", "http://x/ü", "http://x/\n"),
+        ):
             with self.assertRaises(ConfigProblems):
                 OneServer(url)
 

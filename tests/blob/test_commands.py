@@ -178,6 +178,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual((0, "c0b0r1: queued\n"), (status, out))
         told = self.told("purge")
         self.assertEqual(3, len(told))
+        self.assertEqual(1, self.run_command("sync", "c0b0r1", "--source", "a b")[0])
         self.assertEqual({"replica": "c0b0r0", "queued": True}, told[0])
 
     def test_nobody(self) -> None:
