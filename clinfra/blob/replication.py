@@ -35,8 +35,11 @@ from clinfra.errors import InvalidRequest, NotFound, StorageDamaged
 READ_ROWS = 256
 """Changes read at a time."""
 
-WINDOW = 32
-"""Changes under way to one destination."""
+WINDOW, BATCHED_WINDOW = 32, 512
+"""Changes under way to one destination: one by one, and when they go in batches."""
+
+WINDOW_BYTES = 32 << 20
+"""Bodies under way to one destination, about."""
 
 MAX_AHEAD = 16384
 """Changes past the oldest unfinished one, at most."""
@@ -84,6 +87,7 @@ class Delivery:
     _changed: bool = field(init=False, default=False)
     _waiter: Deferred[None] | None = field(init=False, default=None)
     _resting: Deferred[None] | None = field(init=False, default=None)
+    _bytes: int = field(init=False, default=0)
     _rows: OrderedDict[int, Row] = field(init=False, factory=OrderedDict)
     _under_way: dict[int, Deferred[None]] = field(init=False, factory=dict)
     _passed: OrderedDict[str, tuple[int, Deferred[None] | None]] = field(
@@ -128,6 +132,7 @@ class Delivery:
             deferred.cancel()
         self._under_way.clear()
         self._rows.clear()
+        self._bytes = 0
 
     def wake(self) -> None:
         """There are new changes."""
@@ -171,17 +176,23 @@ class Delivery:
             self._window.skip_to(row.seq)
             return
         while self._window.under_way and (
-            self._window.under_way >= WINDOW
+            self._window.under_way >= self._most_under_way()
+            or self._bytes >= WINDOW_BYTES
             or row.seq - self._window.cursor > MAX_AHEAD
             or self._resting is not None
         ):
             await self._wait()
         self._window.begin(row.seq)
         self._rows[row.seq] = row
+        self._bytes += _bytes_of(row)
         delivering = Deferred.fromCoroutine(self._deliver(row))
         if not delivering.called:
             self._under_way[row.seq] = delivering
         delivering.addErrback(self._broken, row)
+
+    def _most_under_way(self) -> int:
+        ours = map(self._peers.is_ours, self.destination.replicas)
+        return BATCHED_WINDOW if all(ours) else WINDOW
 
     def _broken(self, failure: Any, row: Row) -> None:
         if not failure.check(CancelledError):
@@ -218,6 +229,7 @@ class Delivery:
             if not self._stopped:
                 self._under_way.pop(row.seq, None)
                 if self._rows.pop(row.seq, None) is not None:
+                    self._bytes -= _bytes_of(row)
                     self._window.finish(row.seq)
                 self._moved()
                 self._wake()
@@ -379,6 +391,10 @@ class Delivery:
             "parked": len(self.parking),
             "resting": self._resting is not None,
         }
+
+
+def _bytes_of(row: Row) -> int:
+    return row.data.size if row.data is not None else 0
 
 
 def _tell(result: object, waiter: Deferred[None]) -> None:

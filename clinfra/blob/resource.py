@@ -27,6 +27,7 @@ from attrs import define, evolve
 from clinfra.blob import names, parameters
 from clinfra.blob.admin import Admin
 from clinfra.blob.answers import answer_read, check_precondition, is_conditional
+from clinfra.blob.batch import REPLICATE, Receiver
 from clinfra.blob.between import TREE, Between
 from clinfra.blob.concern import Wish, parse_wish
 from clinfra.blob.digests import Announced
@@ -72,6 +73,7 @@ class RouterHandler:
     _counters: Counters
     _admin: Admin
     _between: Between | None = None
+    _receiver: Receiver | None = None
 
     async def respond(self, exchange: IExchange) -> Response:
         """Answer any request to the blob store."""
@@ -80,6 +82,8 @@ class RouterHandler:
         if head.target == b"*":
             return self._options(method)
         name = names.from_path(head.path)
+        if name == REPLICATE and self._receiver is not None:
+            return await self._receiver.respond(exchange)
         if name == TREE and self._between is not None:
             return await self._between.respond(exchange)
         if name.startswith("_"):

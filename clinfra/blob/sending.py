@@ -2,7 +2,7 @@
 
 A change that brought bytes is a PUT, any other a DELETE, which says when the blob ends.
 The answer tells what the receiver has: when it turns out that it never had the bytes,
-they follow.
+they follow.  Small changes to replicas of our own kind go in batches (see `batch`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from attrs import define
 
+from clinfra.blob.batch import Batches
 from clinfra.blob.hot import Hot
 from clinfra.blob.peers import Peers
 from clinfra.blob.records import BYTES, Data, Row
@@ -34,6 +35,7 @@ class Sender:
     _peers: Peers
     _now: Callable[[], float]
     _forget_seconds: float
+    _batches: Batches
 
     async def send(self, peer: str, row: Row, replicate: str) -> None:
         """Have a replica merge a row, durably; a row that has changed is passed over.
@@ -61,6 +63,16 @@ class Sender:
         bytes_wanted = data is not None and not row.expiry.passed(
             self._now() - self._forget_seconds
         )
+        if (data is None or bytes_wanted) and self._batches.takes(peer, row):
+            small = await self._replica.body(hot) if data is not None else None
+            await self._batches.send(peer, replicate, row, small)
+        else:
+            await self._send_alone(peer, hot, replicate, bytes_wanted)
+
+    async def _send_alone(
+        self, peer: str, hot: Hot, replicate: str, bytes_wanted: bool
+    ) -> None:
+        row, data = hot.row, hot.row.data
         if not bytes_wanted or not row.fanout & BYTES:
             told = await self._peers.delete(peer, row.name, row.expiry, replicate)
             if data is None or not bytes_wanted or not lacks(told, data):

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from clinfra.blob import topology
 from clinfra.blob.admin import Admin, ReplicaAdmin
+from clinfra.blob.batch import Batches, Receiver
 from clinfra.blob.between import Between
 from clinfra.blob.commit import Committer
 from clinfra.blob.concern import Concern
@@ -137,7 +138,10 @@ class BlobService(Service):
             rng=rng,
             connect=connect,
         )
-        sender = Sender(self.replica, self.peers, now, config.expiration_delay)
+        self._batches = Batches(self.peers, reactor)
+        sender = Sender(
+            self.replica, self.peers, now, config.expiration_delay, self._batches
+        )
         self.replication = Replication(
             self.topology,
             self.replica,
@@ -249,6 +253,7 @@ class BlobService(Service):
             counters=self.counters,
             admin=self._admin,
             between=between,
+            receiver=Receiver(self.topology, self.replica, self.peers),
         )
         self.resource = BlobResource(handler)
         self._purge_interval = config.purge_interval
@@ -311,6 +316,7 @@ class BlobService(Service):
         self.scrubber.stop()
         self.repair.stop()
         stopping = self.replication.stop()
+        self._batches.stop()
         stopping.addBoth(lambda _: self.peers.close())
         stopping.addBoth(lambda _: self.workers.run(self.writer.stop))
 

@@ -119,7 +119,10 @@ class Cluster:
         }
         self._starts = 0
         settings = PoolSettings(response_timeout=20.0, read_timeout=20.0)
-        self._pool = Pool(self.clock, settings, self.network.connector(CLIENT))
+        self._pools = {
+            ip: Pool(self.clock, settings, self.network.connector(ip))
+            for ip in (CLIENT, *(host.ip for host in self.hosts.values()))
+        }
         for host in self.hosts.values():
             self.start(host)
 
@@ -206,12 +209,13 @@ class Cluster:
         method: str,
         target: str,
         body: bytes | IBody | None = None,
+        source: str = CLIENT,
     ) -> Deferred[Answer]:
-        """Ask a replica as a client."""
+        """Ask a replica as a client does, or as another host (`source`)."""
 
         async def ask() -> Answer:
             try:
-                response = await self._pool.request(
+                response = await self._pools[source].request(
                     Origin(host.ip, 80), method.encode(), target.encode(), (), body
                 )
                 whole = await response.read_all(1 << 24)
@@ -239,7 +243,8 @@ class Cluster:
 
     def close(self) -> None:
         """End everything."""
-        self._pool.close()
+        for pool in self._pools.values():
+            pool.close()
         for host in self.hosts.values():
             self.crash(host)
         self.run(1)
