@@ -31,11 +31,11 @@ def body_of(name: str) -> bytes:
     return (seed * (length // 32 + 1))[:length]
 
 
-@pytest.fixture
-def clinfra() -> Iterator[ClinfraProcess]:
+@pytest.fixture(params=["volume", "files"])
+def clinfra(request: pytest.FixtureRequest) -> Iterator[ClinfraProcess]:
     """A blob store in a process of its own, its data kept until the end."""
     directory = Path(tempfile.mkdtemp(prefix="clinfra-kill-"))
-    process = ClinfraProcess({"blob": {}}, data_dir=directory)
+    process = ClinfraProcess({"blob": {"store": request.param}}, data_dir=directory)
     try:
         process.start()
         yield process
