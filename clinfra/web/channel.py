@@ -201,7 +201,7 @@ class Channel(Link):
                 self.ends()
             self._state = BUSY
             self._in_head = False
-            self.deadline = inf
+            self.deadline = site.now + _ENDED_SECONDS if self._ended else inf
             if head.content_length == 0:
                 self._exchange = exchange = Exchange(
                     self, head, EMPTY_BODY, site.time()

@@ -263,6 +263,18 @@ class GoneTests(SynchronousTestCase):
         self.assertEqual([False], self.later.done)
         self.assertTrue(self.client.closed)
 
+    def test_shut_down_with_more_sent_ahead(self) -> None:
+        """What was sent ahead is answered too, if that begins soon."""
+        self.client.send(get(b"/later") + get(b"/now") + get(b"/later2"))
+        self.client.channel.readConnectionLost()
+        self.later.release(b"/later")
+        self.assertEqual([200, 200], [each.status for each in self.client.answers()])
+        for _ in range(7):
+            self.clock.advance(1)
+
+        self.assertEqual([True, True, False], self.later.done)
+        self.assertTrue(self.client.closed)
+
     def test_shut_down_inside_the_body(self) -> None:
         """A body that can never be whole ends its request at once."""
         self.client.send(put(10).replace(b" /", b" /later", 1) + b"12345")
