@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from attrs import define, field, frozen
@@ -22,44 +22,24 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.blob import names, topology
+from clinfra.blob.asking import MAX_ANSWER_BYTES, Asker, Upload
 from clinfra.blob.download import Download
-from clinfra.blob.info import NOT_FOUND, from_json
+from clinfra.blob.info import from_json
 from clinfra.blob.peers import change_target
-from clinfra.blob.servers import ClusterServers, OneServer, Server, Servers
+from clinfra.blob.servers import ClusterServers, OneServer, Servers
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.sync import Listed
 from clinfra.blob.topology import Placement, Topology
 from clinfra.errors import (
     ConfigProblems,
-    Forbidden,
     InvalidRequest,
-    NotFound,
     OriginFailed,
     Overloaded,
-    StorageFull,
-    TooLarge,
-    Trouble,
 )
 from clinfra.interfaces import BlobInfo, IBlobs
-from clinfra.web.exchange import IBody
 from clinfra.web.heads import Fields
 from clinfra.web.pool import Pool
 from clinfra.web.responses import OriginResponse
-
-MAX_ANSWER_BYTES = 64 << 20
-"""Longest answer that is no blob."""
-
-Upload = Callable[[], bytes | IBody]
-"""Returns the body from its beginning; called for each attempt to send it."""
-
-_TROUBLE: dict[int, type[Trouble]] = {
-    400: InvalidRequest,
-    403: Forbidden,
-    404: NotFound,
-    413: TooLarge,
-    503: Overloaded,
-    507: StorageFull,
-}
 
 
 @frozen
@@ -125,6 +105,7 @@ class BlobClient:
     _max_blob_bytes: int = field(kw_only=True, default=64 << 20)
     _servers: Servers = field(kw_only=True)
     _stamps: Stamps = field(kw_only=True)
+    _asker: Asker = field(init=False)
     _learning: Deferred[Any] | None = field(init=False, default=None)
 
     @_pool.default
@@ -143,6 +124,10 @@ class BlobClient:
     def _now(self) -> float:
         seconds: float = self._reactor.seconds()
         return seconds
+
+    @_asker.default
+    def _make_asker(self) -> Asker:
+        return Asker(self._pool, self._servers)
 
     def __attrs_post_init__(self) -> None:
         if self._servers.topology is None:
@@ -181,7 +166,7 @@ class BlobClient:
 
     async def learn(self) -> None:
         """Ask the server for its cluster."""
-        answer = await self._whole(b"GET", None, b"/_config")
+        answer = await self._asker.whole(b"GET", None, b"/_config")
         try:
             known = topology.read(answer.decode("utf-8"), None, self._url)
         except (UnicodeDecodeError, ConfigProblems) as error:
@@ -300,7 +285,9 @@ class BlobClient:
         fields: Fields,
         body: Upload | None,
     ) -> Stored:
-        server, response = await self._respond(method, placement, target, fields, body)
+        server, response = await self._asker.respond(
+            method, placement, target, fields, body
+        )
         async with response:
             answer = await response.read_all(MAX_ANSWER_BYTES)
         return Stored(
@@ -318,7 +305,7 @@ class BlobClient:
 
         async def ask(fields: Fields) -> OriginResponse:
             target = names.to_path(name)
-            _, response = await self._respond(b"GET", placement, target, fields)
+            _, response = await self._asker.respond(b"GET", placement, target, fields)
             return response
 
         return await Download.begin(ask)
@@ -332,7 +319,7 @@ class BlobClient:
     async def info(self, name: str) -> BlobInfo:
         """Return what is known of a blob."""
         target = names.to_path(name) + b"?response=info"
-        return _info(await self._whole(b"GET", self._look_up(name), target))
+        return _info(await self._asker.whole(b"GET", self._look_up(name), target))
 
     def _look_up(self, name: str) -> Placement | None:
         names.check(name)
@@ -365,7 +352,7 @@ class BlobClient:
             f"?{query}".encode() if query else b""
         )
         method = b"GET" if command in ("_status", "_list", "_config") else b"POST"
-        answer = await self._whole(
+        answer = await self._asker.whole(
             method, None, target, (lambda: body) if body is not None else None, server
         )
         try:
@@ -397,85 +384,6 @@ class BlobClient:
         if self._learning is not None:
             self._learning.cancel()
         return self._pool.close()
-
-    # Asking
-
-    async def _whole(
-        self,
-        method: bytes,
-        placement: Placement | None,
-        target: bytes,
-        body: Upload | None = None,
-        server: Server | None = None,
-    ) -> bytes:
-        _, response = await self._respond(method, placement, target, (), body, server)
-        async with response:
-            return await response.read_all(MAX_ANSWER_BYTES)
-
-    async def _respond(
-        self,
-        method: bytes,
-        placement: Placement | None,
-        target: bytes,
-        fields: Fields = (),
-        body: Upload | None = None,
-        only: Server | None = None,
-    ) -> tuple[Server, OriginResponse]:
-        """Ask one server after the other; return the first that answers well.
-
-        Those that keep the blob come first.  When each of them says that there is none,
-        that is the answer; when some could not be asked, a few others are.
-        """
-        trouble: Trouble | None = None
-        asked: list[Server] = []
-        for choice in ("first", "others"):
-            if only is not None:
-                servers = [only] if choice == "first" else []
-            elif choice == "first":
-                servers = self._servers.order(placement, method == b"GET")
-            else:
-                servers = self._servers.others(asked)
-            missing: Trouble | None = None
-            for server in servers:
-                asked.append(server)
-                try:
-                    return server, await self._ask(server, method, target, fields, body)
-                except NotFound as error:
-                    missing = error
-                except (OriginFailed, Overloaded, StorageFull) as error:
-                    trouble = error
-            if missing is not None and (trouble is None or choice == "others"):
-                raise missing
-        raise trouble or NotFound(NOT_FOUND)
-
-    async def _ask(
-        self,
-        server: Server,
-        method: bytes,
-        target: bytes,
-        fields: Fields,
-        body: Upload | None,
-    ) -> OriginResponse:
-        """Return a server's answer of status 200 or 206.  Raises errors.Trouble."""
-        try:
-            response = await self._pool.request(
-                server.origin,
-                method,
-                server.prefix + target,
-                fields,
-                body() if body is not None else None,
-            )
-            status = response.head.status
-            self._servers.answered(server, status < 500 or status in (503, 507))
-            if status in (200, 206):
-                return response
-            async with response:
-                answer = await response.read_all(MAX_ANSWER_BYTES)
-        except OriginFailed as error:
-            self._servers.answered(server, False)
-            raise type(error)(f"{server.name}: {error.sentence}") from error
-        sentence = answer[:500].decode("utf-8", "replace").strip()
-        raise _TROUBLE.get(status, OriginFailed)(sentence or f"status {status}")
 
 
 def _info(answer: bytes) -> BlobInfo:

@@ -17,7 +17,7 @@ from clinfra.blob.info import to_json
 from clinfra.blob.local_files import FileUpload, opened_source, opened_target
 from clinfra.blob.progress import Progress, amount
 from clinfra.blob.stamps import seconds_of
-from clinfra.errors import NotFound, OriginFailed, Overloaded, Trouble
+from clinfra.errors import NotFound, OriginFailed, Trouble
 
 DONE, REFUSED, NOT_FOUND, UNREACHED, INTERRUPTED = 0, 1, 3, 4, 130
 """Exit statuses."""
@@ -65,7 +65,10 @@ class Session:
             try:
                 await do(thing)
             except (Trouble, OSError) as error:
-                print(f"{thing or 'server'}: {sentence_of(error)}", file=self.err)
+                sentence = sentence_of(error)
+                if not sentence.startswith(f"{thing}: "):
+                    sentence = f"{thing or 'server'}: {sentence}"
+                print(sentence, file=self.err)
                 worst = max(worst, status_of(error))
         return worst
 
@@ -77,7 +80,7 @@ def status_of(error: BaseException) -> int:
     """Return the exit status that an error stands for."""
     if isinstance(error, NotFound):
         return NOT_FOUND
-    if isinstance(error, OriginFailed | Overloaded):
+    if isinstance(error, OriginFailed):
         return UNREACHED
     return REFUSED
 

@@ -17,6 +17,7 @@ OWN = frozenset(
         "client.expiration_delay",
         "client.index_module",
         "client.purge_interval",
+        "client.replica",
         "client.store_module",
     )
 )

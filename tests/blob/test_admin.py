@@ -230,7 +230,7 @@ class ConfigcheckTests(ClusterCase):
     def test_cluster_file(self) -> None:
         """A cluster file is compared as it is: what is set elsewhere stays."""
         client = self.running["clblob"]["client"]
-        kept = ("clusters", "replicas", "replica")
+        kept = ("clusters", "replicas")
         self.running = {"clblob": {"client": {key: client[key] for key in kept}}}
         self.assertEqual(b"OK", self.check("?brief=true").body)
 

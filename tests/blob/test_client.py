@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from base64 import b64encode
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 from attrs import define
@@ -24,6 +24,7 @@ from clinfra.errors import (
     InvalidRequest,
     NotFound,
     OriginFailed,
+    Overloaded,
     TooLarge,
 )
 from clinfra.interfaces import IBlobs
@@ -67,6 +68,10 @@ class ClientCase(SynchronousTestCase):
         self.cluster = Cluster(layout, **config)
         self.addCleanup(self.cluster.close)
         self.hosts = self.cluster.hosts
+        self.connect(layout)
+
+    def connect(self, layout: Sequence[list[int]]) -> None:
+        """Make a client that has no connections yet."""
         network, clock = self.cluster.network, self.cluster.clock
         self.pool = Pool(
             clock,
@@ -128,6 +133,18 @@ class WholeClusterTests(ClientCase):
 
         self.assertIn(stored.server, self.hosts)
         self.assertIn(stored.copies, ("2/2", ""))
+
+    def test_required(self) -> None:
+        """What a living server says counts more than a dead one's silence."""
+        self.start([2])
+        self.cluster.crash(self.hosts["c0b0r1"])
+        for n in range(3):
+            with self.assertRaises(Overloaded):
+                self.wait(
+                    self.client.store(
+                        f"{n}", lambda: b"1", concern=Concern("all", require=True)
+                    )
+                )
 
     def test_dead_replicas(self) -> None:
         """As long as one replica of a bucket lives, nothing is noticed."""
@@ -242,12 +259,8 @@ class DownloadTests(ClientCase):
                         self.cluster.crash(host)
             return b"".join(pieces)
 
-        self.pool.close()
-        self.pool = self.client._pool = Pool(
-            self.cluster.clock,
-            PoolSettings(response_timeout=5.0, read_timeout=5.0),
-            self.cluster.network.connector(CLIENT),
-        )
+        self.client.close()
+        self.connect([[2]])
         self.cluster.run(1)
         self.assertEqual(BIG, self.wait(read()))
         self.assertEqual(1, len(crashed))
