@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,8 @@ from clinfra.web.exchange import FileBody
 INCOMING = "_incoming"
 
 MAX_OPEN_FILES = 256
+
+_SYNCS_AT_ONCE = 32
 
 _AT_A_TIME = 256
 """Files tidied up during one append."""
@@ -90,6 +93,7 @@ class FilesStore:
     _journal: VolumeStore
     _link_path: Path | None = None
     versions: Versions = field(init=False)
+    _syncers: ThreadPoolExecutor | None = field(init=False, default=None)
     _undo: dict[Locator, _Undo] = field(init=False, factory=dict)
     _open_files: OrderedDict[Locator, int] = field(init=False, factory=OrderedDict)
     _lock: threading.Lock = field(init=False, factory=threading.Lock)
@@ -132,6 +136,9 @@ class FilesStore:
 
     def close(self) -> None:
         """Tidy up what waits for readers, and close every file."""
+        if self._syncers is not None:
+            self._syncers.shutdown()
+            self._syncers = None
         self.versions.tend_all()
         self._undo.clear()
         with self._lock:
@@ -170,6 +177,8 @@ class FilesStore:
         for number, (entry, at) in enumerate(zip(entries, places, strict=True)):
             before = self.versions.pending(entry.name)
             self._undo[at] = _Undo(entry.name, created.get(number), before)
+            if created.get(number) == self.versions.plain(entry.name):
+                self.versions.remember(entry.name, data_of(entry).sha256)
             kept = isinstance(entry.body, KeptFile)
             self.versions.expect(entry, now, kept=kept)
         return places
@@ -193,16 +202,29 @@ class FilesStore:
                 files.append((number, entry, file))
             elif body is not None and not isinstance(body, KeptFile):
                 raise TypeError("not a spool of this store")
-        for _, _, file in files:
-            file.sync()
         directories: set[Path] = set()
         for number, entry, file in files:
             path, is_new = self._link(entry, file, directories)
             if is_new:
                 created[number] = path
             directories.add(path.parent)
-        for directory in directories:
-            sync_directory(directory)
+        # Syncs at the same time are one for the file system; and what makes a file
+        # durable mostly does the same for its name.
+        self._all([file.sync for _, _, file in files])
+        self._all([partial(sync_directory, directory) for directory in directories])
+
+    def _all(self, syncs: Sequence[Callable[[], None]]) -> None:
+        """Do all of these; raise what the first that failed raised."""
+        if len(syncs) < 2:
+            for sync in syncs:
+                sync()
+            return
+        if self._syncers is None:
+            self._syncers = ThreadPoolExecutor(_SYNCS_AT_ONCE, "blob syncs")
+        running = [self._syncers.submit(sync) for sync in syncs]
+        wait(running)
+        for each in running:
+            each.result()
 
     def _link(
         self, entry: Entry, file: BodyFile, directories: set[Path]
@@ -221,6 +243,7 @@ class FilesStore:
         try:
             file.link(path)
         except FileExistsError:
+            file.sync()
             file.replace(path)
             return path, False
         return path, True

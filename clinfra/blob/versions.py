@@ -92,8 +92,6 @@ class Versions:
             pending = Pending(now + GRACE_SECONDS, None, stale)
         elif entry.body is not None and not kept:
             sha256 = data_of(entry).sha256
-            if entry.volumes is None and before is None:
-                self._remember(name, sha256)
             pending = Pending(now + GRACE_SECONDS, sha256, stale)
         else:
             return
@@ -144,9 +142,10 @@ class Versions:
         if version.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             version.rename(path)
-        self._remember(name, sha256)
+        self.remember(name, sha256)
 
-    def _remember(self, name: str, sha256: bytes) -> None:
+    def remember(self, name: str, sha256: bytes) -> None:
+        """Note which bytes have the name."""
         with self._lock:
             self._named[name] = sha256
             if len(self._named) > MAX_REMEMBERED:

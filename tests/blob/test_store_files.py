@@ -119,6 +119,19 @@ class FilesStoreTests(store_contract.StoreContract):
         with self.assertRaises(LookupError):
             self.files.read(first, 0, 5)
 
+    def test_put_again_after_loss(self) -> None:
+        """What is put where a file was lost is there at once."""
+        first = self.put("a", b"first")
+        self.put("a", b"other", again=first)
+        self.files.tend(LATER)
+        (self.path / "files" / layout.path_of("a")).unlink()
+        self.append(purge_of(b"other"))
+        again = self.put("a", b"again")
+
+        self.assertEqual(b"again", self.body(again, 5))
+        self.files.tend(LATER + GRACE_SECONDS)
+        self.assertEqual(b"again", self.body(again, 5))
+
     def test_replaced_often(self) -> None:
         """Of any number of writes one file is left, of the last bytes."""
         at = self.put("a", b"0")
