@@ -121,6 +121,14 @@ def add_commands(
     parser.add_argument("replicas", nargs="*", metavar="REPLICA")
     parser.add_argument("--source", metavar="A,B", help="default: all their peers")
 
+    parser = add(
+        "configcheck",
+        does.configcheck,
+        "tell what another cluster file would change; fail if blobs would be lost",
+    )
+    parser.add_argument("file", metavar="FILE", help="the cluster file to be")
+    parser.add_argument("replicas", nargs="*", metavar="REPLICA")
+
     parser = add("purge", does.purge, "have replicas purge what has expired")
     parser.add_argument("replicas", nargs="*", metavar="REPLICA")
 

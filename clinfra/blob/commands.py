@@ -239,6 +239,26 @@ async def purge(session: Session) -> int:
     return await _set_off(session, "_purge", "")
 
 
+async def configcheck(session: Session) -> int:
+    """`clinfra blob configcheck`."""
+    text = Path(session.arguments.file).read_bytes()
+    grave = False
+
+    async def one(replica: str) -> None:
+        nonlocal grave
+        told = await session.client.command("_configcheck", replica, body=text)
+        grave = grave or bool(told["catastrophic"])
+        lines = [f"catastrophic: {line}" for line in told["catastrophic"]]
+        lines += [line for line in told["reconfig"] if line not in told["catastrophic"]]
+        session.tell(
+            {"replica": replica or None, **told},
+            "\n".join(f"{replica or 'server'}: {line}" for line in lines or ["OK"]),
+        )
+
+    status = await session.each(session.replicas(), one)
+    return max(status, REFUSED if grave else DONE)
+
+
 async def _set_off(session: Session, command: str, query: str) -> int:
     async def one(replica: str) -> None:
         told = await session.client.command(command, replica, query)

@@ -181,6 +181,26 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(1, self.run_command("sync", "c0b0r1", "--source", "a b")[0])
         self.assertEqual({"replica": "c0b0r0", "queued": True}, told[0])
 
+    def test_configcheck(self) -> None:
+        """A cluster file to be is compared by every replica; grave changes are 1."""
+        path = self.file("same", cluster_file(LAYOUT).encode())
+        status, out = self.run_command("configcheck", path)
+        self.assertEqual(0, status)
+        self.assertEqual(["c0b0r0: OK", "c0b0r1: OK", "c1b0r0: OK"], out.splitlines())
+
+        path = self.file("more", cluster_file([[3], [1]]).encode())
+        status, out = self.run_command("configcheck", path, "c1b0r0")
+        self.assertEqual(
+            (0, "c1b0r0: replica (0,0,c0b0r2) added\n"), (status, out), self.err
+        )
+
+        path = self.file("less", cluster_file([[2]]).encode())
+        status, out = self.run_command("configcheck", path, "c0b0r0")
+        self.assertEqual(
+            (1, "c0b0r0: catastrophic: cluster (1) removed\n"), (status, out)
+        )
+        self.assertEqual(1, self.run_command("configcheck", self.file("bad"))[0])
+
     def test_nobody(self) -> None:
         """Nobody to be reached is an exit status of its own."""
         path = self.file("x")
