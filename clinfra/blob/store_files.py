@@ -129,7 +129,7 @@ class FilesStore:
             if link.resolve() != self.path.resolve():
                 raise StartupFailed(
                     f"the blobs of this replica are in {link.resolve()},"
-                    f" not in {self.path}"
+                    f" not in {self.path} (says {link}; remove it when they never were)"
                 )
         except OSError as error:
             raise StartupFailed(f"cannot use {link}: {error}") from error
