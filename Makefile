@@ -11,21 +11,29 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TEST_PROGRAMS := memcached chromium chromedriver curl
 TEST_PACKAGES := memcached chromium chromium-driver curl
 
-.PHONY: help run test check bench clean programs
+.PHONY: help run cluster test check bench clean programs
 
 help:
-	@echo "make run    start clinfra in the foreground, on its defaults"
-	@echo "make test   run the whole test suite"
-	@echo "make check  ruff and mypy"
-	@echo "make bench  measure clinfra beside nginx, Varnish and twisted.web"
-	@echo "make clean  remove what was installed and made here"
+	@echo "make run      start clinfra in the foreground, on its defaults"
+	@echo "make cluster  start a cluster of blob stores: 3 processes, or ARGS=12"
+	@echo "make test     run the whole test suite"
+	@echo "make check    ruff and mypy"
+	@echo "make sim    put SEEDS=1000 simulated clusters through bad days"
+	@echo "make bench    measure clinfra beside nginx, Varnish and twisted.web"
+	@echo "make clean    remove what was installed and made here"
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/twistd --nodaemon --pidfile= --reactor=clinfra clinfra $(ARGS)
 
+cluster: $(VENV)/run.stamp
+	@exec $(BIN)/clinfra blob cluster $(ARGS)
+
 test: $(VENV)/test.stamp programs
 	$(BIN)/python -m pytest $(ARGS)
 	$(BIN)/python -m twisted.trial tests
+
+sim: $(VENV)/test.stamp
+	$(BIN)/python -m tests.sim $(or $(SEEDS),1000)
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
 """The `clinfra` command: what one does beside running `twistd clinfra`.
 
 `clinfra check` says whether a configuration is good, `clinfra config` prints the
-reference, `clinfra blob rebuild-index` makes the blob store's index anew, and the
-other `clinfra blob` commands work with a running one (`blob.command_line`).  Exit
+reference, `clinfra blob rebuild-index` makes the blob store's index anew, `clinfra blob
+cluster` runs a whole cluster to try (`blob.playground`), and the other `clinfra blob`
+commands work with a running store (`blob.command_line`).  Exit
 status: 0 done, 1 refused (with one line per reason on standard error), 2 bad usage.
 """
 
@@ -49,10 +50,12 @@ def _make_parser() -> argparse.ArgumentParser:
     show.set_defaults(run=_show_reference)
 
     from clinfra.blob.command_line import add_commands
+    from clinfra.blob.playground import add_command
 
     blob = commands.add_parser("blob", help="work with a blob store")
     blob_commands = blob.add_subparsers(required=True, metavar="COMMAND")
     add_commands(blob_commands)
+    add_command(blob_commands)
     rebuild = blob_commands.add_parser(
         "rebuild-index", help="make a stopped store's index anew from its volumes"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -45,6 +46,22 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def lasting_ports(count: int) -> range:
+    """Return adjacent free TCP ports that no client is given.
+
+    They are below those the kernel takes for outgoing connections (32768 and up), so
+    what listened there can be killed and find its port free again.
+    """
+    while True:
+        first = random.randrange(12_000, 32_000 - count)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                each = stack.enter_context(socket.socket())
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                each.bind(("127.0.0.1", port))
+            return range(first, first + count)
 
 
 def wait_until(
