@@ -9,27 +9,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 
-from attrs import define, evolve
+from attrs import define, frozen
 
 from clinfra.blob import parameters
-from clinfra.blob.digests import Announced, digest_value
-from clinfra.blob.info import from_json
-from clinfra.blob.peers import (
-    HOP,
-    MAX_ANSWER_BYTES,
-    PeerFailed,
-    change_target,
-)
+from clinfra.blob.digests import Announced
+from clinfra.blob.errand import Errand, info_in
+from clinfra.blob.handoff import HANDOFF, Handoff
+from clinfra.blob.info import from_json, to_json
+from clinfra.blob.peers import HOP, MAX_ANSWER_BYTES, PeerFailed
 from clinfra.blob.replay import Replay, ReplayIntake
 from clinfra.blob.replica import Write
 from clinfra.blob.router import Found, Router
 from clinfra.blob.topology import Placement
-from clinfra.errors import (
-    OriginFailed,
-    Overloaded,
-)
+from clinfra.errors import OriginFailed, Overloaded
 from clinfra.interfaces import BlobInfo
-from clinfra.web.exchange import IBody, IExchange, Response
+from clinfra.web.exchange import IExchange, Response
 from clinfra.web.headers import HOP_BY_HOP
 from clinfra.web.heads import Field, Fields, RequestHead, ResponseHead
 from clinfra.web.responses import OriginResponse
@@ -52,6 +46,7 @@ _WISHES = ("copies", "clusters", "require")
 """Parameters that are for whoever keeps the blob."""
 
 _OURS = HOP_BY_HOP | {b"content-length", b"server", b"date"}
+_JSON: Fields = ((b"Content-Type", b"application/json"),)
 _NOSNIFF: Field = (b"X-Content-Type-Options", b"nosniff")
 
 
@@ -61,11 +56,13 @@ class Forwarder:
 
     Args:
         default_ttl_seconds: of blobs put without one; None for ever.
+        handoff: keeps changes that nobody can take now.
     """
 
     router: Router
     default_ttl_seconds: int | None
     intake: ReplayIntake
+    handoff: Handoff | None = None
 
     # Reads
 
@@ -98,7 +95,7 @@ class Forwarder:
     async def info(self, placement: Placement, *, missing: bool = False) -> BlobInfo:
         """Return what is known of a blob.  Raises errors.NotFound."""
         found = await self._find(placement, "info", (), False, missing)
-        return _info_in(found, await _whole(found, MAX_ANSWER_BYTES))
+        return info_in(found, await _whole(found, MAX_ANSWER_BYTES))
 
     async def _find(
         self,
@@ -170,12 +167,11 @@ class Forwarder:
         settled: Write,
         body: Replay | None,
     ) -> BlobInfo:
-        sending = _Sending(self.router, method, placement, "all", body)
-        found, answer = await sending.run(write, settled)
-        if found.response.head.status != 200:
-            sentence = answer[:200].decode("utf-8", "replace").strip()
-            raise OriginFailed(f"{found.peer}: {sentence}")
-        return _info_in(found, answer)
+        errand = Errand(self.router, method, placement, "all", body)
+        answered = await self._run(errand, write, settled)
+        if answered.status != 200:
+            raise OriginFailed(answered.body[:200].decode("utf-8", "replace").strip())
+        return from_json(answered.body)
 
     async def _change(
         self,
@@ -188,7 +184,7 @@ class Forwarder:
         body: Replay | None,
     ) -> Response:
         head = exchange.head
-        sending = _Sending(
+        errand = Errand(
             self.router,
             method,
             placement,
@@ -197,83 +193,32 @@ class Forwarder:
             fields=_passed_on(head, _DEPENDS),
             wishes=_wishes(head),
         )
-        found, answer = await sending.run(write, settled)
-        answered = found.response.head
-        return Response(answered.status, _returned(answered), answer)
+        answered = await self._run(errand, write, settled)
+        return Response(answered.status, answered.fields, answered.body)
+
+    async def _run(self, errand: Errand, write: Write, settled: Write) -> _Answered:
+        """Have a change carried out; keep it for later when nobody can."""
+        try:
+            found, answer = await errand.run(write, settled)
+        except Overloaded:
+            handoff = self.handoff
+            if handoff is None or not handoff.takes(errand):
+                raise
+            info = await handoff.keep(errand, settled)
+            copies = b"0/%d" % len(self.router.nearest(errand.placement))
+            fields = (*_JSON, (b"X-Clblob-Copies", copies), HANDOFF)
+            return _Answered(200, fields, to_json(info))
+        head = found.response.head
+        return _Answered(head.status, _returned(head), answer)
 
 
-@define(eq=False)
-class _Sending:
-    """One change on its way to the replica that is to take it."""
+@frozen
+class _Answered:
+    """An answer read whole."""
 
-    _router: Router
-    _method: bytes
-    _placement: Placement
-    _replicate: str
-    _body: Replay | None
-    _fields: Fields = ()
-    _wishes: bytes = b""
-
-    async def run(self, write: Write, settled: Write) -> tuple[Found, bytes]:
-        """Send the change; return the answer, read whole.
-
-        What our clock says may be behind what is there: then a change whose client left
-        the stamp to us is sent once more, with a later one, and is the last after all.
-        """
-        found, answer = await self._send(settled)
-        if found.response.head.status != 200:
-            return found, answer
-        info = _info_in(found, answer)
-        if self._method == b"PUT":
-            if write.modified or not _is_after(info.modified, settled.modified):
-                return found, answer
-            stamp = self._router.stamps.next(info.modified or 0, info.modified_deleted)
-            later = evolve(settled, modified=stamp)
-            if not write.modified_deleted:
-                later = evolve(later, modified_deleted=stamp)
-        else:
-            if write.modified_deleted or not _is_after(
-                info.modified_deleted, settled.modified_deleted
-            ):
-                return found, answer
-            stamp = self._router.stamps.next(info.modified_deleted)
-            later = evolve(settled, modified_deleted=stamp)
-        return await self._send(later)
-
-    async def _send(self, settled: Write) -> tuple[Found, bytes]:
-        found = await self._router.write(
-            self._placement,
-            lambda peer: self._ask(peer, settled),
-            hurry=self._body is None or self._body.is_small,
-            once=bool(self._fields),
-        )
-        async with found.response as response:
-            try:
-                return found, await response.read_all(MAX_ANSWER_BYTES)
-            except OriginFailed as trouble:
-                raise Overloaded(
-                    f"{found.peer} did not say whether it kept the blob"
-                ) from trouble
-
-    async def _ask(self, peer: str, settled: Write) -> OriginResponse:
-        peers = self._router.peers
-        put = self._method == b"PUT"
-        target = change_target(
-            peers.path(peer, self._placement.stored),
-            modified=settled.modified if put else None,
-            deleted=settled.deleted,
-            modified_deleted=settled.modified_deleted,
-            replicate=self._replicate if self._replicate != "all" else None,
-            encoded=True if put else None,
-        )
-        fields = (HOP, *self._fields)
-        body: bytes | IBody | None = None
-        if self._body is not None:
-            body = self._body.body()
-            fields += ((b"Content-Digest", digest_value(self._body.sha256)),)
-            if settled.content_type:
-                fields += ((b"Content-Type", settled.content_type.encode("latin-1")),)
-        return await peers.call(peer, self._method, target + self._wishes, fields, body)
+    status: int
+    fields: Fields
+    body: bytes
 
 
 def is_forwarded(head: RequestHead) -> bool:
@@ -329,14 +274,3 @@ async def _whole(found: Found, max_bytes: int) -> bytes:
         if response.head.status != 200:
             raise PeerFailed(found.peer, response.head.status, "not what was asked for")
         return await response.read_all(max_bytes)
-
-
-def _is_after(found: int | None, ours: int | None) -> bool:
-    return found is not None and ours is not None and found > ours
-
-
-def _info_in(found: Found, answer: bytes) -> BlobInfo:
-    try:
-        return from_json(answer)
-    except ValueError as error:
-        raise PeerFailed(found.peer, 200, "its answer makes no sense") from error

@@ -14,6 +14,8 @@ from zope.interface import implementer
 
 from clinfra.blob.admin import Admin
 from clinfra.blob.forward import Forwarder
+from clinfra.blob.handoff import DIRECTORY as HANDOFFS
+from clinfra.blob.handoff import Handoff
 from clinfra.blob.peers import Peers
 from clinfra.blob.replay import ReplayIntake
 from clinfra.blob.resource import BlobResource, RouterHandler
@@ -23,6 +25,7 @@ from clinfra.blob.running_config import running_config
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.status import Counters
 from clinfra.blob.topology import Topology
+from clinfra.blob.workers import InlineWorkers, ThreadWorkers, Workers
 from clinfra.config import BlobConfig
 from clinfra.errors import StartupFailed
 from clinfra.interfaces import IProduct
@@ -46,6 +49,7 @@ class RouterService(Service):
         *,
         reactor: Any,
         data_dir: Path,
+        threads: bool = True,
         rng: random.Random | None = None,
         now: Callable[[], float] | None = None,
         connect: Connect | None = None,
@@ -53,7 +57,9 @@ class RouterService(Service):
         """Put the parts together; nothing is opened yet.
 
         Args:
-            data_dir: of the whole process; large bodies pass through ``blob`` in it.
+            data_dir: of the whole process; ``blob`` in it is ours, for large bodies
+                that pass through, and changes that nobody can take now.
+            threads: False does everything in the caller's thread, for tests.
             now: returns unix seconds; the reactor's clock when not given.
             connect: how to reach replicas; see `web.pool`.
         """
@@ -70,7 +76,15 @@ class RouterService(Service):
         given = config.ttl if config.ttl is not None else topology.ttl
         ttl = None if given is None else int(given)
         intake = ReplayIntake(self._directory, config.max_blob_bytes)
-        forwarder = Forwarder(router, ttl, intake)
+        self.workers: Workers = ThreadWorkers(reactor) if threads else InlineWorkers()
+        self._handoff = Handoff(
+            self._directory / HANDOFFS,
+            config.min_free_bytes,
+            router,
+            self.workers,
+            reactor,
+        )
+        forwarder = Forwarder(router, ttl, intake, self._handoff)
         self.blobs = RoutedBlobs(topology, forwarder, ttl, config.max_blob_bytes)
         self.counters = Counters()
         admin = Admin(
@@ -87,13 +101,25 @@ class RouterService(Service):
         """Make the directory for large bodies.  Raises errors.StartupFailed."""
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._handoff.open()
         except OSError as error:
             raise StartupFailed(f"cannot use {self._directory}: {error}") from error
+
+    def startService(self) -> None:
+        """Begin to deliver what was kept."""
+        super().startService()
+        self.workers.start()
+        self._handoff.start()
 
     def stopService(self) -> Deferred[None]:
         """Give up what is under way."""
         super().stopService()
-        return self.peers.close()
+        self._handoff.stop()
+
+        def close(result: None) -> None:
+            self.workers.stop()
+
+        return self.peers.close().addCallback(close)
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
@@ -103,6 +129,7 @@ class RouterService(Service):
             "bucket": None,
             "replica": None,
             "events": self.counters.told(),
+            "handoff": self._handoff.report(),
             "replicas": {
                 name: {"last_failed": int(since)}
                 for name in self.topology.peers

@@ -24,6 +24,8 @@ from clinfra.blob.datadir import DataDirectory
 from clinfra.blob.destinations import destinations
 from clinfra.blob.expire import Reaper
 from clinfra.blob.forward import Forwarder
+from clinfra.blob.handoff import DIRECTORY as HANDOFFS
+from clinfra.blob.handoff import Handoff
 from clinfra.blob.heal import Healer
 from clinfra.blob.hot import HotCache
 from clinfra.blob.index import IBlobIndex
@@ -170,6 +172,13 @@ class BlobService(Service):
         default_ttl = None if ttl is None else int(ttl)
         intake = Intake(store, self.workers, config.max_blob_bytes)
         router = Router(self.topology, self.peers, stamps, reactor, now)
+        self._handoff = Handoff(
+            self._directory.path / HANDOFFS,
+            config.min_free_bytes,
+            router,
+            self.workers,
+            reactor,
+        )
         self._healer = Healer(router, self.replica, intake)
         self.scrubber = make_scrubber(
             config,
@@ -187,6 +196,7 @@ class BlobService(Service):
                 router,
                 default_ttl,
                 ReplayIntake(self._directory.path, config.max_blob_bytes),
+                self._handoff,
             ),
             healer=self._healer,
             concern=Concern(
@@ -273,6 +283,7 @@ class BlobService(Service):
         try:
             summary = Recovery(self.committer.index, self.committer.store).run()
             self.committer.load()
+            self._handoff.open()
             self._take_over()
             self.replica.free_bytes = self.committer.store.free_bytes()
             self._facts = self._collect_facts()
@@ -301,6 +312,7 @@ class BlobService(Service):
         self.scrubber.start()
         if destinations(self.topology):
             self.replication.start()
+            self._handoff.start()
             self.repair.start()
 
     def stopService(self) -> Deferred[None]:
@@ -313,6 +325,7 @@ class BlobService(Service):
             self._reaping.cancel()
         self._replica_admin.stop()
         self._healer.stop()
+        self._handoff.stop()
         self.scrubber.stop()
         self.repair.stop()
         stopping = self.replication.stop()

@@ -200,12 +200,46 @@ class ForwardTests(RouterCase):
         for host in self.cluster.keepers(stored):
             self.cluster.crash(host)
         for method in ("GET", "PUT", "DELETE"):
-            target = f"/{stored}?encoded=true" if method == "PUT" else f"/{stored}"
+            target = f"/{stored}"
+            if method == "PUT":
+                target += "?encoded=true"
+            if method != "GET":
+                target += "&require" if "?" in target else "?require"
             answer = self.ask(
                 self.first, method, target, b"b" if method == "PUT" else None
             )
             self.assertEqual(503, answer.status, method)
             self.assertIn(b"retry-after", answer.fields)
+
+    def test_handed_off(self) -> None:
+        """With nobody to take it a write is kept, and delivered when somebody is."""
+        first, second, third = self.elsewhere(3)
+        old = self.ask(self.first, "PUT", f"/{third}", b"old").told["name"]
+        self.cluster.run(5)
+        away = self.cluster.keepers(old)
+        for host in away:
+            self.cluster.crash(host)
+        small = self.ask(self.first, "PUT", f"/{first}?ttl=500", b"small")
+        large = self.ask(self.first, "PUT", f"/{second}", LARGE)
+        gone = self.ask(self.first, "DELETE", f"/{old}")
+        self.assertEqual([200] * 3, [each.status for each in (small, large, gone)])
+        self.assertEqual(b"0/2", small.fields[b"x-clblob-copies"])
+        self.assertEqual(b"1", small.fields[b"x-clblob-handoff"])
+        self.cluster.run(30)
+        for host in away:
+            self.cluster.start(host)
+        self.cluster.run(60)
+        for host in away:
+            got = self.ask(host, "GET", f"/{small.told['name']}", fields=(HOP,))
+            self.assertEqual((200, b"small"), (got.status, got.body))
+            row = host.rows()[small.told["name"]]
+            self.assertEqual(small.told["deleted"], row.expiry.deleted)
+            got = self.ask(host, "GET", f"/{large.told['name']}", fields=(HOP,))
+            self.assertEqual(LARGE, got.body)
+            self.assertEqual(404, self.ask(host, "GET", f"/{old}").status)
+        assert self.first.service is not None
+        told = self.first.service._handoff.report()
+        self.assertEqual({"waiting": 0, "delivered": 3}, told)
 
     def test_nowhere(self) -> None:
         """What nobody has is 404, also when one keeper cannot say."""
@@ -336,22 +370,46 @@ class RouterOnlyTests(RouterCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.service = self.start()
+
+    def start(self) -> RouterService:
+        """Start it; a second time, with what it kept."""
         cluster = topology.read(cluster_file([[2, 2], [2]]), None, "cluster.json")
-        self.service = RouterService(
+        service = RouterService(
             BlobConfig(),
             cluster,
             reactor=self.cluster.clock,
             data_dir=self.cluster._file.parent,
+            threads=False,
             rng=random.Random(3),
             connect=self.cluster.network.connector("192.0.2.7"),
         )
-        self.service.open()
-        self.service.startService()
-        self.addCleanup(self.service.stopService)
-        site: Any = Site(
-            self.service.resource, reactor=self.cluster.clock, limits=LIMITS
-        )
+        service.open()
+        service.startService()
+        self.addCleanup(service.stopService)
+        site: Any = Site(service.resource, reactor=self.cluster.clock, limits=LIMITS)
         self.cluster.network.listeners[Origin("192.0.2.7", 80)] = site
+        return service
+
+    def test_restart_with_kept_changes(self) -> None:
+        """What was kept survives a restart; what was not answered leaves nothing."""
+        for host in self.cluster.hosts.values():
+            self.cluster.crash(host)
+        for name, body in (("a", b"small"), ("b", LARGE)):
+            self.assertEqual(200, self.ask("192.0.2.7", "PUT", f"/{name}", body).status)
+        kept = self.cluster._file.parent / "blob" / "handoff"
+        (kept / "77.body").write_bytes(b"never answered")
+        self.service.stopService()
+        self.service = self.start()
+        self.assertEqual(2, self.service.report()["handoff"]["waiting"])
+        self.assertFalse((kept / "77.body").exists())
+        for host in self.cluster.hosts.values():
+            self.cluster.start(host)
+        self.cluster.run(60)
+        self.assertEqual([], list(kept.iterdir()))
+        for name, body in (("a", b"small"), ("b", LARGE)):
+            stored = self.cluster._topology.place(name, encoded=False).stored
+            self.assertEqual(body, self.ask("192.0.2.7", "GET", f"/{stored}").body)
 
     def test_answers_for_all(self) -> None:
         """It answers for every name, and keeps none."""
@@ -434,13 +492,13 @@ class ResendTests(RouterCase):
         for host in ("c0b1r0", "c0b1r1", "c1b0r0", "c1b0r1"):
             self.listen(self.cluster.hosts[host], server)
         (name,) = self.elsewhere()
-        put = self.ask(self.first, "PUT", f"/{name}?ttl=9", b"x")
+        put = self.ask(self.first, "PUT", f"/{name}?ttl=9&require", b"x")
         self.assertEqual(503, put.status)
         targets = {target for method, target, _ in server.asked if method == b"PUT"}
         self.assertEqual(1, len(targets))
         (target,) = targets
         query = target.partition(b"?")[2]
         self.assertEqual(
-            [b"modified", b"deleted", b"modified_deleted", b"encoded"],
+            [b"modified", b"deleted", b"modified_deleted", b"encoded", b"require"],
             [pair.partition(b"=")[0] for pair in query.split(b"&")],
         )
