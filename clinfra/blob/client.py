@@ -114,7 +114,7 @@ class BlobClient:
 
     @_servers.default
     def _one_server(self) -> Servers:
-        return OneServer(self._url)
+        return OneServer(self._url, "image.blob_url")
 
     @_stamps.default
     def _make_stamps(self) -> Stamps:

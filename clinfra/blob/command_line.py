@@ -20,6 +20,7 @@ from clinfra.blob import commands as does
 from clinfra.blob import topology
 from clinfra.blob.client import BlobClient
 from clinfra.blob.commands import INTERRUPTED, REFUSED, Command, Session, sentence_of
+from clinfra.blob.servers import OneServer
 from clinfra.errors import ConfigProblems, Trouble
 from clinfra.web.pool import Pool, PoolSettings
 
@@ -150,7 +151,8 @@ def make_client(arguments: argparse.Namespace, reactor: Any) -> BlobClient:
         ),
     )
     if arguments.cluster is None:
-        return BlobClient(arguments.server, reactor=reactor, pool=pool)
+        server = OneServer(arguments.server, "--server")
+        return BlobClient(arguments.server, reactor=reactor, pool=pool, servers=server)
     try:
         text = arguments.cluster.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

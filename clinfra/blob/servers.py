@@ -52,9 +52,14 @@ class Servers(Protocol):
 
 @define(eq=False)
 class OneServer:
-    """The server at a URL; it finds whom it needs by itself."""
+    """The server at a URL; it finds whom it needs by itself.
+
+    Args:
+        key: what to call the URL when it is wrong.
+    """
 
     url: str
+    key: str = "URL"
     topology: Topology | None = None
     fixed_stamps: bool = False
     server: Server = field(init=False)
@@ -68,7 +73,7 @@ class OneServer:
             parts = urlsplit("")
         plain = self.url.isascii() and self.url.isprintable() and " " not in self.url
         if parts.scheme != "http" or not parts.hostname or not plain:
-            raise ConfigProblems([f"not an http URL: {self.url}"])
+            raise ConfigProblems([f"{self.key}: not an http URL: {self.url}"])
         self.server = Server(
             self.url,
             Origin(parts.hostname, port or 80),
