@@ -145,5 +145,5 @@ def states_in(raw: bytes) -> tuple[dict[str, State], int | None]:
             states[str(name)] = State(data, expiry)
         following = told["next"]
         return states, None if following is None else int(following)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"no rows: {error!r}") from error

@@ -71,8 +71,8 @@ def to_json(info: BlobInfo) -> bytes:
 
 def from_json(raw: bytes) -> BlobInfo:
     """Return what an info JSON says, ours or the original's.  Raises ValueError."""
-    told = json.loads(raw)
     try:
+        told = json.loads(raw)
         return BlobInfo(
             name=told["name"],
             modified=told["modified"],
@@ -83,5 +83,5 @@ def from_json(raw: bytes) -> BlobInfo:
             sha256=told.get("sha256"),
             content_type=told.get("content_type") or guess_type(told["name"]),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not an info: {error!r}") from error

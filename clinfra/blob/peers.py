@@ -52,6 +52,8 @@ MAX_ANSWER_BYTES = 1 << 20
 _PROBE_SECONDS = 3.0
 """How long a replica may take to say what it is."""
 
+_FILE_NAME_BYTES = 255
+
 _NEEDS_ESCAPING = re.compile(rb"[\x00-\x20\x7f%?#]")
 
 
@@ -71,6 +73,11 @@ class PeerFailed(OriginFailed):
 
 class PeerRefused(PeerFailed):
     """A replica answered 4xx: asking the same again would not help."""
+
+
+def fits_original(stored: str) -> bool:
+    """Return whether an original can keep a name: as the name of one file."""
+    return "/" not in stored and len(stored.encode("utf-8")) <= _FILE_NAME_BYTES
 
 
 def change_target(
@@ -245,6 +252,15 @@ class Peers:
             if not _NEEDS_ESCAPING.search(raw):
                 return b"/" + raw
         return names.to_path(stored)
+
+    def check_fits(self, peer: str, stored: str) -> None:
+        """Raise PeerRefused for a name that would harm an original.
+
+        It makes a file of each name; one that cannot be a file's leaves an upload
+        behind that keeps it from starting the next time.
+        """
+        if self._kinds.get(peer) is False and not fits_original(stored):
+            raise PeerRefused(peer, 0, "an original cannot keep such a name")
 
     def is_ours(self, peer: str) -> bool | None:
         """Return whether a peer understands more than the original's protocol.

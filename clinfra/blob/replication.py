@@ -52,6 +52,9 @@ RETRY_SECONDS = 60.0
 
 MAX_PASSED = 65536
 
+POISONED_AFTER = 5
+"""A name answered with 500 so often, while others are taken, is put aside."""
+
 Send = Callable[[str, Row, str], Any]
 
 
@@ -80,6 +83,7 @@ class Delivery:
     _window: Window
     parking: Parking = field(init=False, factory=Parking)
     sent: int = field(init=False, default=0)
+    _taken: int = field(init=False, default=0)
     _noted: int = field(init=False, default=0)
     _noting: IDelayedCall | None = field(init=False, default=None)
     _running: Deferred[None] | None = field(init=False, default=None)
@@ -235,6 +239,7 @@ class Delivery:
                 self._wake()
 
     async def _insist(self, row: Row) -> None:
+        answered_500, taken_before = 0, self._taken
         while True:
             if self._resting is not None:
                 await self._rest()
@@ -243,9 +248,13 @@ class Delivery:
             except (PeerRefused, NotFound) as refusal:
                 self._park(row.name, refusal.sentence)
             except PeerFailed as trouble:
-                if self._resting is None:
-                    self._begin_rest(trouble)
-                continue
+                answered_500 += trouble.status == 500
+                if answered_500 < POISONED_AFTER or self._taken == taken_before:
+                    if self._resting is None:
+                        self._begin_rest(trouble)
+                    continue
+                # It takes others: originals have no other answer to a bad name.
+                self._park(row.name, trouble.sentence)
             except CancelledError:
                 raise
             except (StorageDamaged, OSError) as trouble:
@@ -256,6 +265,7 @@ class Delivery:
             else:
                 self.parking.forget(row.name)
                 self.sent += 1
+                self._taken += 1
                 self._back_off.succeeded()
             return
 
@@ -316,8 +326,10 @@ class Delivery:
                     await self._send_to_any(row)
                 except (PeerRefused, NotFound) as refusal:
                     self._park(name, refusal.sentence)
-                except PeerFailed:
-                    return
+                except PeerFailed as failure:
+                    if failure.status != 500:
+                        return
+                    self._park(name, failure.sentence)
                 except (StorageDamaged, OSError) as trouble:
                     self._park(name, f"cannot be read here: {trouble}")
                 else:
@@ -341,6 +353,7 @@ class Delivery:
             raise
         else:
             self._settle(row, (row.seq, None))
+            self._taken += 1
             self._back_off.succeeded()
         finally:
             done.callback(None)

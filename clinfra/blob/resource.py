@@ -45,6 +45,7 @@ from clinfra.blob.routed import RoutedBlobs
 from clinfra.blob.status import Counters
 from clinfra.blob.topology import Placement
 from clinfra.errors import (
+    Forbidden,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
@@ -54,6 +55,7 @@ from clinfra.errors import (
     Trouble,
 )
 from clinfra.web.exchange import IExchange, Response
+from clinfra.web.foreign import refuse_foreign
 from clinfra.web.headers import parse_media_type
 from clinfra.web.heads import RequestHead
 from clinfra.web.resource import Resource
@@ -82,10 +84,8 @@ class RouterHandler:
         if head.target == b"*":
             return self._options(method)
         name = names.from_path(head.path)
-        if name == REPLICATE and self._receiver is not None:
-            return await self._receiver.respond(exchange)
-        if name == TREE and self._between is not None:
-            return await self._between.respond(exchange)
+        if name in (REPLICATE, TREE):
+            return await self._replica_asks(exchange, name)
         if name.startswith("_"):
             return await self._admin.respond(exchange, name)
         given = parameters.parse(method, head.query)
@@ -103,6 +103,18 @@ class RouterHandler:
                 placement = self._blobs.place(name, encoded=True, writing=True)
                 return await self._delete(exchange, placement, given)
         return self._options(method)
+
+    async def _replica_asks(self, exchange: IExchange, name: str) -> Response:
+        """Answer what only other replicas ask."""
+        if exchange.head.get(b"via") is not None:
+            # Through a proxy anybody would seem to be on this machine.
+            raise Forbidden("This is not answered through a proxy")
+        refuse_foreign(exchange)
+        if name == REPLICATE and self._receiver is not None:
+            return await self._receiver.respond(exchange)
+        if name == TREE and self._between is not None:
+            return await self._between.respond(exchange)
+        raise NotFound(NOT_FOUND)
 
     def _options(self, method: str) -> Response:
         if method != "OPTIONS":

@@ -223,8 +223,9 @@ class Puller:
         if response.head.status != 200:
             raise PeerFailed(source, response.head.status, "it does not list")
         try:
-            told = json.loads(answer)
-        except ValueError:
+            # Long answers take long to read, too: not in the reactor's thread.
+            told = await self._workers.run(json.loads, answer)
+        except (ValueError, RecursionError):
             told = None
         if not isinstance(told, list):
             raise PeerFailed(source, 200, "its list makes no sense")
