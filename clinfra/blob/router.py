@@ -41,6 +41,8 @@ LAST_PATIENCE_SECONDS = 1.0
 
 _GONE = KNOWN_GONE[0].lower()
 _COPIES = b"x-clblob-copies"
+_NOT_NOW = (408, 429)
+"""4xx that say nothing of the request."""
 
 
 @frozen
@@ -215,12 +217,13 @@ def _settles_read(response: OriginResponse) -> bool:
     status = response.head.status
     if status == 404:
         return _GONE in response.head.index
-    return status < 500
+    return status < 500 and status not in _NOT_NOW
 
 
 def _settles_write(response: OriginResponse) -> bool:
     # A 503 that tells of copies has kept the blob: it was told to say so.
-    return response.head.status < 500 or _COPIES in response.head.index
+    status = response.head.status
+    return (status < 500 and status not in _NOT_NOW) or _COPIES in response.head.index
 
 
 @define(eq=False)
