@@ -235,6 +235,7 @@ class BlobService(Service):
             peers=self.peers,
             waiting=lambda: self.writer.waiting,
             deliveries=self.replication.report,
+            scrub=self.scrubber.report,
         )
         self._replica_admin = ReplicaAdmin(
             replica=self.replica,
@@ -350,10 +351,7 @@ class BlobService(Service):
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
-        return {
-            **self._status.told(*self._facts),
-            "scrub": self.scrubber.report(),
-        }
+        return self._status.told(*self._facts)
 
     # In the background
 

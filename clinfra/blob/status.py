@@ -73,6 +73,7 @@ class Status:
     Args:
         waiting: returns how many changes wait to be committed.
         deliveries: see `Deliveries`.
+        scrub: returns what the scrubber found.
 
     Attributes:
         logstatus: what the logging of the status is doing.
@@ -86,6 +87,7 @@ class Status:
     _peers: Peers
     _waiting: Callable[[], int]
     _deliveries: Deliveries = dict
+    _scrub: Callable[[], Mapping[str, Any]] = dict
     logstatus: str = field(init=False, default="start delay")
 
     def told(
@@ -120,6 +122,7 @@ class Status:
                 "misses": replica.hot.misses,
             },
             "purged": self._reaper.purged,
+            "scrub": self._scrub(),
         }
 
     def _replicas(
