@@ -351,7 +351,11 @@ class BlobService(Service):
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
-        return self._status.told(*self._facts)
+        return {
+            **self._status.told(*self._facts),
+            "healing": self._healer.report(),
+            "handoff": self._handoff.report(),
+        }
 
     # In the background
 
