@@ -4,7 +4,8 @@ Everything follows from one seed: the cluster, what clients do, what breaks and 
 While it lasts, no read may return bytes that nobody wrote under that name.  After it,
 when all are back and connected and some time has passed:
 
-* every change that was answered is there, or a later one;
+* every change that was answered is there, or a later one (of those that said they had
+  two copies, when a disk died);
 * all replicas that keep a name show the same of it;
 * every replica answers with the bytes of the winning write, or 404 where it ended.
 """
@@ -19,7 +20,8 @@ from typing import Any
 from attrs import define, field
 
 from clinfra.blob.index_memory import MemoryIndex
-from clinfra.blob.records import Row, State
+from clinfra.blob.records import Expiry, Row, State
+from clinfra.config import Seconds
 from tests.sim.cluster import Answer, Cluster, Host, copy_index
 
 LAYOUTS: tuple[list[list[int]], ...] = (
@@ -46,12 +48,16 @@ class Name:
 
     Attributes:
         bodies: digest → everything that was sent under it.
-        data, expiry: the greatest registers that were answered.
+        data, expiry: the greatest registers that were promised.
+        heard: the greatest expiry that was answered, promised or not.
+        unsure: some change of it was not answered.
     """
 
     bodies: dict[bytes, bytes] = field(factory=dict)
     data: tuple[int, str] = (0, "")
     expiry: tuple[int, int] = (0, 0)
+    heard: tuple[int, int] = (0, 0)
+    unsure: bool = False
 
 
 @define(eq=False)
@@ -68,13 +74,20 @@ class Chaos:
     cluster: Cluster = field(init=False)
     names: dict[str, Name] = field(init=False, factory=dict)
     answered: int = field(init=False, default=0)
+    disk_may_die: bool = field(init=False, default=False)
     history: list[str] = field(init=False, factory=list)
+    _wiped: bool = field(init=False, default=False)
     _snapshots: dict[str, MemoryIndex] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         layout = self.rng.choice(LAYOUTS)
-        self.cluster = Cluster(layout, self.seed)
+        config: dict[str, Any] = {}
+        if self.rng.random() < 0.5:
+            # What ends is purged while the others may not have heard of it.
+            config = {"purge_interval": Seconds(3), "expiration_delay": Seconds(1)}
+        self.disk_may_die = self.rng.random() < 0.3
+        self.cluster = Cluster(layout, self.seed, **config)
         slow = self.rng.choice((0.01, 0.01, 0.5))
         self.cluster.network.delays = (0.0002, slow)
         self.note(f"layout {layout}")
@@ -139,13 +152,19 @@ class Chaos:
 
     def _wrote(self, answer: Answer, name: Name, host: Host) -> None:
         if answer.status != 200:
+            # It may have been kept all the same.
+            name.unsure = True
             return
         self.answered += 1
         told = answer.told
-        self.note(f"{host.name} answered {told}")
+        expiry = told["modified_deleted"], told["deleted"]
+        name.heard = max(name.heard, expiry)
+        self.note(f"{host.name} answered {told} {answer.fields[b'x-clblob-copies']!r}")
+        if self.disk_may_die and answer.fields[b"x-clblob-copies"][:1] == b"1":
+            # One copy is not promised to outlive its disk.
+            return
         if told["modified"] is not None:
             name.data = max(name.data, (told["modified"], told["sha256"]))
-        expiry = told["modified_deleted"], told["deleted"]
         name.expiry = max(name.expiry, expiry)
 
     def _read(self) -> None:
@@ -166,13 +185,18 @@ class Chaos:
     # What breaks
 
     def _break(self) -> None:
-        kind = self.rng.choice(("crash", "crash", "cut", "clock", "snapshot"))
+        kind = self.rng.choice(("crash", "crash", "cut", "clock", "snapshot", "wipe"))
         host = self._someone()
         later = self.cluster.clock.callLater
         self.note(f"{kind} {host.name}")
         if kind == "crash":
             self._crash(host)
             later(self.rng.uniform(0.1, SECONDS), self._restart, host)
+        elif kind == "wipe":
+            if self.disk_may_die and not self._wiped:
+                self._wiped = True
+                self.cluster.wipe(host)
+                later(self.rng.uniform(0.1, SECONDS), self._restart, host)
         elif kind == "cut":
             self.cluster.network.cut(host.ip, self._someone().ip)
             later(self.rng.uniform(0.1, SECONDS), self.cluster.network.join)
@@ -225,7 +249,12 @@ class Chaos:
             for row in rows
             if row is not None
         ]
-        if max(known) < name.expiry:
+        # What has ended may be forgotten by now.
+        now = self.cluster.clock.seconds()
+        ended = name.unsure or any(
+            Expiry(*expiry).passed(now) for expiry in (name.expiry, name.heard)
+        )
+        if max(known) < name.expiry and not (ended and state is None):
             raise Broken(f"{stored} was answered {name.expiry} and is {rows}")
         if state is None or state.data is None:
             return

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sim.chaos import Chaos
 
-SEEDS = 15
+SEEDS = 40
 
 
 class ChaosTests(SynchronousTestCase):
