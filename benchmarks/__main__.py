@@ -1,6 +1,7 @@
 """Run comparisons, print their table, keep the figures as JSON.
 
-    python -m benchmarks [hot] [pass] [blob] [image] [--rounds N] [--seconds S]
+    python -m benchmarks [hot] [pass] [blob] [image] [cluster]
+                         [--rounds N] [--seconds S] [--blobs N]
 
 The exit status is 0 when every bar holds, 1 when one is missed, 2 when nothing could be
 measured at all.
@@ -19,25 +20,27 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import blob, hot, image, needs, pass_through
-from benchmarks.figures import BenchmarkFailed, Row
+from benchmarks import blob, cluster, hot, image, needs, pass_through
+from benchmarks.figures import BenchmarkFailed, Reading, Row
 from benchmarks.rounds import Plan
 from benchmarks.servers import Cores, Stage
-from benchmarks.table import format_row, format_summary
+from benchmarks.table import format_reading, format_row, format_summary
 
 RESULTS = Path(__file__).with_name("results")
 
-COMPARISONS: Mapping[str, Callable[[Stage, Plan], Iterator[Row]]] = {
+COMPARISONS: Mapping[str, Callable[[Stage, Plan], Iterator[Row | Reading]]] = {
     "hot": hot.run,
     "pass": pass_through.run,
     "blob": blob.run,
     "image": image.run,
+    "cluster": cluster.run,
 }
 _PROGRAMS = {
     "hot": ("nginx", "varnishd", "wrk"),
     "pass": ("nginx", "varnishd", "wrk"),
     "blob": ("nginx", "wrk"),
     "image": (),
+    "cluster": ("wrk",),
 }
 
 
@@ -45,15 +48,15 @@ def main(argv: Sequence[str]) -> int:
     """Do what the command line asks; return the exit status."""
     options = _parser().parse_args(argv)
     names: list[str] = options.comparison or list(COMPARISONS)
-    plan = Plan(rounds=options.rounds, seconds=options.seconds)
-    rows: list[Row] = []
+    plan = Plan(options.rounds, options.seconds, options.blobs)
+    rows: list[Row | Reading] = []
     try:
         _install(names)
         cores = Cores.choose()
         for name in names:
             with Stage(RESULTS / "work" / name, cores) as stage:
                 for row in COMPARISONS[name](stage, plan):
-                    print(format_row(row), end="\n\n", flush=True)
+                    print(_format(row), end="\n\n", flush=True)
                     rows.append(row)
     except BenchmarkFailed as failure:
         print(f"benchmarks: {failure}", file=sys.stderr)
@@ -78,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=4.0, help="length of a turn (4)"
     )
     parser.add_argument(
+        "--blobs",
+        type=int,
+        default=200_000,
+        help="in the stores of the cluster (200000)",
+    )
+    parser.add_argument(
         "--json", type=Path, help="where the figures go (benchmarks/results/TIME.json)"
     )
     return parser
@@ -93,7 +102,18 @@ def _install(names: Sequence[str]) -> None:
         needs.python_package("pyvips")
 
 
-def _save(rows: Sequence[Row], plan: Plan, path: Path | None) -> None:
+def _format(row: Row | Reading) -> str:
+    return format_row(row) if isinstance(row, Row) else format_reading(row)
+
+
+def _told(row: Row | Reading) -> dict[str, object]:
+    if isinstance(row, Reading):
+        return attrs.asdict(row)
+    ratios = {result.name: row.ratio(result.name) for result in row.results[1:]}
+    return {**attrs.asdict(row), "measure": row.measure.value, "ratios": ratios}
+
+
+def _save(rows: Sequence[Row | Reading], plan: Plan, path: Path | None) -> None:
     """Write every sample, with what is needed to judge it later."""
     path = path or RESULTS / time.strftime("%Y%m%d-%H%M%S.json")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,16 +122,7 @@ def _save(rows: Sequence[Row], plan: Plan, path: Path | None) -> None:
         "machine": f"{platform.platform()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "plan": attrs.asdict(plan),
-        "rows": [
-            {
-                **attrs.asdict(row),
-                "measure": row.measure.value,
-                "ratios": {
-                    result.name: row.ratio(result.name) for result in row.results[1:]
-                },
-            }
-            for row in rows
-        ],
+        "rows": [_told(row) for row in rows],
     }
     path.write_text(json.dumps(document, indent=1) + "\n")
     print(f"figures in {path}")

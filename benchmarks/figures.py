@@ -104,3 +104,43 @@ class Row:
             for bar in self.bars
             if (ratio := self.ratio(bar.against)) is None or ratio < bar.at_least
         ]
+
+
+@frozen
+class Reading:
+    """A figure that is held to a bound of its own, not to a peer's.
+
+    Attributes:
+        values: one for each time it was taken; none when that failed.
+        at_least, at_most: its bar; None is no bound on that side.
+        trouble: why there are no values; empty when there are.
+    """
+
+    title: str
+    unit: str
+    values: tuple[float, ...]
+    at_least: float | None = None
+    at_most: float | None = None
+    note: str = ""
+    trouble: str = ""
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether there is anything to hold; a figure that failed counts too."""
+        bounds = (self.at_least, self.at_most)
+        return bool(self.trouble) or any(bound is not None for bound in bounds)
+
+    def typical(self) -> float | None:
+        """Return the median; None when there are no values."""
+        return median(self.values) if self.values else None
+
+    def missed(self) -> bool:
+        """Return whether a bar does not hold, or could not be measured."""
+        value = self.typical()
+        if not self.has_bar:
+            return False
+        return (
+            value is None
+            or (self.at_least is not None and value < self.at_least)
+            or (self.at_most is not None and value > self.at_most)
+        )

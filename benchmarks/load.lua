@@ -1,7 +1,9 @@
 -- What wrk sends and how it reports; the words after "--" on its command line choose:
 --   (nothing)            the one URL, over and over
 --   paths FILE           the paths in FILE, one a line, at random
---   put PREFIX BYTES     PUTs of so many bytes, each under a name of its own
+--   put PREFIX BYTES [SUFFIX]
+--                        PUTs of so many bytes, each under a name of its own; the
+--                        suffix comes after the name
 
 local function read_lines(name)
    local lines = {}
@@ -24,10 +26,11 @@ function init(args)
       end
    elseif args[1] == "put" then
       local prefix, filler = args[2], string.rep("x", tonumber(args[3]) - 16)
+      local suffix = args[4] or ""
       local sent = 0
       request = function()
          sent = sent + 1
-         return wrk.format("PUT", prefix .. sent, nil, string.format("%016d", sent) .. filler)
+         return wrk.format("PUT", prefix .. sent .. suffix, nil, string.format("%016d", sent) .. filler)
       end
    end
 end

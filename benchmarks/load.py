@@ -103,6 +103,23 @@ def expect(server: Server, path: str, body: bytes) -> Answer:
     return answer
 
 
+def get_all(server: Server, paths: Sequence[str]) -> list[bytes | None]:
+    """GET every path; None for each that this replica itself has not got."""
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=_PATIENCE_SECONDS)
+    bodies: list[bytes | None] = []
+    try:
+        for path in paths:
+            connection.request("GET", path, headers={"X-Clblob-Hop": "1"})
+            response = connection.getresponse()
+            body = response.read()
+            bodies.append(body if response.status == 200 else None)
+    except (OSError, HTTPException) as error:
+        raise BenchmarkFailed(f"reading {server.name} failed: {error!r}") from error
+    finally:
+        connection.close()
+    return bodies
+
+
 def put_all(server: Server, count: int, blob: Callable[[int], bytes]) -> list[bytes]:
     """PUT `/fill-N` for every N below `count`; return the bodies of the answers."""
     share = -(-count // _FILLING_CONNECTIONS)

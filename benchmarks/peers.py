@@ -7,8 +7,10 @@ defaults, access log included.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
@@ -151,12 +153,15 @@ def plain_site(stage: Stage, origin_port: int) -> Server:
     return stage.start("twisted.web", argv, port)
 
 
-def file_store(stage: Stage, root: Path, threads: int) -> Server:
+def file_store(
+    stage: Stage, root: Path, threads: int, *, on_load_core: bool = False
+) -> Server:
     """Start the store that keeps one synced file per blob, so many at a time."""
     port = free_port()
     argv = [sys.executable, "-m", "benchmarks.file_store"]
     argv += [str(port), str(root), str(threads)]
-    return stage.start(f"file store {threads}", argv, port)
+    name = f"file store {threads}{' second' if on_load_core else ''}"
+    return stage.start(name, argv, port, on_load_core=on_load_core)
 
 
 def clinfra_proxy(stage: Stage, origin_port: int) -> Server:
@@ -173,6 +178,43 @@ def clinfra_blob(stage: Stage) -> Server:
     port = free_port()
     text = _CLINFRA_BLOB.format(directory=stage.directory, port=port)
     return _clinfra(stage, "clinfra blob", text, port)
+
+
+def clinfra_replica(
+    stage: Stage,
+    name: str,
+    ports: Mapping[str, int],
+    data: Path,
+    *,
+    on_load_core: bool = False,
+) -> Server:
+    """Start one replica of a bucket on a data directory, which is left as it is.
+
+    Args:
+        ports: of all replicas of the bucket, by name.
+    """
+    cluster = stage.directory / "cluster.json"
+    bucket = {"replicas": sorted(ports), "write_weight": 1}
+    replicas = {
+        peer: {"ip": "127.0.0.1", "port": port, "read_weight": 1}
+        for peer, port in ports.items()
+    }
+    client = {"clusters": [[bucket]], "replicas": replicas}
+    cluster.write_text(json.dumps({"clblob": {"client": client}}))
+    text = _CLINFRA_BLOB.format(directory=stage.directory, port=ports[name])
+    text += f'cluster_file = "{cluster}"\nreplica = "{name}"\n'
+    argv = _clinfra_argv(stage, f"replica-{name}", text, data)
+    title = f"replica {name}"
+    return stage.start(title, argv, ports[name], on_load_core=on_load_core)
+
+
+def clinfra_purging(stage: Stage, data: Path) -> Server:
+    """Start a replica that is alone, and purges what has expired when it is asked."""
+    port = free_port()
+    text = _CLINFRA_BLOB.format(directory=stage.directory, port=port)
+    text += "expiration_delay = 0\npurge_interval = 86400\n"
+    argv = _clinfra_argv(stage, "purging", text, data)
+    return stage.start("purging", argv, port)
 
 
 def _nginx(
@@ -194,11 +236,14 @@ def _nginx(
 
 def _clinfra(stage: Stage, name: str, text: str, port: int) -> Server:
     file_name = name.replace(" ", "-")
-    configuration = stage.directory / f"{file_name}.toml"
-    configuration.write_text(text)
     data = stage.directory / f"{file_name}-data"
     stage.remove_now(data)
+    return stage.start(name, _clinfra_argv(stage, file_name, text, data), port)
+
+
+def _clinfra_argv(stage: Stage, file_name: str, text: str, data: Path) -> list[str]:
+    configuration = stage.directory / f"{file_name}.toml"
+    configuration.write_text(text)
     twistd = Path(sys.executable).with_name("twistd")
     argv = [str(twistd), "-n", "--pidfile=", "--reactor=clinfra", "clinfra"]
-    argv += ["--config", str(configuration), "--data-dir", str(data)]
-    return stage.start(name, argv, port)
+    return [*argv, "--config", str(configuration), "--data-dir", str(data)]

@@ -12,10 +12,15 @@ from benchmarks.figures import Bar, BenchmarkFailed, Measure, Result, Row, Sampl
 
 @frozen
 class Plan:
-    """How long everything runs."""
+    """How long everything runs, and how much of it there is.
+
+    Attributes:
+        blobs: in the stores of the cluster's comparisons.
+    """
 
     rounds: int
     seconds: float
+    blobs: int = 200_000
 
 
 @frozen

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.figures import Bar, Result, Row
+from collections.abc import Sequence
+
+from benchmarks.figures import Bar, Reading, Result, Row
 
 _NAME_WIDTH = 34
 
@@ -25,21 +27,56 @@ def format_row(row: Row) -> str:
     return "\n".join(lines)
 
 
-def format_summary(rows: list[Row]) -> str:
+def format_reading(reading: Reading) -> str:
+    """Return one figure that stands by itself as a block of lines."""
+    line = f"{reading.title}: {_value(reading)}"
+    if reading.has_bar:
+        line += f"   {_wanted(reading)}: {_word(reading.missed()).strip()}"
+    return f"{line}\n  {reading.note}" if reading.note else line
+
+
+def format_summary(rows: Sequence[Row | Reading]) -> str:
     """Return one line per bar, and a last one that counts them."""
     lines = []
     for row in rows:
-        missed = row.missed()
-        for bar in row.bars:
-            ratio = row.ratio(bar.against)
-            shown = "not measured" if ratio is None else f"{ratio:.2f} x"
-            word = "MISSED" if bar in missed else "holds"
-            wanted = f"≥ {bar.at_least:g} x {bar.against}"
-            lines.append(f"{word:7}{row.title}: {shown}, wanted {wanted}")
-    total = sum(len(row.bars) for row in rows)
-    held = total - sum(len(row.missed()) for row in rows)
-    lines.append(f"{held} of {total} bars hold")
-    return "\n".join(lines)
+        lines += _summed(row) if isinstance(row, Row) else _summed_reading(row)
+    held = sum(not line.startswith(_word(True)) for line in lines)
+    return "\n".join([*lines, f"{held} of {len(lines)} bars hold"])
+
+
+def _summed(row: Row) -> list[str]:
+    lines = []
+    missed = row.missed()
+    for bar in row.bars:
+        ratio = row.ratio(bar.against)
+        shown = "not measured" if ratio is None else f"{ratio:.2f} x"
+        wanted = f"≥ {bar.at_least:g} x {bar.against}"
+        lines.append(f"{_word(bar in missed)}{row.title}: {shown}, wanted {wanted}")
+    return lines
+
+
+def _summed_reading(reading: Reading) -> list[str]:
+    if not reading.has_bar:
+        return []
+    title = f"{_word(reading.missed())}{reading.title}"
+    return [f"{title}: {_value(reading)}, {_wanted(reading)}"]
+
+
+def _word(missed: bool) -> str:
+    return f"{'MISSED' if missed else 'holds':7}"
+
+
+def _value(reading: Reading) -> str:
+    value = reading.typical()
+    if value is None:
+        return f"not measured ({reading.trouble})"
+    return f"{_number(value)} {reading.unit}"
+
+
+def _wanted(reading: Reading) -> str:
+    bounds = (("≥", reading.at_least), ("≤", reading.at_most))
+    told = [f"{sign} {_number(bound)}" for sign, bound in bounds if bound is not None]
+    return f"wanted {' and '.join(told) or 'a figure'}"
 
 
 def _figures(result: Result) -> str:

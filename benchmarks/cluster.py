@@ -1,0 +1,355 @@
+"""The blob cluster: a bucket of two replicas, and stores with very many blobs.
+
+Durable PUT: the pair shares two cores with the load.  Every answer must tell of two
+copies.  The peer is two stores of one synced file per blob, one on each core.  A client
+of theirs would send each blob to both and wait for both answers; here both are loaded
+at the same time, each by a wrk of its own, and the slower one counts, in each round.
+That is more than such a client could get, so the peer is favoured.
+
+The other figures are held to bounds of their own.  Stores are copies of prepared ones
+(see `prepared`); what the page cache holds of them is warm.
+
+Rebuilding a wiped replica as one sequential stream is not measured: there is no such
+stream.  A wiped replica is filled again by comparing, a row at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from random import Random
+from statistics import median
+
+from attrs import define, field
+
+from benchmarks import load, peers
+from benchmarks.figures import Bar, BenchmarkFailed, Measure, Reading, Row, Sample
+from benchmarks.prepared import BODY_BYTES, Prepared, body_of, prepare
+from benchmarks.rounds import Contender, Plan, compare
+from benchmarks.servers import Server, Stage, free_port
+
+_PUT_BYTES = 16384
+_PUT_CONNECTIONS = 32
+_ONE_AT_A_TIME = "synced files twice, one at a time"
+_FILE_STORES = {_ONE_AT_A_TIME: 1, "synced files twice, 8 threads": 8}
+
+_DRAINED = 100_000
+_DOWN_SECONDS = 3.0
+_READ = 20_000
+_PATIENCE_SECONDS = 120.0
+
+
+def run(stage: Stage, plan: Plan) -> Iterator[Row | Reading]:
+    """Yield the row of PUT, then one figure after the other."""
+    yield from _puts(stage, plan)
+    for title, measure in (
+        ("backlog", _drain),
+        ("many blobs", _many),
+        ("purge of an expired volume", _purge),
+    ):
+        try:
+            yield from measure(stage, plan)
+        except BenchmarkFailed as failure:
+            yield Reading(title, "", (), trouble=str(failure))
+
+
+# PUT with two copies
+
+
+def _puts(stage: Stage, plan: Plan) -> Iterator[Row | Reading]:
+    root = stage.directory / "pair"
+    stage.remove_now(root)
+    ports = {name: free_port() for name in ("r0", "r1")}
+
+    def replicas() -> list[Server]:
+        return [
+            peers.clinfra_replica(
+                stage, name, ports, root / name, on_load_core=name == "r1"
+            )
+            for name in ports
+        ]
+
+    def stores(threads: int) -> list[Server]:
+        # Files are never deleted, for the reason that `blob` tells.
+        places = [stage.directory / f"files-{place}" for place in "ab"]
+        for place in places:
+            place.mkdir(exist_ok=True)
+        return [
+            peers.file_store(stage, place, threads, on_load_core=number == 1)
+            for number, place in enumerate(places)
+        ]
+
+    writers = [
+        Writer("a pair of replicas", replicas, stage, "?copies=2&require", both=False),
+        *(
+            Writer(name, partial(stores, threads), stage, "", both=True)
+            for name, threads in _FILE_STORES.items()
+        ),
+    ]
+    title = f"blob PUT, two durable copies, 16KB, {_PUT_CONNECTIONS} connections"
+    row = compare(
+        title,
+        [writer.contender() for writer in writers],
+        plan,
+        measure=Measure.RATE,
+        bars=[Bar(_ONE_AT_A_TIME, 10.0)],
+    )
+    for writer in writers:
+        writer.stop()
+    yield row
+    ours = row.results[0]
+    yield Reading(
+        title,
+        "a second",
+        tuple(sample.rate for sample in ours.samples),
+        at_least=1500,
+        trouble=ours.trouble,
+    )
+
+
+@define(eq=False)
+class Writer:
+    """PUTs of new blobs to a pair of servers.
+
+    Attributes:
+        both: each server gets all of them, else the first one does and has to see to
+            the other copy itself.
+    """
+
+    name: str
+    _start: Callable[[], list[Server]]
+    _stage: Stage
+    _suffix: str
+    _both: bool
+    _servers: list[Server] = field(init=False, factory=list)
+
+    def contender(self) -> Contender:
+        """Return what `compare` needs."""
+        return Contender(self.name, self._check, self._measure)
+
+    def stop(self) -> None:
+        """End the servers."""
+        for server in self._servers:
+            server.stop()
+
+    def _check(self) -> None:
+        self._servers = self._start()
+        if not self._both:
+            _wait_for(lambda: self._copies() == "2/2", "the pair finds together")
+
+    def _copies(self) -> str | None:
+        target = f"/check-{time.time_ns()}{self._suffix}"
+        answer = load.ask(self._servers[0], "PUT", target, body_of(0))
+        return answer.fields.get("x-clblob-copies")
+
+    def _measure(self, seconds: float) -> Sample:
+        loaded = self._servers if self._both else self._servers[:1]
+        prefix = f"/put-{time.time_ns()}-"
+        with ThreadPoolExecutor(len(loaded)) as pool:
+            driving = [
+                pool.submit(
+                    load.drive,
+                    server,
+                    "/",
+                    core=self._stage.cores.load,
+                    connections=_PUT_CONNECTIONS,
+                    seconds=seconds,
+                    script=("put", prefix, str(_PUT_BYTES), self._suffix),
+                )
+                for server in loaded
+            ]
+        return min((each.result() for each in driving), key=lambda each: each.rate)
+
+
+# A backlog
+
+
+def _drain(stage: Stage, plan: Plan) -> Iterator[Reading]:
+    """Time how a replica that comes back, with nothing, gets what it has missed."""
+    blobs = min(plan.blobs, _DRAINED)
+    prepared = prepare(stage.directory / "prepared", blobs)
+    ports = {name: free_port() for name in ("r0", "r1")}
+    data = prepared.copy(stage.directory / "drain-r0", replica="r0")
+    stage.remove_now(stage.directory / "drain-r1")
+    sender = peers.clinfra_replica(stage, "r0", ports, data)
+    time.sleep(_DOWN_SECONDS)
+    receiver = peers.clinfra_replica(
+        stage, "r1", ports, stage.directory / "drain-r1", on_load_core=True
+    )
+    began = time.perf_counter()
+    first = 0.0
+    told: dict[str, float] = {"sent": 0}
+
+    def drained() -> bool:
+        nonlocal first
+        told.update(_status(sender)["replicas"]["r1"])
+        if told["sent"] and not first:
+            first = time.perf_counter() - began
+        return told["sent"] >= blobs
+
+    try:
+        _wait_for(drained, "the backlog drains", every_seconds=0.2)
+    except BenchmarkFailed as failure:
+        raise BenchmarkFailed(f"{failure}; last told: {told}") from None
+    seconds = time.perf_counter() - began
+    _check_some(receiver, prepared)
+    for server in (sender, receiver):
+        server.stop()
+    yield Reading(
+        f"backlog of {blobs} blobs of {BODY_BYTES} B drained to one replica",
+        "blobs a second from its return",
+        (blobs / seconds,),
+        at_least=5000,
+        note=f"{seconds:.1f} s, of which {first:.1f} s until the first were there",
+    )
+
+
+# Many blobs
+
+
+def _many(stage: Stage, plan: Plan) -> Iterator[Reading]:
+    """Start two equal replicas; measure that, their memory, and how they compare."""
+    blobs = plan.blobs
+    prepared = prepare(stage.directory / "prepared", blobs)
+    ports = {name: free_port() for name in ("r0", "r1")}
+    copies = {
+        name: prepared.copy(
+            stage.directory / f"many-{name}", replica=name, sent_to=(b,)
+        )
+        for name, b in (("r0", "r1"), ("r1", "r0"))
+    }
+    starts: list[float] = []
+    for _ in range(3):
+        began = time.perf_counter()
+        server = peers.clinfra_replica(stage, "r0", ports, copies["r0"])
+        starts.append(time.perf_counter() - began)
+        server.stop()
+    yield Reading(
+        f"start with {blobs} blobs", "s until it listens", tuple(starts), at_most=3
+    )
+    began = time.perf_counter()
+    replicas = [
+        peers.clinfra_replica(stage, name, ports, data, on_load_core=name == "r1")
+        for name, data in copies.items()
+    ]
+    _wait_for(lambda: all(map(_has_trees, replicas)), "the trees are complete")
+    grown = time.perf_counter() - began
+    times, wire_bytes = [], 0
+    for _ in range(10):
+        wire_bytes, begun = 0, time.perf_counter()
+        told = []
+        for server in replicas:
+            answer, size = _exchange(server, "/_tree")
+            told.append(answer)
+            wire_bytes += size
+        times.append(time.perf_counter() - begun)
+        if told[0] != told[1] or len(told[0]) != 4096:
+            raise BenchmarkFailed("replicas that are equal say that they are not")
+    title = f"comparing two equal replicas of {blobs} blobs"
+    yield Reading(
+        title,
+        "s",
+        (median(times),),
+        at_most=1,
+        note=f"trees are kept in memory: they were complete {grown:.1f} s after start",
+    )
+    yield Reading(title, "KB on the wire", (wire_bytes / 1000,), at_most=2000)
+    _check_some(replicas[0], prepared, _READ)
+    megabytes = _resident_bytes(replicas[0]) / 1e6
+    for server in replicas:
+        server.stop()
+    yield Reading(
+        f"memory of a replica with {blobs} blobs",
+        "MB resident",
+        (megabytes,),
+        at_most=200,
+        note=f"with its trees, after {_READ} GETs at random",
+    )
+
+
+def _has_trees(server: Server) -> bool:
+    return load.ask(server, "GET", "/_tree").status == 200
+
+
+def _exchange(server: Server, target: str) -> tuple[bytes, int]:
+    """GET a target; return the body, and the bytes that went both ways."""
+    request = f"GET {target} HTTP/1.1\r\nHost: r\r\nConnection: close\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", server.port), 10) as wire:
+        wire.sendall(request)
+        answer = b"".join(iter(partial(wire.recv, 1 << 16), b""))
+    return answer.partition(b"\r\n\r\n")[2], len(request) + len(answer)
+
+
+def _resident_bytes(server: Server) -> int:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
+# What has expired
+
+
+def _purge(stage: Stage, plan: Plan) -> Iterator[Reading]:
+    """Time how a volume goes, all of whose blobs have expired: a small and a large."""
+    counts = (max(1, plan.blobs // 10), plan.blobs)
+    seconds = [_purge_seconds(stage, count) for count in counts]
+    yield Reading(
+        f"purge of an expired volume of {counts[1]} blobs",
+        f"x the time for one of {counts[0]}",
+        (seconds[1] / seconds[0],),
+        at_most=2,
+        note=f"{seconds[0]:.2f} s and {seconds[1]:.2f} s",
+    )
+
+
+def _purge_seconds(stage: Stage, blobs: int) -> float:
+    prepared = prepare(stage.directory / "prepared", blobs, expired=True)
+    data = prepared.copy(stage.directory / "purge", replica="blob")
+    volumes = data / "blob" / "volumes"
+    old = set(volumes.glob("*.volume"))
+    server = peers.clinfra_purging(stage, data)
+    began = time.perf_counter()
+    answer = load.ask(server, "GET", "/_purge")
+    if answer.status != 200:
+        raise BenchmarkFailed(f"_purge was answered with {answer.status}")
+    _wait_for(
+        lambda: not any(path.exists() for path in old), "the volume is deleted", 0.01
+    )
+    seconds = time.perf_counter() - began
+    server.stop()
+    return seconds
+
+
+# Asking and waiting
+
+
+def _status(server: Server) -> dict[str, dict[str, dict[str, int]]]:
+    told: dict[str, dict[str, dict[str, int]]]
+    told = json.loads(load.ask(server, "GET", "/_status").body)
+    return told
+
+
+def _check_some(server: Server, prepared: Prepared, count: int = 50) -> None:
+    """Read blobs at random from this very replica."""
+    rng = Random(3)
+    numbers = [rng.randrange(prepared.blobs) for _ in range(count)]
+    asked: Sequence[str] = [f"/{prepared.name(number)}" for number in numbers]
+    answers = load.get_all(server, asked)
+    for number, answer in zip(numbers, answers, strict=True):
+        if answer != body_of(number):
+            raise BenchmarkFailed(f"{server.name} has not got blob {number}")
+
+
+def _wait_for(
+    condition: Callable[[], bool], what: str, every_seconds: float = 0.1
+) -> None:
+    give_up = time.monotonic() + _PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > give_up:
+            raise BenchmarkFailed(f"waited in vain: {what}")
+        time.sleep(every_seconds)
