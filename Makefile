@@ -11,14 +11,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TEST_PROGRAMS := memcached chromium chromedriver curl
 TEST_PACKAGES := memcached chromium chromium-driver curl
 
-.PHONY: help run cluster test check bench clean programs
+.PHONY: help run cluster test sim check bench clean programs
 
 help:
 	@echo "make run      start clinfra in the foreground, on its defaults"
 	@echo "make cluster  start a cluster of blob stores: 3 processes, or ARGS=12"
 	@echo "make test     run the whole test suite"
 	@echo "make check    ruff and mypy"
-	@echo "make sim    put SEEDS=1000 simulated clusters through bad days"
+	@echo "make sim      put SEEDS=1000 simulated clusters through bad days"
 	@echo "make bench    measure clinfra beside nginx, Varnish and twisted.web"
 	@echo "make clean    remove what was installed and made here"
 
