@@ -6,7 +6,13 @@ from attrs import define, evolve
 
 from clinfra.blob.digests import digest_value
 from clinfra.blob.info import from_json
-from clinfra.blob.peers import HOP, MAX_ANSWER_BYTES, PeerFailed, change_target
+from clinfra.blob.peers import (
+    HOP,
+    MAX_ANSWER_BYTES,
+    PeerFailed,
+    change_target,
+    fits_original,
+)
 from clinfra.blob.replay import Replay
 from clinfra.blob.replica import Write
 from clinfra.blob.router import Found, Router
@@ -80,6 +86,10 @@ class Errand:
     async def _ask(self, peer: str, settled: Write) -> OriginResponse:
         peers = self._router.peers
         put = self.method == b"PUT"
+        if not fits_original(self.placement.stored):
+            if peers.is_ours(peer) is None:
+                await peers.learn(peer)
+            peers.check_fits(peer, self.placement.stored)
         target = change_target(
             peers.path(peer, self.placement.stored),
             modified=settled.modified if put else None,

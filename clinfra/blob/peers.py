@@ -311,12 +311,13 @@ class Peers:
             self._learning.pop(peer, None)
             self.health.probe_abandoned(peer)
 
-        learning = Deferred.fromCoroutine(self._learn(peer))
+        learning = Deferred.fromCoroutine(self.learn(peer))
         self._learning[peer] = learning
         learning.addTimeout(_PROBE_SECONDS, self._reactor)
         learning.addErrback(lambda failure: None).addCallback(over)
 
-    async def _learn(self, peer: str) -> None:
+    async def learn(self, peer: str) -> None:
+        """Ask a peer what it is.  Raises PeerFailed."""
         try:
             told = json.loads(await self._whole(peer, b"GET", b"/_status"))
         except (ValueError, NotFound, PeerRefused):

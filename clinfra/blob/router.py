@@ -23,11 +23,11 @@ from twisted.python.failure import Failure
 
 from clinfra.blob.health import Hedging
 from clinfra.blob.info import NOT_FOUND
-from clinfra.blob.peers import KNOWN_GONE, PeerFailed, Peers
+from clinfra.blob.peers import KNOWN_GONE, PeerFailed, PeerRefused, Peers
 from clinfra.blob.replica import Write, end_of
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.topology import Placement, Topology
-from clinfra.errors import NotFound, Overloaded, StorageFull
+from clinfra.errors import InvalidRequest, NotFound, Overloaded, StorageFull
 from clinfra.web.responses import OriginResponse
 
 MAX_READS = 1024
@@ -192,6 +192,7 @@ class Router:
                 doing it once: only the best replica is asked.
 
         Raises:
+            errors.InvalidRequest: none can keep such a name.
             errors.StorageFull: those that answered are full.
             errors.Overloaded: none can be reached.
             Exception: what reading the body raised.
@@ -208,6 +209,8 @@ class Router:
             race.end()
         if found is not None:
             return found
+        if race.refused and len(race.refused) == len(race.answers):
+            raise InvalidRequest(race.refused[0])
         if any(status == 507 for _, status in race.answers):
             raise StorageFull("Not enough space to keep this blob")
         raise Overloaded(f"No replica that keeps {placement.stored} can be reached")
@@ -236,6 +239,7 @@ class _Race:
 
     Attributes:
         answers: who answered what; status 0 for silence.
+        refused: why some were not even asked.
         answered_after: told how long each answer took, seconds.
     """
 
@@ -248,6 +252,7 @@ class _Race:
         init=False, default=lambda seconds: None
     )
     answers: list[tuple[str, int]] = field(init=False, factory=list)
+    refused: list[str] = field(init=False, factory=list)
     _running: dict[str, Deferred[None]] = field(init=False, factory=dict)
     _events: DeferredQueue[tuple[str, Any] | None] = field(
         init=False, factory=DeferredQueue
@@ -273,6 +278,8 @@ class _Race:
                 answer.abort()
             elif answer.check(PeerFailed):
                 self.answers.append((peer, 0))
+                if answer.check(PeerRefused):
+                    self.refused.append(answer.value.sentence)
             else:
                 answer.raiseException()
             if not self._running:

@@ -13,7 +13,7 @@ from attrs import define
 
 from clinfra.blob.batch import Batches
 from clinfra.blob.hot import Hot
-from clinfra.blob.peers import PeerFailed, Peers, fits_original
+from clinfra.blob.peers import Peers, fits_original
 from clinfra.blob.records import BYTES, Data, Row
 from clinfra.blob.replica import SMALL_BYTES, Replica
 from clinfra.blob.stored_body import StoredBody
@@ -74,8 +74,7 @@ class Sender:
     ) -> None:
         row, data = hot.row, hot.row.data
         if not fits_original(row.name) and self._peers.is_ours(peer) is None:
-            self._peers.is_up(peer)
-            raise PeerFailed(peer, 0, "whether it can keep such a name is not known")
+            await self._peers.learn(peer)
         self._peers.check_fits(peer, row.name)
         if not bytes_wanted or not row.fanout & BYTES:
             told = await self._peers.delete(peer, row.name, row.expiry, replicate)

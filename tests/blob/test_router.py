@@ -413,7 +413,7 @@ class RouterOnlyTests(RouterCase):
 
     def test_answers_for_all(self) -> None:
         """It answers for every name, and keeps none."""
-        for name in ("a", "b", "ü", "sp ace", "per%25cent", "que%3Fst"):
+        for name in ("a", "b", "a/b", "ü", "sp ace", "per%25cent", "que%3Fst"):
             path = name.replace(" ", "%20").encode().decode("latin-1")
             put = self.ask("192.0.2.7", "PUT", f"/{path}", LARGE)
             self.assertEqual(200, put.status, put.body)
@@ -485,6 +485,26 @@ class ResendTests(RouterCase):
             eaten = [body for method, _, body in server.asked if method == b"PUT"]
             self.assertTrue(eaten)
             self.assertLessEqual(set(eaten), {b"", b"small", LARGE[: 1 << 20], LARGE})
+
+    def test_names_that_harm_originals(self) -> None:
+        """An original never sees a name that keeps it from starting (fault 27)."""
+        server = Original(
+            lambda head, body: (
+                Response(200, (), b'{"replica":"x"}')
+                if head.target == b"/_status"
+                else Response(0)
+            )
+        )
+        for host in ("c0b1r0", "c0b1r1", "c1b0r0", "c1b0r1"):
+            self.listen(self.cluster.hosts[host], server)
+        (name,) = [
+            name
+            for name in (f"a/b{n}" for n in range(9))
+            if self.cluster._topology.place(name, encoded=False).buckets[0] == 1
+        ][:1]
+        put = self.ask(self.first, "PUT", f"/{name}", b"x")
+        self.assertEqual(400, put.status, put.body)
+        self.assertFalse([each for each in server.asked if each[0] == b"PUT"])
 
     def test_tries_are_idempotent(self) -> None:
         """Every try carries the same stamps and end: two that arrive are one."""
