@@ -49,14 +49,14 @@ class Name:
     Attributes:
         bodies: digest → everything that was sent under it.
         data, expiry: the greatest registers that were promised.
-        heard: the greatest expiry that was answered, promised or not.
+        heard: every expiry that was answered, promised or not.
         unsure: some change of it was not answered.
     """
 
     bodies: dict[bytes, bytes] = field(factory=dict)
     data: tuple[int, str] = (0, "")
     expiry: tuple[int, int] = (0, 0)
-    heard: tuple[int, int] = (0, 0)
+    heard: set[tuple[int, int]] = field(factory=set)
     unsure: bool = False
 
 
@@ -158,7 +158,7 @@ class Chaos:
         self.answered += 1
         told = answer.told
         expiry = told["modified_deleted"], told["deleted"]
-        name.heard = max(name.heard, expiry)
+        name.heard.add(expiry)
         self.note(f"{host.name} answered {told} {answer.fields[b'x-clblob-copies']!r}")
         if self.disk_may_die and answer.fields[b"x-clblob-copies"][:1] == b"1":
             # One copy is not promised to outlive its disk.
@@ -252,7 +252,9 @@ class Chaos:
         # What has ended may be forgotten by now.
         now = self.cluster.clock.seconds()
         ended = name.unsure or any(
-            Expiry(*expiry).passed(now) for expiry in (name.expiry, name.heard)
+            Expiry(*expiry).passed(now)
+            for expiry in name.heard
+            if expiry >= name.expiry
         )
         if max(known) < name.expiry and not (ended and state is None):
             raise Broken(f"{stored} was answered {name.expiry} and is {rows}")
