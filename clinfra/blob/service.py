@@ -313,8 +313,9 @@ class BlobService(Service):
         self.scrubber.start()
         if destinations(self.topology):
             self.replication.start()
-            self._handoff.start()
             self.repair.start()
+        if len(self.topology.peers) > 1:
+            self._handoff.start()
 
     def stopService(self) -> Deferred[None]:
         """Finish what is waiting to be committed, then close everything."""
