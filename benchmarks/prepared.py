@@ -16,6 +16,7 @@ from pathlib import Path
 from attrs import frozen
 
 from benchmarks.figures import BenchmarkFailed
+from clinfra.blob import names
 from clinfra.blob.commit import Committer, Job, Plan
 from clinfra.blob.datadir import DataDirectory
 from clinfra.blob.index import Batch
@@ -30,7 +31,7 @@ BODY_BYTES = 100
 LONG_AGO = 1_500_000_000
 """When blobs that have expired ended, unix seconds."""
 
-_FORMAT = 1
+_FORMAT = 2
 _AT_ONCE = 5000
 _FILLER = b"." * (BODY_BYTES - 16)
 
@@ -83,7 +84,7 @@ def name_of(number: int, blobs: int) -> str:
     # In order they go into the index quickly; their leaves are as random as others'.
     spread = number * (1 << 64) // blobs
     tail = hashlib.md5(b"%d" % number, usedforsecurity=False).hexdigest()[:16]
-    return f"00000_{spread:016x}{tail}"
+    return names.encode(f"{spread:016x}{tail}", [0])
 
 
 def prepare(root: Path, blobs: int, *, expired: bool = False) -> Prepared:
