@@ -95,7 +95,7 @@ class Errand:
             modified=settled.modified if put else None,
             deleted=settled.deleted,
             modified_deleted=settled.modified_deleted,
-            replicate=self.replicate if self.replicate != "all" else None,
+            replicate=self.replicate,
             encoded=True if put else None,
         )
         fields = (HOP, *self.fields)

@@ -218,9 +218,11 @@ class Handoff:
             bucket = tuple(sorted(place.buckets.items()))
             if bucket in away:
                 continue
-            if await self._deliver(number, told, place):
-                self._waiting.remove(number)
-            else:
+            delivered = await self._deliver(number, told, place)
+            self._waiting.remove(number)
+            if not delivered:
+                # Behind the others: it may be this one that nobody takes.
+                self._waiting.append(number)
                 away.add(bucket)
 
     async def _deliver(

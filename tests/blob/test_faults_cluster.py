@@ -256,6 +256,18 @@ class FaultTests(ClusterFaultCase):
         self.assertTrue(first.service.peers.health.is_up("c0b0r1"))
         self.flushLoggedErrors()
 
+    def test_16_poison_kept(self) -> None:
+        """Nor does it among the changes that are kept until somebody is back."""
+        first, owner = self.start([1, 1])
+        self.cluster.crash(owner)
+        for name in ("bad", "good", "fine"):
+            self.put(first, f"/001_{name}?encoded=1")
+        original = self.original(owner)
+        original.broken.add("001_bad")
+        self.cluster.run(60)
+
+        self.assertEqual({"001_good", "001_fine"}, set(original.blobs))
+
     def test_17_restart_between(self) -> None:
         """What was committed and never sent is sent after a restart, by the feed."""
         first, second = self.start([2])

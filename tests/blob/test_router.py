@@ -519,6 +519,13 @@ class ResendTests(RouterCase):
         (target,) = targets
         query = target.partition(b"?")[2]
         self.assertEqual(
-            [b"modified", b"deleted", b"modified_deleted", b"encoded", b"require"],
+            [
+                b"modified",
+                b"deleted",
+                b"modified_deleted",
+                b"replicate",
+                b"encoded",
+                b"require",
+            ],
             [pair.partition(b"=")[0] for pair in query.split(b"&")],
         )

@@ -204,7 +204,7 @@ class ForwardedTests(WireCase):
         (line,) = self.lines()
         matched = re.fullmatch(
             r"PUT /001_R\?modified=(\d+)&deleted=(\d+)&modified_deleted=(\d+)"
-            r"(&replicate=all)?&encoded=True HTTP/1\.1",
+            r"&replicate=all&encoded=True HTTP/1\.1",
             line,
         )
         assert matched is not None, line
@@ -237,7 +237,7 @@ class ForwardedTests(WireCase):
         (line,) = self.lines()
         self.assertRegex(
             line,
-            r"DELETE /001_R\?deleted=\d+&modified_deleted=\d+(&replicate=all)? HTTP",
+            r"DELETE /001_R\?deleted=\d+&modified_deleted=\d+&replicate=all HTTP",
         )
 
     def test_words_of_replicate(self) -> None:
