@@ -98,6 +98,7 @@ def _puts(stage: Stage, plan: Plan) -> Iterator[Row | Reading]:
         plan,
         measure=Measure.RATE,
         bars=[Bar(_ONE_AT_A_TIME, 10.0)],
+        note="per core: of the replica that is asked; of the stores, the slower one",
     )
     for writer in writers:
         writer.stop()
