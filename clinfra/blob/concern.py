@@ -17,11 +17,11 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from clinfra.blob.delivery import Delivery
 from clinfra.blob.destinations import peers_of
 from clinfra.blob.parameters import integer, split
 from clinfra.blob.peers import PeerFailed, Peers
 from clinfra.blob.records import CLUSTERS, EVERYWHERE, PEERS, Row
-from clinfra.blob.replication import Delivery
 from clinfra.blob.topology import Topology
 from clinfra.errors import InvalidRequest, NotFound
 from clinfra.web.heads import Field

@@ -4,9 +4,8 @@ Commits are not synced one by one (``synchronous = NORMAL``): what a dying machi
 from the end of the log, whole transactions in order, recovery reads again from the
 store.  `sync` makes the log durable when that matters.
 
-Stamps are unsigned 64-bit numbers; columns hold them minus 2**63 (`stamps.to_signed`),
-which keeps their order beyond 2038.  Each thread that reads has a read-only connection
-of its own, so readers never wait for the writer.
+What a row is in SQL is in `sqlite_rows`.  Each thread that reads has a read-only
+connection of its own, so readers never wait for the writer.
 """
 
 from __future__ import annotations
@@ -23,12 +22,19 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
-from clinfra.blob.records import Data, Expiry, Locator, Row, State
+from clinfra.blob.records import Row
+from clinfra.blob.sqlite_rows import (
+    FROM_VERSION_1,
+    REPLACE,
+    SCHEMA,
+    SELECT,
+    VERSION,
+    columns_of,
+    row_of,
+)
 from clinfra.blob.stamps import from_signed, to_signed
 from clinfra.blob.trees import leaf_of
 from clinfra.errors import StorageFull
-
-_VERSION = 3
 
 _LOG_PAGES = 4096
 """Length of the log at which it is copied into the file: pages that change again and
@@ -36,143 +42,6 @@ again, as most do, are copied (and synced) once for many commits."""
 
 _AT_ONCE = 256
 """Names asked for in one query."""
-
-_SCHEMA = """
-CREATE TABLE blob (
-    name TEXT PRIMARY KEY,
-    modified INTEGER,
-    sha256 BLOB,
-    size INTEGER,
-    crc32 INTEGER,
-    content_type TEXT,
-    modified_deleted INTEGER NOT NULL,
-    deleted INTEGER NOT NULL,
-    volume INTEGER,
-    offset INTEGER,
-    head_bytes INTEGER,
-    length INTEGER,
-    seq INTEGER NOT NULL,
-    first_volume INTEGER,
-    last_volume INTEGER,
-    fanout INTEGER NOT NULL DEFAULT 0,
-    leaf INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE INDEX blob_seq ON blob (seq);
-CREATE INDEX blob_deleted ON blob (deleted, name) WHERE deleted <> 0;
-CREATE INDEX blob_modified ON blob (modified) WHERE modified IS NOT NULL;
-CREATE INDEX blob_leaf ON blob (leaf);
-CREATE TABLE volume (
-    number INTEGER PRIMARY KEY,
-    indexed INTEGER NOT NULL,
-    live INTEGER NOT NULL
-);
-CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO counter VALUES ('seq', 0);
-CREATE TABLE cursor (
-    destination TEXT PRIMARY KEY, seq INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
-
-_FROM_VERSION_1 = """
-ALTER TABLE blob ADD COLUMN fanout INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE blob ADD COLUMN leaf INTEGER NOT NULL DEFAULT 0;
-UPDATE blob SET leaf = leaf_of(name);
-CREATE INDEX blob_leaf ON blob (leaf);
-CREATE TABLE cursor (
-    destination TEXT PRIMARY KEY, seq INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
-
-_COLUMNS = (
-    "name, modified, sha256, size, crc32, content_type, modified_deleted, deleted,"
-    " volume, offset, head_bytes, length, seq, first_volume, last_volume,"
-    " fanout"
-)
-_SELECT = f"SELECT {_COLUMNS} FROM blob "
-_REPLACE = (
-    f"INSERT OR REPLACE INTO blob ({_COLUMNS}, leaf) VALUES ({', '.join('?' * 17)})"
-)
-
-_Columns = tuple[
-    str,
-    int | None,
-    bytes,
-    int,
-    int,
-    str,
-    int,
-    int,
-    int,
-    int,
-    int,
-    int,
-    int,
-    int | None,
-    int,
-    int,
-]
-
-
-def _row(columns: _Columns) -> Row:
-    (
-        name,
-        modified,
-        sha256,
-        size,
-        crc32,
-        content_type,
-        modified_deleted,
-        deleted,
-        volume,
-        offset,
-        head_bytes,
-        length,
-        seq,
-        first_volume,
-        last_volume,
-        fanout,
-    ) = columns
-    data = at = None
-    if modified is not None:
-        data = Data(from_signed(modified), sha256, size, crc32, content_type)
-        at = Locator(volume, offset, head_bytes, length)
-    return Row(
-        name,
-        State(data, Expiry(from_signed(modified_deleted), deleted)),
-        at,
-        seq,
-        None if first_volume is None else (first_volume, last_volume),
-        fanout,
-    )
-
-
-def _columns(row: Row) -> tuple[object, ...]:
-    data, at, expiry = row.data, row.at, row.expiry
-    return (
-        row.name,
-        *(
-            (None,) * 5
-            if data is None
-            else (
-                to_signed(data.modified),
-                data.sha256,
-                data.size,
-                data.crc32,
-                data.content_type,
-            )
-        ),
-        to_signed(expiry.modified_deleted),
-        expiry.deleted,
-        *(
-            (None,) * 4
-            if at is None
-            else (at.volume, at.offset, at.head_bytes, at.length)
-        ),
-        row.seq,
-        *(row.volumes or (None, None)),
-        row.fanout,
-        leaf_of(row.name),
-    )
 
 
 @implementer(IBlobIndex)
@@ -199,13 +68,13 @@ class SqliteIndex:
             self._writer = self._connect()
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
-                self._create(self._writer, _SCHEMA)
+                self._create(self._writer, SCHEMA)
             elif version == 1:
                 self._writer.create_function("leaf_of", 1, leaf_of)
-                self._create(self._writer, _FROM_VERSION_1)
-            elif version != _VERSION:
+                self._create(self._writer, FROM_VERSION_1)
+            elif version != VERSION:
                 raise IndexDamaged(f"{self.path} is of version {version}")
-            self._writer.execute(_SELECT + "LIMIT 1").fetchone()
+            self._writer.execute(SELECT + "LIMIT 1").fetchone()
             self.marks()
             self.last_seq()
             if not clean:
@@ -229,9 +98,7 @@ class SqliteIndex:
         return connection
 
     def _create(self, writer: sqlite3.Connection, schema: str) -> None:
-        writer.executescript(
-            f"BEGIN; {schema} PRAGMA user_version = {_VERSION}; COMMIT"
-        )
+        writer.executescript(f"BEGIN; {schema} PRAGMA user_version = {VERSION}; COMMIT")
         fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(fd)
@@ -269,7 +136,7 @@ class SqliteIndex:
         try:
             writer.execute("BEGIN IMMEDIATE")
             if batch.rows:
-                writer.executemany(_REPLACE, map(_columns, batch.rows))
+                writer.executemany(REPLACE, map(columns_of, batch.rows))
             seq = max((row.seq for row in batch.rows), default=0)
             if seq or batch.seq:
                 writer.execute(
@@ -340,13 +207,13 @@ class SqliteIndex:
 
     def _rows(self, where: str, *arguments: object) -> list[Row]:
         return [
-            _row(found) for found in self._reader().execute(_SELECT + where, arguments)
+            row_of(found) for found in self._reader().execute(SELECT + where, arguments)
         ]
 
     def get(self, name: str) -> Row | None:
         """Return the row of a stored name."""
-        found = self._reader().execute(_SELECT + "WHERE name = ?", (name,)).fetchone()
-        return None if found is None else _row(found)
+        found = self._reader().execute(SELECT + "WHERE name = ?", (name,)).fetchone()
+        return None if found is None else row_of(found)
 
     def get_many(self, names: Collection[str]) -> Mapping[str, Row]:
         """Return the rows of some stored names, a few hundred in one query."""

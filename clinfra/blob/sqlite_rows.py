@@ -1,0 +1,152 @@
+"""Rows as SQLite has them: the tables, and rows to columns and back.
+
+Stamps are unsigned 64-bit numbers; columns hold them minus 2**63 (`stamps.to_signed`),
+which keeps their order beyond 2038.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from clinfra.blob.records import Data, Expiry, Locator, Row, State
+from clinfra.blob.stamps import from_signed, to_signed
+from clinfra.blob.trees import leaf_of
+
+VERSION = 3
+
+SCHEMA = """
+CREATE TABLE blob (
+    name TEXT PRIMARY KEY,
+    modified INTEGER,
+    sha256 BLOB,
+    size INTEGER,
+    crc32 INTEGER,
+    content_type TEXT,
+    modified_deleted INTEGER NOT NULL,
+    deleted INTEGER NOT NULL,
+    volume INTEGER,
+    offset INTEGER,
+    head_bytes INTEGER,
+    length INTEGER,
+    seq INTEGER NOT NULL,
+    first_volume INTEGER,
+    last_volume INTEGER,
+    fanout INTEGER NOT NULL DEFAULT 0,
+    leaf INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX blob_seq ON blob (seq);
+CREATE INDEX blob_deleted ON blob (deleted, name) WHERE deleted <> 0;
+CREATE INDEX blob_modified ON blob (modified) WHERE modified IS NOT NULL;
+CREATE INDEX blob_leaf ON blob (leaf);
+CREATE TABLE volume (
+    number INTEGER PRIMARY KEY,
+    indexed INTEGER NOT NULL,
+    live INTEGER NOT NULL
+);
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counter VALUES ('seq', 0);
+CREATE TABLE cursor (
+    destination TEXT PRIMARY KEY, seq INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+FROM_VERSION_1 = """
+ALTER TABLE blob ADD COLUMN fanout INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE blob ADD COLUMN leaf INTEGER NOT NULL DEFAULT 0;
+UPDATE blob SET leaf = leaf_of(name);
+CREATE INDEX blob_leaf ON blob (leaf);
+CREATE TABLE cursor (
+    destination TEXT PRIMARY KEY, seq INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+_COLUMNS = (
+    "name, modified, sha256, size, crc32, content_type, modified_deleted, deleted,"
+    " volume, offset, head_bytes, length, seq, first_volume, last_volume,"
+    " fanout"
+)
+SELECT = f"SELECT {_COLUMNS} FROM blob "
+REPLACE = (
+    f"INSERT OR REPLACE INTO blob ({_COLUMNS}, leaf) VALUES ({', '.join('?' * 17)})"
+)
+
+_Columns = tuple[
+    str,
+    int | None,
+    bytes,
+    int,
+    int,
+    str,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int | None,
+    int,
+    int,
+]
+
+
+def row_of(columns: _Columns) -> Row:
+    (
+        name,
+        modified,
+        sha256,
+        size,
+        crc32,
+        content_type,
+        modified_deleted,
+        deleted,
+        volume,
+        offset,
+        head_bytes,
+        length,
+        seq,
+        first_volume,
+        last_volume,
+        fanout,
+    ) = columns
+    data = at = None
+    if modified is not None:
+        data = Data(from_signed(modified), sha256, size, crc32, content_type)
+        at = Locator(volume, offset, head_bytes, length)
+    return Row(
+        name,
+        State(data, Expiry(from_signed(modified_deleted), deleted)),
+        at,
+        seq,
+        None if first_volume is None else (first_volume, last_volume),
+        fanout,
+    )
+
+
+def columns_of(row: Row) -> tuple[object, ...]:
+    data, at, expiry = row.data, row.at, row.expiry
+    return (
+        row.name,
+        *(
+            (None,) * 5
+            if data is None
+            else (
+                to_signed(data.modified),
+                data.sha256,
+                data.size,
+                data.crc32,
+                data.content_type,
+            )
+        ),
+        to_signed(expiry.modified_deleted),
+        expiry.deleted,
+        *(
+            (None,) * 4
+            if at is None
+            else (at.volume, at.offset, at.head_bytes, at.length)
+        ),
+        row.seq,
+        *(row.volumes or (None, None)),
+        row.fanout,
+        leaf_of(row.name),
+    )
