@@ -138,6 +138,7 @@ class Receiver:
         try:
             names.check_harmless(record.name)
             placement = self._topology.place(record.name, encoded=True)
+            self._topology.check_writable(placement)
             if not self._topology.is_here(placement):
                 raise NotFound("This does not belong here")
             if record.body is None or data is None:

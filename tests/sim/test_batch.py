@@ -54,6 +54,7 @@ class BatchTests(SynchronousTestCase):
                 pack(made("000_a", b"one"), b"one"),
                 wrong,
                 pack(made("001_elsewhere", b"x"), b"x"),
+                pack(made("00001_no_such_cluster", b"x"), b"x"),
                 pack(made("000_future", b"x", 4000), b"x"),
                 pack(made("000_b", b"two"), b"two"),
             ]
@@ -63,7 +64,7 @@ class BatchTests(SynchronousTestCase):
             cluster.ask(first, "POST", "/_replicate", body, source="10.0.1.0")
         )
 
-        expected = bytes([KEPT, REFUSED, REFUSED, REFUSED, KEPT])
+        expected = bytes([KEPT, REFUSED, REFUSED, REFUSED, REFUSED, KEPT])
         self.assertEqual((200, expected), (answer.status, answer.body))
         self.assertEqual({"000_a", "000_b"}, set(first.rows()))
 
