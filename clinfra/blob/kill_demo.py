@@ -110,7 +110,7 @@ def show(ports: Mapping[str, int], victim: str, kill: Callable[[], object]) -> i
         client.join()
     left = {name: port for name, port in ports.items() if name != victim}
     print(
-        f"{len(load.kept)} blobs acknowledged with two copies, {load.fewer} with one;"
+        f"{len(load.kept)} blobs acknowledged with two copies, {load.fewer} with fewer;"
         f" {load.unanswered} puts met the dead server"
     )
     lost = 0
