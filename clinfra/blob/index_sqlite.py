@@ -25,6 +25,8 @@ from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
 from clinfra.blob.records import Row
 from clinfra.blob.sqlite_rows import (
     FROM_VERSION_1,
+    LEAF_INDEX,
+    NO_LEAF_INDEX,
     REPLACE,
     SCHEMA,
     SELECT,
@@ -47,11 +49,17 @@ _AT_ONCE = 256
 @implementer(IBlobIndex)
 @define(eq=False)
 class SqliteIndex:
-    """Rows in an SQLite file at `path`."""
+    """Rows in an SQLite file at `path`.
+
+    Args:
+        by_leaf: rows can be found by leaf quickly, for comparing with other replicas;
+            costs each write a page somewhere, which a replica alone can do without.
+    """
 
     log = Logger()
 
     path: Path
+    by_leaf: bool = True
     _writer: sqlite3.Connection | None = field(init=False, default=None)
     _readers: list[sqlite3.Connection] = field(init=False, factory=list)
     _local: threading.local = field(init=False, factory=threading.local)
@@ -74,6 +82,7 @@ class SqliteIndex:
                 self._create(self._writer, FROM_VERSION_1)
             elif version != VERSION:
                 raise IndexDamaged(f"{self.path} is of version {version}")
+            self._writer.execute(LEAF_INDEX if self.by_leaf else NO_LEAF_INDEX)
             self._writer.execute(SELECT + "LIMIT 1").fetchone()
             self.marks()
             self.last_seq()

@@ -112,7 +112,9 @@ class BlobService(Service):
         bits = partial(rng.getrandbits, 12)
         self.topology = read_topology(config)
         self._directory = DataDirectory(data_dir / "blob", str(self.topology.replica))
-        index = index or SqliteIndex(self._directory.index)
+        index = index or SqliteIndex(
+            self._directory.index, by_leaf=bool(destinations(self.topology))
+        )
         store = store or make_store(config, self._directory)
         self.committer = Committer(index, store, now)
         self._take_over = partial(take_over, config, self._directory, self.committer)

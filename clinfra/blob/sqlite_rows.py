@@ -37,7 +37,6 @@ CREATE TABLE blob (
 CREATE INDEX blob_seq ON blob (seq);
 CREATE INDEX blob_deleted ON blob (deleted, name) WHERE deleted <> 0;
 CREATE INDEX blob_modified ON blob (modified) WHERE modified IS NOT NULL;
-CREATE INDEX blob_leaf ON blob (leaf);
 CREATE TABLE volume (
     number INTEGER PRIMARY KEY,
     indexed INTEGER NOT NULL,
@@ -54,11 +53,13 @@ FROM_VERSION_1 = """
 ALTER TABLE blob ADD COLUMN fanout INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE blob ADD COLUMN leaf INTEGER NOT NULL DEFAULT 0;
 UPDATE blob SET leaf = leaf_of(name);
-CREATE INDEX blob_leaf ON blob (leaf);
 CREATE TABLE cursor (
     destination TEXT PRIMARY KEY, seq INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+
+LEAF_INDEX = "CREATE INDEX IF NOT EXISTS blob_leaf ON blob (leaf)"
+NO_LEAF_INDEX = "DROP INDEX IF EXISTS blob_leaf"
 
 _COLUMNS = (
     "name, modified, sha256, size, crc32, content_type, modified_deleted, deleted,"
