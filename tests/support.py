@@ -202,7 +202,7 @@ class ClinfraProcess:
         )
         self.ports: dict[str, int] = {}
         names = [name for name in PRODUCTS if name in tables]
-        for name, port in zip(names, free_ports(len(names)), strict=True):
+        for name, port in zip(names, lasting_ports(len(names)), strict=True):
             section = dict(tables[name])
             if "listen" not in section:
                 section["listen"] = [f"tcp:{port}:interface=127.0.0.1"]

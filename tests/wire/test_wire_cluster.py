@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.support import ClinfraProcess, free_ports, wait_until
+from tests.support import ClinfraProcess, lasting_ports, wait_until
 
 LAYOUT = {"c0b0": 3, "c0b1": 3, "c1b0": 2}
 """Bucket → how many replicas it has."""
@@ -41,7 +41,7 @@ class Cluster:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         names = [f"{b}r{n}" for b, count in LAYOUT.items() for n in range(count)]
         self.ports = dict(
-            zip([*names, ROUTER], free_ports(len(names) + 1), strict=True)
+            zip([*names, ROUTER], lasting_ports(len(names) + 1), strict=True)
         )
         clusters: list[list[dict[str, object]]] = [[], []]
         for bucket in LAYOUT:
