@@ -24,7 +24,6 @@ from zope.interface import implementer
 from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
 from clinfra.blob.records import Row
 from clinfra.blob.sqlite_rows import (
-    FROM_VERSION_1,
     LEAF_INDEX,
     NO_LEAF_INDEX,
     REPLACE,
@@ -35,7 +34,6 @@ from clinfra.blob.sqlite_rows import (
     row_of,
 )
 from clinfra.blob.stamps import from_signed, to_signed
-from clinfra.blob.trees import leaf_of
 from clinfra.errors import StorageFull
 
 _LOG_PAGES = 4096
@@ -76,10 +74,7 @@ class SqliteIndex:
             self._writer = self._connect()
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
-                self._create(self._writer, SCHEMA)
-            elif version == 1:
-                self._writer.create_function("leaf_of", 1, leaf_of)
-                self._create(self._writer, FROM_VERSION_1)
+                self._create(self._writer)
             elif version != VERSION:
                 raise IndexDamaged(f"{self.path} is of version {version}")
             self._writer.execute(LEAF_INDEX if self.by_leaf else NO_LEAF_INDEX)
@@ -106,8 +101,8 @@ class SqliteIndex:
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         return connection
 
-    def _create(self, writer: sqlite3.Connection, schema: str) -> None:
-        writer.executescript(f"BEGIN; {schema} PRAGMA user_version = {VERSION}; COMMIT")
+    def _create(self, writer: sqlite3.Connection) -> None:
+        writer.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT")
         fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(fd)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -212,6 +214,27 @@ class SqliteIndexTests(IndexContract):
         self.addCleanup(shutil.rmtree, directory)
         self.path = directory / "index.sqlite"
         return SqliteIndex(self.path)
+
+    def test_alone_and_in_company(self) -> None:
+        """Only who compares with others pays for the index by leaf; it can change."""
+
+        def plan() -> str:
+            with contextlib.closing(sqlite3.connect(self.path)) as connection:
+                found = connection.execute(
+                    "EXPLAIN QUERY PLAN SELECT name FROM blob WHERE leaf = 1"
+                )
+                return str(found.fetchall())
+
+        self.put(row("a"))
+        self.assertIn("blob_leaf", plan())
+        for by_leaf in (False, True):
+            self.index.close()
+            self.index = SqliteIndex(self.path, by_leaf=by_leaf)
+            self.index.open()
+            leaf = leaf_of("a")
+
+            self.assertEqual(by_leaf, "blob_leaf" in plan())
+            self.assertEqual([row("a")], self.index.leaves(leaf, leaf, (leaf, ""), 9))
 
     def test_all_or_nothing(self) -> None:
         """A batch with one bad row changes nothing at all."""
