@@ -90,7 +90,8 @@ def ours(photograph: bytes) -> Renditions:
     """Return what clinfra's codec makes, as its workers call it."""
     sizes = tuple(map(parse_size, SIZES.split(",")))
     job = Job(sizes, QUALITY, Bounds.of(ImageConfig()))
-    return codec.render(photograph, job).renditions
+    renditions = codec.render(photograph, job).renditions
+    return {name: rendition.body for name, rendition in renditions.items()}
 
 
 WAYS: Mapping[str, Callable[[bytes], Renditions]] = {

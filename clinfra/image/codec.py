@@ -37,7 +37,7 @@ from clinfra.image.geometry import (
     make_target,
     shrink_factor,
 )
-from clinfra.image.job import BadImage, Bounds, Job, Rendered, ResultTooLarge
+from clinfra.image.job import BadImage, Bounds, Job, Rendered, Rendition, ResultTooLarge
 from clinfra.image.resizer import resize
 
 # Opened by class and not by Image.open: no other plugin ever sees the bytes, and the
@@ -61,6 +61,10 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 
+Info = dict[str, int | str]
+Span = tuple[int, int, str, int, int]
+"""Offset, length, media type, width and height of something made."""
+
 _BACKGROUND: Final = "white"
 _MAX_PROFILE_BYTES: Final = 4 << 20
 
@@ -78,22 +82,22 @@ def render(source: int | bytes, job: Job) -> Rendered:
     with os.fdopen(os.memfd_create("renditions"), "wb") as sink:
         info, spans = render_to(source, job, sink)
         renditions = {
-            name: os.pread(sink.fileno(), length, offset)
-            for name, (offset, length) in spans.items()
+            name: Rendition(os.pread(sink.fileno(), span[1], span[0]), *span[2:])
+            for name, span in spans.items()
         }
     return Rendered(info, renditions)
 
 
 def render_to(
     source: int | bytes, job: Job, sink: io.BufferedWriter
-) -> tuple[dict[str, int | str], dict[str, tuple[int, int]]]:
+) -> tuple[Info, dict[str, Span]]:
     """Make every size of one picture and write them one after the other.
 
     Args:
         sink: a real file, best a memfd: only then the encoder lets other threads run.
 
     Returns:
-        The info, and size name → offset and length in the sink.
+        The info, and name of a recipe → where in the sink it is and what.
 
     Raises:
         BadImage: not a picture that is accepted, or one that cannot be decoded.
@@ -123,18 +127,18 @@ def _read(source: int | bytes, max_bytes: int) -> bytes:
 
 def _render(
     data: bytes, job: Job, sink: io.BufferedWriter
-) -> tuple[dict[str, int | str], dict[str, tuple[int, int]]]:
+) -> tuple[Info, dict[str, Span]]:
     image = _open(data, job.bounds)
     block = image.info.get("exif", b"")
     camera = exif.parse(block if isinstance(block, bytes) else b"")
     # Pillow turns TIFF files upright by itself.
     orientation = 1 if image.format == "TIFF" else camera.orientation
-    targets = [make_target(size, *image.size, orientation) for size in job.sizes]
+    targets = [make_target(size, *image.size, orientation) for size in job.recipes]
     for target in targets:
         if target.pixels > job.bounds.max_size_pixels:
             raise ResultTooLarge(target.name)
     info = _info(image, camera, job, hashlib.sha256(data).hexdigest())
-    spans = {}
+    spans: dict[str, Span] = {}
     for name, picture in _pictures(image, targets):
         start = sink.tell()
         upright = _turn(picture, orientation)
@@ -146,7 +150,8 @@ def _render(
             subsampling="4:2:0",
             comment=b"",
         )
-        spans[name] = (start, sink.seek(0, os.SEEK_END) - start)
+        length = sink.seek(0, os.SEEK_END) - start
+        spans[name] = (start, length, "image/jpeg", *upright.size)
     return info, spans
 
 
@@ -179,8 +184,8 @@ def _open(data: bytes, bounds: Bounds) -> ImageFile.ImageFile:
 
 def _info(
     image: ImageFile.ImageFile, camera: exif.Exif, job: Job, checksum: str
-) -> dict[str, int | str]:
-    info: dict[str, int | str] = {
+) -> Info:
+    info: Info = {
         **metadata.picture_info(image.info),
         **metadata.exif_info(camera, publish=job.publish_exif),
         "width": image.width,

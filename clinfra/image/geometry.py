@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
-from clinfra.image.sizes import Size
+from clinfra.image.sizes import Recipe
 
 HEADROOM = 1.4
 """How many times larger than a result, on each axis, its source must be.
@@ -76,17 +76,20 @@ class Target:
         return self.width * self.height
 
 
-def make_target(size: Size, width: int, height: int, orientation: int) -> Target:
+def make_target(size: Recipe, width: int, height: int, orientation: int) -> Target:
     """Return the target of a size for a picture stored as `width` times `height`."""
     swap = swaps_axes(orientation)
     if swap:
         width, height = height, width
-    if size.crop:
+    if size.mode == "fill":
+        assert size.width is not None and size.height is not None
         left, upper, right, lower = crop(width, height, size.width, size.height)
         out_width, out_height = size.width, size.height
     else:
         left, upper, right, lower = 0, 0, width, height
-        out_width, out_height = fit(width, height, size.width, size.height)
+        out_width, out_height = fit(
+            width, height, size.width or width, size.height or height
+        )
     if swap:
         return Target(size.name, out_height, out_width, (upper, left, lower, right))
     return Target(size.name, out_width, out_height, (left, upper, right, lower))

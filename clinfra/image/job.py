@@ -14,7 +14,7 @@ import attrs
 from attrs import frozen
 
 from clinfra.config import ImageConfig
-from clinfra.image.sizes import Size
+from clinfra.image.sizes import Recipe, parse_size
 
 
 class BadImage(Exception):
@@ -61,16 +61,16 @@ class Bounds:
 
 @frozen
 class Job:
-    """One upload to render.
+    """One picture to render.
 
     Attributes:
-        sizes: the renditions, each once.
-        quality: of the JPEGs, 1 to 100.
+        recipes: the renditions, each once.
+        quality: where a recipe names none, 1 to 100.
         filename: goes into the info.
         publish_exif: put EXIF into the info.
     """
 
-    sizes: tuple[Size, ...]
+    recipes: tuple[Recipe, ...]
     quality: int
     bounds: Bounds
     filename: str | None = None
@@ -78,14 +78,16 @@ class Job:
 
     def to_json(self) -> Mapping[str, Any]:
         """Return what `from_json` reads."""
-        return attrs.asdict(self)
+        values = attrs.asdict(self, recurse=False)
+        names = [recipe.name for recipe in self.recipes]
+        return {**values, "recipes": names, "bounds": attrs.asdict(self.bounds)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Job:
         """Read what `to_json` wrote."""
         bounds = values["bounds"]
         return cls(
-            sizes=tuple(Size(**size) for size in values["sizes"]),
+            recipes=tuple(map(parse_size, values["recipes"])),
             quality=values["quality"],
             bounds=Bounds(**{**bounds, "formats": tuple(bounds["formats"])}),
             filename=values["filename"],
@@ -94,16 +96,33 @@ class Job:
 
 
 @frozen
+class Rendition:
+    """One picture made.
+
+    Attributes:
+        body: the encoded picture.
+        content_type: its media type.
+        width: pixels.
+        height: pixels.
+    """
+
+    body: bytes
+    content_type: str
+    width: int
+    height: int
+
+
+@frozen
 class Rendered:
-    """Everything made of one upload.
+    """Everything made of one picture.
 
     Attributes:
         info: the info JSON, without blob names.
-        renditions: size name → JPEG.
+        renditions: name of a recipe → what was made.
     """
 
     info: Mapping[str, int | str]
-    renditions: Mapping[str, bytes]
+    renditions: Mapping[str, Rendition]
 
     @property
     def checksum(self) -> str:

@@ -10,6 +10,8 @@ import string
 
 from attrs import frozen
 
+from clinfra.image.sizes import parse_size
+
 _ALPHABET = string.digits + string.ascii_lowercase + string.ascii_uppercase
 
 
@@ -44,5 +46,6 @@ class BlobNames:
         return f"{self.stored}.json"
 
     def size(self, name: str) -> str:
-        """Name of one rendition."""
-        return f"{self.stored}_{name}.jpg"
+        """Return the name of one rendition, given the name of its recipe."""
+        recipe = parse_size(name)
+        return f"{self.stored}_{recipe.stem}.{recipe.extension}"

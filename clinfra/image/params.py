@@ -12,7 +12,7 @@ from attrs import frozen
 
 from clinfra.config import ImageConfig
 from clinfra.errors import InvalidRequest
-from clinfra.image.sizes import Size, parse_size
+from clinfra.image.sizes import Recipe, parse_size
 
 _INT = re.compile(r"[+-]?[0-9]{1,10}")
 _INT_LIMIT = 1 << 31
@@ -35,7 +35,7 @@ class Params:
         response: "none", "checksum", "info" or the name of one of the sizes.
     """
 
-    sizes: tuple[Size, ...]
+    sizes: tuple[Recipe, ...]
     quality: int
     ttl_seconds: int
     save: bool
@@ -64,13 +64,14 @@ def parse_params(query: bytes, config: ImageConfig) -> Params:
         response = _given(values, "response").lower()
     if response not in _KINDS and response not in names:
         raise InvalidRequest(f"Invalid response parameter: {response[:_ECHOED]}")
-    sizes = tuple(parse_size(name) for name in dict.fromkeys(names) if names != [""])
+    written = {name: parse_size(name) for name in names if names != [""]}
+    sizes = tuple(dict.fromkeys(written.values()))
     if len(sizes) > config.max_sizes:
         raise InvalidRequest(
             f"Too many sizes: {len(sizes)} of at most {config.max_sizes}"
         )
     for size in sizes:
-        if size.crop and size.width * size.height > config.max_size_pixels:
+        if size.exact_pixels > config.max_size_pixels:
             raise InvalidRequest(f"Size too large: {size.name}")
     return Params(
         sizes=sizes,
@@ -78,7 +79,7 @@ def parse_params(query: bytes, config: ImageConfig) -> Params:
         ttl_seconds=ttl_seconds,
         save=save and save_blob,
         filename=filename if filename is None else filename[:_RECORDED],
-        response=response,
+        response=written[response].name if response in written else response,
     )
 
 

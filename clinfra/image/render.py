@@ -27,7 +27,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from clinfra.errors import Overloaded
-from clinfra.image.job import BadImage, Job, Rendered, ResultTooLarge
+from clinfra.image.job import BadImage, Job, Rendered, Rendition, ResultTooLarge
 from clinfra.image.worker import RESULT_BYTES
 
 _PHOTOGRAPH = 1000
@@ -393,10 +393,17 @@ def _result(sink: int, message: Mapping[str, Any]) -> Rendered | Exception:
     if "too_large" in message:
         return ResultTooLarge(str(message["too_large"]))
     try:
-        spans = {name: _read(sink, span) for name, span in message["spans"].items()}
-        return Rendered(json.loads(_read(sink, message["info"])), spans)
+        renditions = {
+            str(name): Rendition(_read(sink, span[:2]), *_described(*span[2:]))
+            for name, span in message["spans"].items()
+        }
+        return Rendered(json.loads(_read(sink, message["info"])), renditions)
     except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         return BadImage(f"a worker answered nonsense: {error!r}")
+
+
+def _described(content_type: str, width: int, height: int) -> tuple[str, int, int]:
+    return str(content_type), int(width), int(height)
 
 
 def _read(sink: int, span: tuple[int, int]) -> bytes:

@@ -35,7 +35,6 @@ from clinfra.web.resource import Resource, trouble_response
 from clinfra.web.streams import Spooled, Threads, spool
 
 _METHODS = ("PUT", "POST")
-_JPEG: Field = (b"Content-Type", b"image/jpeg")
 _JSON: Field = (b"Content-Type", b"application/json")
 _TEXT: Field = (b"Content-Type", b"text/plain")
 
@@ -120,7 +119,7 @@ class ImageResource(Resource):
         if kind is None or kind.format not in self._bounds.formats:
             raise BadImage("not a known format" if kind is None else kind.format)
         job = Job(
-            sizes=params.sizes,
+            recipes=params.sizes,
             quality=params.quality,
             bounds=self._bounds,
             filename=params.filename,
@@ -159,4 +158,6 @@ def _answer(params: Params, rendered: Rendered, names: BlobNames | None) -> Resp
                 size.name: names.size(size.name) for size in params.sizes
             }
         return Response(fields=(_JSON,), body=rendered.info_json(extra))
-    return Response(fields=(_JPEG,), body=rendered.renditions[params.response])
+    made = rendered.renditions[params.response]
+    media_type: Field = (b"Content-Type", made.content_type.encode())
+    return Response(fields=(media_type,), body=made.body)

@@ -8,7 +8,7 @@ names belong to it, and what they hold now is as good.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from attrs import define, field
@@ -75,15 +75,16 @@ class Storing:
     async def _store(
         self, names: BlobNames, rendered: Rendered, ttl_seconds: int
     ) -> None:
-        renditions = {
-            names.size(size): jpeg for size, jpeg in rendered.renditions.items()
+        parts = {
+            names.size(name): (rendition.body, rendition.content_type)
+            for name, rendition in rendered.renditions.items()
         }
+        info = {names.info: (rendered.info_json(), "application/json")}
         try:
-            await self._put_all(renditions, "image/jpeg", ttl_seconds)
-            info = {names.info: rendered.info_json()}
-            await self._put_all(info, "application/json", ttl_seconds)
+            await self._put_all(parts, ttl_seconds)
+            await self._put_all(info, ttl_seconds)
         except Exception as error:
-            await self._undo(names, renditions)
+            await self._undo([*info, *parts])
             if not isinstance(error, Trouble | OSError):
                 raise
             self.log.warn(
@@ -95,11 +96,11 @@ class Storing:
             ) from error
 
     async def _put_all(
-        self, bodies: Mapping[str, bytes], content_type: str, ttl_seconds: int
+        self, parts: Mapping[str, tuple[bytes, str]], ttl_seconds: int
     ) -> None:
         """Put several blobs; raises the first trouble when every one has ended."""
 
-        async def put(name: str, body: bytes) -> None:
+        async def put(name: str, body: bytes, content_type: str) -> None:
             await self._blobs.put(
                 name,
                 body,
@@ -109,17 +110,17 @@ class Storing:
             )
 
         turns = DeferredSemaphore(_AT_ONCE)
-        puts = [turns.run(put, name, body) for name, body in bodies.items()]
+        puts = [turns.run(put, name, *part) for name, part in parts.items()]
         # All of them, so that nothing is put after a failure was cleaned up.
         for succeeded, result in await DeferredList(puts, consumeErrors=True):
             if not succeeded:
                 assert isinstance(result, Failure)
                 result.raiseException()
 
-    async def _undo(self, names: BlobNames, renditions: Mapping[str, bytes]) -> None:
-        """Delete what a failed upload stored, as far as that is possible."""
+    async def _undo(self, names: Sequence[str]) -> None:
+        """Delete what a failed upload stored, the info first, as far as possible."""
         try:
-            await self._blobs.get(names.info)
+            await self._blobs.get(names[0])
         except NotFound:
             pass
         except Exception:
@@ -127,7 +128,7 @@ class Storing:
             return
         else:
             return
-        for name in (names.info, *renditions):
+        for name in names:
             try:
                 await self._blobs.delete(name)
             except Exception as error:

@@ -29,7 +29,7 @@ def job(query: str = "", **changes: Any) -> Job:
     config = ImageConfig(**changes)
     params = parse_params(query.encode(), config)
     return Job(
-        sizes=params.sizes,
+        recipes=params.sizes,
         quality=params.quality,
         bounds=Bounds.of(config),
         filename=params.filename,

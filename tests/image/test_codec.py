@@ -33,7 +33,7 @@ def result(data: bytes, size: str = "300x300", **changes: Any) -> Image.Image:
     """Return one rendition of some bytes, decoded, of high quality."""
     query = f"sizes={size}&quality=95"
     rendered = codec.render(data, job(query, **changes))
-    return Image.open(io.BytesIO(rendered.renditions[size]))
+    return Image.open(io.BytesIO(rendered.renditions[size].body))
 
 
 def distance(one: Image.Image, other: Image.Image) -> float:
@@ -120,7 +120,7 @@ class QualityTests(SynchronousTestCase):
         rendered = codec.render(data, job("quality=95"))
         whole = Image.open(io.BytesIO(data))
         for size in ((300, 300), (600, 450)):
-            made = rendered.renditions[f"{size[0]}x{size[1]}"]
+            made = rendered.renditions[f"{size[0]}x{size[1]}"].body
             expected = reference(whole.copy(), size)
             self.assertLess(distance(expected, Image.open(io.BytesIO(made))), 3)
 
@@ -151,9 +151,10 @@ class QualityTests(SynchronousTestCase):
         small = codec.render(jpeg(640, 480), job("quality=10&sizes=300x300"))
         large = codec.render(jpeg(640, 480), job("quality=95&sizes=300x300"))
         self.assertLess(
-            3 * len(small.renditions["300x300"]), len(large.renditions["300x300"])
+            3 * len(small.renditions["300x300"].body),
+            len(large.renditions["300x300"].body),
         )
-        made = Image.open(io.BytesIO(large.renditions["300x300"]))
+        made = Image.open(io.BytesIO(large.renditions["300x300"].body))
         self.assertEqual("4:2:0", _subsampling(made))
         self.assertNotIn("progressive", made.info)
 
@@ -336,7 +337,8 @@ class PrivacyTests(SynchronousTestCase):
         gif = encode(photograph(640, 480).quantize(), "GIF", comment=secret)
         for each in (data, gif):
             rendered = codec.render(each, job(publish_exif=False))
-            for made in rendered.renditions.values():
+            for rendition in rendered.renditions.values():
+                made = rendition.body
                 self.assertNotIn(secret, made)
                 info = Image.open(io.BytesIO(made)).info
                 kept = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi"}

@@ -75,8 +75,9 @@ class RendererTests(SynchronousTestCase):
             {},
             {"bad": 5},
             {"spans": 5, "info": (0, 2)},
-            {"spans": {"20x20": (-1, 5)}, "info": (0, 2)},
-            {"spans": {"20x20": (0, 5)}, "info": ("a", None)},
+            {"spans": {"20x20": (-1, 5, "image/jpeg", 1, 1)}, "info": (0, 2)},
+            {"spans": {"20x20": (0, 5)}, "info": (0, 2)},
+            {"spans": {"20x20": (0, 5, "image/jpeg", 1, 1)}, "info": ("a", None)},
             {"spans": {}, "info": (0, 0)},
         ):
             done = self.render(renderer)

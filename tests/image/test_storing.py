@@ -8,13 +8,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.errors import Overloaded
-from clinfra.image.job import Rendered
+from clinfra.image.job import Rendered, Rendition
 from clinfra.image.storing import Storing
 from tests.image.support import MemoryBlobs
 
 RENDERED = Rendered(
     {"checksum": "76a4f55a9c8c5560" + "0" * 48, "width": 8},
-    {f"{side}x{side}": b"jpeg%d" % side for side in range(1, 7)},
+    {
+        f"{side}x{side}": Rendition(b"jpeg%d" % side, "image/jpeg", side, side)
+        for side in range(1, 7)
+    },
 )
 
 

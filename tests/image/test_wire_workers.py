@@ -75,8 +75,8 @@ async def test_render() -> None:
     async with workers() as renderer:
         rendered = await render(renderer, jpeg(1200, 900))
         made = {
-            name: Image.open(io.BytesIO(data)).size
-            for name, data in rendered.renditions.items()
+            name: Image.open(io.BytesIO(rendition.body)).size
+            for name, rendition in rendered.renditions.items()
         }
         assert made == {
             "50x50c": (50, 50),
