@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from clinfra.blob.digests import digest_value
 from clinfra.blob.hot import Hot
 from clinfra.blob.info import content_type_of
@@ -76,10 +78,7 @@ async def answer_read(
     max_age_seconds: float,
 ) -> Response:
     """Answer a GET or HEAD of a blob that is there."""
-    row, data = hot.row, hot.row.data
-    if data is None:
-        raise ValueError("a blob without bytes cannot be read")
-    size = data.size
+    size = hot.row.data.size if hot.row.data is not None else 0
 
     async def part(wanted: Range) -> FileBody | bytes:
         if size <= SMALL_BYTES:
@@ -87,8 +86,26 @@ async def answer_read(
             return body[wanted.start : wanted.stop]
         return await replica.file(hot, wanted.start, wanted.length)
 
+    return await answer_parts(exchange, hot.row, part, now, max_age_seconds)
+
+
+async def answer_parts(
+    exchange: IExchange,
+    row: Row,
+    part: Callable[[Range], Awaitable[FileBody | bytes]],
+    now: float,
+    max_age_seconds: float,
+) -> Response:
+    """Answer a GET or HEAD of a blob.
+
+    Args:
+        part: gives a piece of its bytes.
+    """
+    data = row.data
+    if data is None:
+        raise ValueError("a blob without bytes cannot be read")
     entity = Entity(
-        length=size,
+        length=data.size,
         content_type=content_type_of(row).encode("latin-1"),
         open=part,
         etag=etag_of(row),

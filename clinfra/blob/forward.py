@@ -7,21 +7,23 @@ that every try sends all of it: no replica ever sees one that another has half e
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from clinfra.blob import parameters
 from clinfra.blob.digests import Announced
 from clinfra.blob.errand import Errand, info_in
-from clinfra.blob.handoff import HANDOFF, Handoff
-from clinfra.blob.info import from_json, to_json
+from clinfra.blob.handoff import HANDOFF
+from clinfra.blob.info import NOT_FOUND, from_json, to_json
 from clinfra.blob.peers import HOP, MAX_ANSWER_BYTES, PeerFailed
+from clinfra.blob.records import State
 from clinfra.blob.replay import Replay, ReplayIntake
 from clinfra.blob.replica import Write
 from clinfra.blob.router import Found, Router
 from clinfra.blob.topology import Placement
-from clinfra.errors import OriginFailed, Overloaded
+from clinfra.blob.undelivered import HERE, Undelivered, Winner
+from clinfra.errors import NotFound, OriginFailed, Overloaded
 from clinfra.interfaces import BlobInfo
 from clinfra.web.exchange import IExchange, Response
 from clinfra.web.headers import HOP_BY_HOP
@@ -56,13 +58,15 @@ class Forwarder:
 
     Args:
         default_ttl_seconds: of blobs put without one; None for ever.
-        handoff: keeps changes that nobody can take now.
+        undelivered: what nobody could take, and how to read it.
+        now: returns unix seconds.
     """
 
     router: Router
     default_ttl_seconds: int | None
     intake: ReplayIntake
-    handoff: Handoff | None = None
+    undelivered: Undelivered
+    now: Callable[[], float]
 
     # Reads
 
@@ -74,50 +78,109 @@ class Forwarder:
         *,
         missing: bool = False,
     ) -> Response:
-        """Answer a GET or HEAD with what is answered elsewhere.
+        """Answer a GET or HEAD with what is answered elsewhere, or kept for others.
 
         Args:
             response: "data" or "info".
             missing: it should be here, and is not.
         """
-        fields = _passed_on(exchange.head, _ASKED)
+        winner = await self.undelivered.find(placement)
+        if winner is None:
+            fields = _passed_on(exchange.head, _ASKED)
+            head_only = exchange.head.method == b"HEAD"
+            asked = _Asked(placement, response, fields, head_only, missing)
+            try:
+                return passed_back(await self._find(asked), head_only)
+            except Overloaded:
+                winner = await self.undelivered.find_kept(placement)
+                if winner is None:
+                    raise
+        return await self._answer(exchange, placement, response, winner)
+
+    async def get_kept(
+        self, exchange: IExchange, placement: Placement, response: str
+    ) -> Response:
+        """Answer another server with what is kept here.  Raises errors.NotFound."""
+        state = self.undelivered.handoff.state(placement.stored)
+        if state is None:
+            raise NotFound(NOT_FOUND)
+        if response == "info":
+            info = self.undelivered.info(placement, state)
+            return Response(200, _JSON, to_json(info))
+        return await self.undelivered.answer(exchange, placement, state, self.now())
+
+    async def _answer(
+        self, exchange: IExchange, placement: Placement, response: str, winner: Winner
+    ) -> Response:
+        """Answer with what a blob is when not all of it is where it belongs."""
+        state, here = winner.state, self.undelivered
+        if response == "info" and state.data is not None:
+            return Response(200, _JSON, to_json(here.info(placement, state)))
+        self._check_served(placement, state)
+        if winner.at == HERE:
+            return await here.answer(exchange, placement, state, self.now())
         head_only = exchange.head.method == b"HEAD"
-        found = await self._find(placement, response, fields, head_only, missing)
-        return passed_back(found, head_only)
+        fields = _passed_on(exchange.head, _ASKED)
+        asked = _Asked(placement, response, fields, head_only, False, winner.at)
+        return passed_back(await self._find(asked), head_only)
+
+    def _check_served(self, placement: Placement, state: State) -> None:
+        """Raise NotFound for what has ended, Overloaded for want of bytes."""
+        if state.expiry.passed(self.now()):
+            raise NotFound(NOT_FOUND)
+        if state.data is None:
+            raise Overloaded(f"No replica that keeps {placement.stored} can be reached")
 
     async def fetch(
         self, placement: Placement, max_bytes: int, *, missing: bool = False
     ) -> bytes:
         """Return a small blob whole.  Raises errors.NotFound."""
-        found = await self._find(placement, "data", (), False, missing)
-        return await _whole(found, max_bytes)
+        asked = _Asked(placement, "data", missing=missing)
+        winner = await self.undelivered.find(placement)
+        if winner is None:
+            try:
+                return await _whole(await self._find(asked), max_bytes)
+            except Overloaded:
+                winner = await self.undelivered.find_kept(placement)
+                if winner is None:
+                    raise
+        self._check_served(placement, winner.state)
+        if winner.at == HERE:
+            return await self.undelivered.body(placement, winner.state)
+        return await _whole(await self._find(evolve(asked, at=winner.at)), max_bytes)
 
     async def info(self, placement: Placement, *, missing: bool = False) -> BlobInfo:
         """Return what is known of a blob.  Raises errors.NotFound."""
-        found = await self._find(placement, "info", (), False, missing)
-        return info_in(found, await _whole(found, MAX_ANSWER_BYTES))
+        winner = await self.undelivered.find(placement)
+        if winner is None:
+            try:
+                found = await self._find(_Asked(placement, "info", missing=missing))
+                return info_in(found, await _whole(found, MAX_ANSWER_BYTES))
+            except Overloaded:
+                winner = await self.undelivered.find_kept(placement)
+                if winner is None:
+                    raise
+        if winner.state.data is None:
+            raise NotFound(NOT_FOUND)
+        return self.undelivered.info(placement, winner.state)
 
-    async def _find(
-        self,
-        placement: Placement,
-        response: str,
-        fields: Fields,
-        head_only: bool,
-        missing: bool,
-    ) -> Found:
+    async def _find(self, asked: _Asked) -> Found:
         peers = self.router.peers
 
         async def ask(peer: str) -> OriginResponse:
             # Originals know no HEAD.
-            method = b"HEAD" if head_only and peers.is_ours(peer) else b"GET"
-            target = peers.path(peer, placement.stored) + b"?response="
-            return await peers.call(
-                peer, method, target + response.encode(), (HOP, *fields)
-            )
+            method = b"HEAD" if asked.head_only and peers.is_ours(peer) else b"GET"
+            target = peers.path(peer, asked.placement.stored) + b"?response="
+            target += asked.response.encode()
+            kept = (HANDOFF,) if asked.at is not None else ()
+            fields = (HOP, *kept, *asked.fields)
+            return await peers.call(peer, method, target, fields)
 
-        if missing:
-            return await self.router.rescue(placement, ask)
-        return await self.router.read(placement, ask)
+        if asked.at is not None:
+            return Found(asked.at, await ask(asked.at))
+        if asked.missing:
+            return await self.router.rescue(asked.placement, ask)
+        return await self.router.read(asked.placement, ask)
 
     # Changes
 
@@ -130,7 +193,7 @@ class Forwarder:
         replicate: str,
     ) -> Response:
         """Answer a PUT with what the replica that took it says."""
-        settled = self.router.settle(write, self.default_ttl_seconds)
+        settled = self._settle(placement, write, self.default_ttl_seconds)
         body = await self.intake.take(exchange, announced)
         try:
             return await self._change(
@@ -143,20 +206,20 @@ class Forwarder:
         self, exchange: IExchange, placement: Placement, write: Write, replicate: str
     ) -> Response:
         """Answer a DELETE with what the replica that took it says."""
-        settled = self.router.settle(write, 0)
+        settled = self._settle(placement, write, 0)
         return await self._change(
             exchange, b"DELETE", placement, write, settled, replicate, None
         )
 
     async def keep(self, placement: Placement, body: bytes, write: Write) -> BlobInfo:
         """Put a small blob for this process itself."""
-        settled = self.router.settle(write, self.default_ttl_seconds)
+        settled = self._settle(placement, write, self.default_ttl_seconds)
         replay = Replay.of(body)
         return await self._for_us(b"PUT", placement, write, settled, replay)
 
     async def expire(self, placement: Placement, write: Write) -> BlobInfo:
         """Set when a blob ends, at once by default, for this process itself."""
-        settled = self.router.settle(write, 0)
+        settled = self._settle(placement, write, 0)
         return await self._for_us(b"DELETE", placement, write, settled, None)
 
     async def _for_us(
@@ -201,8 +264,8 @@ class Forwarder:
         try:
             found, answer = await errand.run(write, settled)
         except Overloaded:
-            handoff = self.handoff
-            if handoff is None or not handoff.takes(errand):
+            handoff = self.undelivered.handoff
+            if not handoff.takes(errand):
                 raise
             info = await handoff.keep(errand, settled)
             copies = b"0/%d" % len(self.router.nearest(errand.placement))
@@ -210,6 +273,38 @@ class Forwarder:
             return _Answered(200, fields, to_json(info))
         head = found.response.head
         return _Answered(head.status, _returned(head), answer)
+
+    def _settle(self, placement: Placement, write: Write, ttl: int | None) -> Write:
+        """Choose a change's stamps and end: it comes after those that are kept here."""
+        settled = self.router.settle(write, ttl)
+        state = self.undelivered.handoff.state(placement.stored)
+        if state is None:
+            return settled
+        data, expiry = state.data, state.expiry
+        modified = data.modified if data is not None else 0
+        stamp = self.router.stamps.next(modified, expiry.modified_deleted)
+        return evolve(
+            settled,
+            modified=write.modified or stamp,
+            modified_deleted=write.modified_deleted or write.modified or stamp,
+        )
+
+
+@frozen
+class _Asked:
+    """What is asked for.
+
+    Attributes:
+        missing: it should be here, and is not.
+        at: the server that keeps it for others; None asks those it belongs to.
+    """
+
+    placement: Placement
+    response: str
+    fields: Fields = ()
+    head_only: bool = False
+    missing: bool = False
+    at: str | None = None
 
 
 @frozen

@@ -2,27 +2,29 @@
 
 With every keeper of a name away, any server takes a PUT or DELETE all the same: it is
 written down here, durably, with the stamps it got, and carried out when somebody
-answers again, however often this process was restarted in between.  It is not among the
-blobs of this process, and cannot be read before it was delivered.
+answers again, however often this process was restarted in between.  Until then it is
+not among the blobs of this process, but can be read (see `undelivered`).
 
-On disk a change is NUMBER.body, for a PUT, and NUMBER.json, which makes it valid.
+A change that is refused is put aside, told of in the log, and tried again now and then.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections import deque
-from pathlib import Path
+from collections.abc import Callable, Coroutine
+from functools import reduce
 from typing import Any
 
-from attrs import asdict, define, field
-from twisted.internet.defer import Deferred
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from clinfra.blob.errand import Errand
-from clinfra.blob.replay import PIECE_BYTES, Replay
+from clinfra.blob.handoff_files import HandoffFiles, Kept
+from clinfra.blob.merge import merge
+from clinfra.blob.records import Data, State
+from clinfra.blob.replay import Replay
 from clinfra.blob.replica import Write
 from clinfra.blob.router import Router
 from clinfra.blob.topology import Placement
@@ -30,14 +32,29 @@ from clinfra.blob.workers import Workers
 from clinfra.errors import Overloaded, StorageFull, Trouble
 from clinfra.interfaces import BlobInfo
 from clinfra.web.heads import Field
-from clinfra.web.streams import Spooled, write_all
 
 DIRECTORY = "handoff"
 TRY_SECONDS = 2.0
 MAX_KEPT = 100_000
 
+ASIDE_SECONDS = 300.0
+"""How long a change that was refused rests before it is tried again."""
+
+ASIDE_AT_A_TIME = 32
+
+POISONED_AFTER = 3
+"""A change that failed so often, while its bucket took others, is put aside."""
+
+_Bucket = tuple[tuple[int, int], ...]
+
 HANDOFF: Field = (b"X-Clblob-Handoff", b"1")
-"""Told of a change that is only here: no keeper of its name has it."""
+"""Told of a change that is only here: no keeper of its name has it.
+
+Sent with a GET by another server: it is to be answered with what is kept here.
+"""
+
+Adopt = Callable[[Placement, Write, Replay | None], Coroutine[Any, Any, object]]
+"""Carries a change out here."""
 
 
 @define(eq=False)
@@ -45,20 +62,27 @@ class Handoff:
     """Keeps and delivers.
 
     Args:
-        directory: where; made when the first change is kept.
-        min_free_bytes: nothing is kept when less of the disk would be left.
-        clock: Twisted's IReactorTime.
+        clock: Twisted's IReactorTime, whose clock is unix time.
+
+    Attributes:
+        adopt: takes changes for which this process itself has become responsible.
     """
 
     log = Logger()
 
-    _directory: Path
-    _min_free_bytes: int
+    files: HandoffFiles
     _router: Router
     _workers: Workers
     _clock: Any
+    adopt: Adopt | None = field(init=False, default=None)
     delivered: int = field(init=False, default=0)
+    _kept: dict[int, Kept] = field(init=False, factory=dict)
+    _names: dict[str, list[Kept]] = field(init=False, factory=dict)
     _waiting: deque[int] = field(init=False, factory=deque)
+    _aside: dict[int, float] = field(init=False, factory=dict)
+    _failures: dict[int, tuple[int, int]] = field(init=False, factory=dict)
+    _taken: dict[_Bucket, int] = field(init=False, factory=dict)
+    _unreadable: int = field(init=False, default=0)
     _last: int = field(init=False, default=0)
     _trying: LoopingCall = field(init=False)
     _running: Deferred[None] | None = field(init=False, default=None)
@@ -71,21 +95,21 @@ class Handoff:
 
     def open(self) -> None:
         """Find what is still to be delivered."""
-        if not self._directory.is_dir():
-            return
-        for path in self._directory.iterdir():
-            if path.suffix == ".json" and path.stem.isdigit():
-                self._waiting.append(int(path.stem))
-        self._waiting = deque(sorted(self._waiting))
-        self._last = max(self._waiting, default=0)
-        whole = set(self._waiting)
-        for path in self._directory.glob("*.body"):
-            if path.stem.isdigit() and int(path.stem) not in whole:
-                path.unlink()  # Its change was never answered.
+        found, bad = self.files.load()
+        for kept in found:
+            self._remember(kept)
+        for path, error in bad:
+            # They stay on the disk, for whoever wants to know.
+            self.log.error(
+                "{path} cannot be delivered: {error}", path=str(path), error=error
+            )
+        self._unreadable = len(bad)
+        numbers = [*self._kept, *(int(path.stem) for path, _ in bad)]
+        self._last = max(numbers, default=0)
 
     def start(self) -> None:
         """Begin to deliver."""
-        self._trying.start(TRY_SECONDS, now=False)
+        self._trying.start(TRY_SECONDS, now=True)
 
     def stop(self) -> None:
         """Deliver no more for now."""
@@ -94,9 +118,19 @@ class Handoff:
         if self._running is not None:
             self._running.cancel()
 
-    def report(self) -> dict[str, int]:
+    def report(self) -> dict[str, float]:
         """Return what status pages show."""
-        return {"waiting": len(self._waiting), "delivered": self.delivered}
+        now = self._clock.seconds()
+        oldest = next(iter(self._kept.values())).since if self._kept else now
+        return {
+            "waiting": len(self._waiting),
+            "aside": len(self._aside),
+            "unreadable": self._unreadable,
+            "oldest_seconds": round(max(0.0, now - oldest), 1),
+            "delivered": self.delivered,
+        }
+
+    # What is kept
 
     def takes(self, errand: Errand) -> bool:
         """Return whether a change may be kept here: it depends on nothing elsewhere."""
@@ -107,24 +141,25 @@ class Handoff:
 
         Raises errors.StorageFull, errors.Overloaded.
         """
-        if len(self._waiting) >= MAX_KEPT:
+        if len(self._kept) >= MAX_KEPT:
             raise Overloaded("Too many changes wait for replicas that are away")
         self._last += 1
-        number, body, stored = self._last, errand.body, errand.placement.stored
-        told = {
-            "name": stored,
-            "method": errand.method.decode(),
-            "replicate": errand.replicate,
-            "write": asdict(settled),
-            "sha256": body.sha256.hex() if body is not None else None,
-        }
+        body, stored = errand.body, errand.placement.stored
+        kept = Kept(
+            self._last,
+            stored,
+            errand.method.decode(),
+            errand.replicate,
+            settled,
+            body.sha256 if body is not None else None,
+            body.length if body is not None else 0,
+            self._clock.seconds(),
+        )
         try:
-            if body is not None:
-                await self._write_body(number, body)
-            await self._workers.run(self._write_record, number, json.dumps(told))
+            await self.files.add(kept, body)
         except OSError as error:
             raise StorageFull("Not enough space to keep this blob") from error
-        self._waiting.append(number)
+        self._remember(kept)
         self.log.warn("{name} is kept until its replicas are back", name=stored)
         return BlobInfo(
             stored,
@@ -134,58 +169,44 @@ class Handoff:
             errand.placement.buckets,
         )
 
-    async def _write_body(self, number: int, body: Replay) -> None:
-        path = self._path(number, "body")
-        source = body.body()
-        pieces = [source] if isinstance(source, bytes) else None
-        fd = await self._workers.run(self._create, path)
-        try:
-            while True:
-                if pieces is not None:
-                    piece = pieces.pop() if pieces else b""
-                else:
-                    piece = await source.read()  # type: ignore[union-attr] # no bytes
-                if not piece:
-                    break
-                await self._workers.run(write_all, fd, piece)
-            await self._workers.run(os.fdatasync, fd)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(fd)
+    def state(self, stored: str) -> State | None:
+        """Return what all that is kept makes of a blob; None: nothing is kept."""
+        found = self._names.get(stored)
+        if not found:
+            return None
+        return reduce(
+            lambda state, kept: merge(state, kept.state).state,
+            found[1:],
+            found[0].state,
+        )
 
-    def _create(self, path: Path) -> int:
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        disk = os.statvfs(self._directory)
-        if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
-            raise StorageFull("Not enough space to keep this blob")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        return os.open(path, flags, 0o600)
+    def holder(self, stored: str, data: Data) -> Kept | None:
+        """Return the change that brought these bytes, while it is kept."""
+        for kept in self._names.get(stored, ()):
+            if kept.state.data == data:
+                return kept
+        return None
 
-    def _write_record(self, number: int, record: str) -> None:
-        part = self._path(number, "part")
-        fd = self._create(part)
-        try:
-            write_all(fd, record.encode("ascii"))
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)
-        part.rename(self._path(number, "json"))
-        for directory in (self._directory, self._directory.parent):
-            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+    def _remember(self, kept: Kept) -> None:
+        self._kept[kept.number] = kept
+        self._names.setdefault(kept.name, []).append(kept)
+        self._waiting.append(kept.number)
 
-    def _path(self, number: int, kind: str) -> Path:
-        return self._directory / f"{number}.{kind}"
+    async def _forget(self, kept: Kept) -> None:
+        self._kept.pop(kept.number, None)
+        self._aside.pop(kept.number, None)
+        self._failures.pop(kept.number, None)
+        left = [other for other in self._names.get(kept.name, ()) if other is not kept]
+        if left:
+            self._names[kept.name] = left
+        else:
+            self._names.pop(kept.name, None)
+        await self._workers.run(self.files.remove, kept)
 
     # Delivery
 
     def _try(self) -> None:
-        if self._running is not None or not self._waiting:
+        if self._running is not None or not (self._waiting or self._aside):
             return
         running = Deferred.fromCoroutine(self._deliver_all())
         self._running = running
@@ -203,71 +224,76 @@ class Handoff:
 
     async def _deliver_all(self) -> None:
         """Try every change once, except those of a bucket that is away."""
-        away: set[tuple[tuple[int, int], ...]] = set()
+        now = self._clock.seconds()
+        due = [number for number, at in self._aside.items() if at <= now]
+        for number in due[:ASIDE_AT_A_TIME]:
+            del self._aside[number]
+            self._waiting.append(number)
+        away: set[_Bucket] = set()
         for number in list(self._waiting):
-            path = self._path(number, "json")
+            kept = self._kept[number]
             try:
-                told = json.loads(await self._workers.run(path.read_bytes))
-                place = self._router.topology.place(told["name"], encoded=True)
-            except (OSError, ValueError, KeyError, Trouble) as error:
-                self.log.error(
-                    "{path} cannot be delivered: {error}", path=str(path), error=error
-                )
-                self._waiting.remove(number)
-                continue
-            bucket = tuple(sorted(place.buckets.items()))
-            if bucket in away:
-                continue
-            delivered = await self._deliver(number, told, place)
-            self._waiting.remove(number)
-            if not delivered:
+                place = self._router.topology.place(kept.name, encoded=True)
+                bucket = tuple(sorted(place.buckets.items()))
+                if bucket in away:
+                    continue
+                refusal = await self._deliver(kept, place)
+            except CancelledError:
+                raise
+            except (Overloaded, StorageFull) as trouble:
                 # Behind the others: it may be this one that nobody takes.
+                self._waiting.remove(number)
                 self._waiting.append(number)
                 away.add(bucket)
+                refusal = trouble.sentence if self._is_poison(number, bucket) else None
+            except (Trouble, OSError) as error:
+                refusal = str(error)
+            else:
+                if refusal is None:
+                    self._waiting.remove(number)
+                    self.delivered += 1
+                    self._taken[bucket] = self._taken.get(bucket, 0) + 1
+                    await self._forget(kept)
+            if refusal is not None:
+                self._put_aside(kept, refusal)
 
-    async def _deliver(
-        self, number: int, told: dict[str, Any], placement: Placement
-    ) -> bool:
-        """Carry a change out; return False when nobody can be reached."""
-        settled = Write(**told["write"])
-        body: Replay | None = None
-        if told["sha256"] is not None:
-            path = self._path(number, "body")
-            sha256 = bytes.fromhex(told["sha256"])
-            body = await self._workers.run(_open, path, sha256)
-        errand = Errand(
-            self._router, told["method"].encode(), placement, told["replicate"], body
+    def _is_poison(self, number: int, bucket: _Bucket) -> bool:
+        """Count a failure since which others were taken; were these too many?"""
+        taken = self._taken.get(bucket, 0)
+        failures, before = self._failures.get(number, (0, taken))
+        failures += taken > before
+        self._failures[number] = failures, taken
+        return failures >= POISONED_AFTER
+
+    def _put_aside(self, kept: Kept, reason: str) -> None:
+        self._waiting.remove(kept.number)
+        self._failures.pop(kept.number, None)
+        self._aside[kept.number] = self._clock.seconds() + ASIDE_SECONDS
+        self.log.error(
+            "{name}, which was kept for its replicas, is put aside: {reason}",
+            name=kept.name,
+            reason=reason,
         )
+
+    async def _deliver(self, kept: Kept, placement: Placement) -> str | None:
+        """Carry a change out; return why it is refused.
+
+        Raises errors.Overloaded and StorageFull: nobody can take it now.  And errors
+        of every other kind: it cannot be sent as it is.
+        """
+        body = await self.files.replay(kept)
         try:
-            found, answer = await errand.run(settled, settled)
-        except (Overloaded, StorageFull):
-            return False
+            if self.adopt is not None and self._router.topology.is_here(placement):
+                await self.adopt(placement, kept.write, body)
+                return None
+            errand = Errand(
+                self._router, kept.method.encode(), placement, kept.replicate, body
+            )
+            found, answer = await errand.run(kept.write, kept.write)
         finally:
             if body is not None:
                 body.close()
         if found.response.head.status == 200:
-            self.delivered += 1
-            await self._workers.run(self._forget, number)
-        else:
-            # It stays on the disk, for whoever wants to know.
-            self.log.error(
-                "{peer} refuses {name}, which was kept for it: {answer}",
-                peer=found.peer,
-                name=placement.stored,
-                answer=answer[:200],
-            )
-        return True
-
-    def _forget(self, number: int) -> None:
-        self._path(number, "json").unlink(missing_ok=True)
-        self._path(number, "body").unlink(missing_ok=True)
-
-
-def _open(path: Path, sha256: bytes) -> Replay:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    length = os.fstat(fd).st_size
-    if length <= PIECE_BYTES:
-        body = os.read(fd, length)
-        os.close(fd)
-        return Replay.of(body)
-    return Replay(sha256, b"", Spooled(fd, length, sha256))
+            return None
+        said = answer[:200].decode("utf-8", "replace").strip()
+        return f"{found.peer}: {said}"

@@ -12,10 +12,13 @@ from collections.abc import Callable
 from attrs import define
 
 from clinfra.blob.concern import Concern, Wish
+from clinfra.blob.digests import Announced
 from clinfra.blob.heal import Healer
 from clinfra.blob.hot import Hot
 from clinfra.blob.info import NOT_FOUND, info_of
+from clinfra.blob.intake import Intake
 from clinfra.blob.records import EVERYWHERE, Row
+from clinfra.blob.replay import Replay
 from clinfra.blob.replica import SMALL_BYTES, Replica, Write
 from clinfra.blob.routed import RoutedBlobs
 from clinfra.blob.topology import Placement
@@ -90,6 +93,26 @@ class LocalBlobs(RoutedBlobs):
         row = await self.replica.expire(placement.stored, Write())
         await self.concern.reach(row, EVERYWHERE, Wish())
         return info_of(row, placement.buckets)
+
+    async def adopt(
+        self, intake: Intake, placement: Placement, write: Write, body: Replay | None
+    ) -> None:
+        """Take a change over that was kept here for others, before it was ours.
+
+        Raises errors.Trouble.
+        """
+        name = placement.stored
+        if body is None:
+            await self.replica.expire(name, write)
+            return
+        source = body.body()
+        if not isinstance(source, bytes):
+            announced = Announced({"sha256": body.sha256})
+            taken = await intake.take(source, name, write.content_type, announced)
+            await self.replica.put(name, taken, write, announced=announced)
+        else:
+            with self.replica.room_for(len(source)):
+                await self.replica.put(name, source, write)
 
     async def _find(self, placement: Placement) -> Hot | None:
         """Return what this replica knows of a blob; None when others are to be asked.

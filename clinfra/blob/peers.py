@@ -34,8 +34,10 @@ FEATURE = "clinfra-1"
 HOP: Field = (b"X-Clblob-Hop", b"1")
 """Sent with what was forwarded: whoever gets it answers for itself."""
 
-KNOWN_GONE: Field = (b"X-Clblob-Gone", b"1")
-"""Sent with a 404 by a replica that knows the name: it is deleted or has expired."""
+KNOWN_GONE = b"X-Clblob-Gone"
+"""Sent with a 404 by a replica that knows the name: it is deleted or has expired.
+
+The value is the stamp of that word."""
 
 SETTINGS = PoolSettings(
     connect_timeout=2.0,

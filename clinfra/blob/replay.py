@@ -53,6 +53,11 @@ class Replay:
         """It is in memory."""
         return self._spooled is None
 
+    @property
+    def length(self) -> int:
+        """Return how long it is, bytes."""
+        return len(self._small) if self._spooled is None else self._spooled.length
+
     def body(self) -> bytes | IBody:
         """Return it for being sent once, from its beginning."""
         if self._spooled is None:

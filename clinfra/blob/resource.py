@@ -32,6 +32,7 @@ from clinfra.blob.between import TREE, Between
 from clinfra.blob.concern import Wish, parse_wish
 from clinfra.blob.digests import Announced
 from clinfra.blob.forward import Forwarder, is_forwarded
+from clinfra.blob.handoff import HANDOFF
 from clinfra.blob.hot import Hot
 from clinfra.blob.info import NOT_FOUND, info_of, to_json
 from clinfra.blob.intake import Intake
@@ -124,6 +125,9 @@ class RouterHandler:
     async def _get(
         self, exchange: IExchange, placement: Placement, given: Parameters
     ) -> Response:
+        if HANDOFF[0].lower() in exchange.head.index:
+            kept = self._blobs.forwarder.get_kept
+            return await kept(exchange, placement, given.response)
         forwarder = self._forwarder(exchange, placement)
         return await forwarder.get(exchange, placement, given.response)
 
@@ -190,7 +194,7 @@ class BlobHandler(RouterHandler):
             row = hot.row if hot is not None else None
             told = given.response == "info" and row is not None and row.data is not None
             if row is not None and blobs.is_gone(row) and not told:
-                return _gone(exchange)
+                return _gone(exchange, row)
             if hot is not None and hot.row.data is not None:
                 return await self._answer(exchange, placement, hot, given.response)
         except StorageDamaged as damaged:
@@ -302,11 +306,12 @@ def _ending(given: Parameters) -> Write:
     )
 
 
-def _gone(exchange: IExchange) -> Response:
+def _gone(exchange: IExchange, row: Row) -> Response:
     """Answer for a blob that has ended; others of us are told that this is certain."""
     if not is_forwarded(exchange.head):
         raise NotFound(NOT_FOUND)
-    fields = ((b"Content-Type", b"text/plain; charset=utf-8"), KNOWN_GONE)
+    gone = (KNOWN_GONE, b"%d" % row.expiry.modified_deleted)
+    fields = ((b"Content-Type", b"text/plain; charset=utf-8"), gone)
     return Response(404, fields, NOT_FOUND.encode() + b"\n")
 
 

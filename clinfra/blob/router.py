@@ -39,10 +39,22 @@ WRITE_PATIENCE_SECONDS = 2.0
 LAST_PATIENCE_SECONDS = 1.0
 """After how long more any read is sent to a second replica."""
 
-_GONE = KNOWN_GONE[0].lower()
+_GONE = KNOWN_GONE.lower()
 _COPIES = b"x-clblob-copies"
 _NOT_NOW = (408, 429)
 """4xx that say nothing of the request."""
+
+
+class Gone(NotFound):
+    """A replica knows that a blob has ended.
+
+    Attributes:
+        modified_deleted: stamp of that word.
+    """
+
+    def __init__(self, modified_deleted: int) -> None:
+        super().__init__(NOT_FOUND)
+        self.modified_deleted = modified_deleted
 
 
 @frozen
@@ -116,6 +128,21 @@ class Router:
             for name in self.topology.clusters[cluster][bucket].replicas
         ]
 
+    def everybody(self) -> list[str]:
+        """Return the other servers of our own cluster, whatever they keep.
+
+        Of every cluster, when this process belongs to none.
+        """
+        mine = self.topology.cluster
+        return [
+            name
+            for cluster, buckets in enumerate(self.topology.clusters)
+            if mine is None or cluster == mine
+            for bucket in buckets
+            for name in bucket.replicas
+            if name != self.topology.replica
+        ]
+
     def has_others(self, placement: Placement) -> bool:
         """Return whether anybody else keeps a placement."""
         return bool(self.nearest(placement) or self.farther(placement))
@@ -126,7 +153,7 @@ class Router:
         """Return the first good answer: any that is no 404 and no 5xx.
 
         Raises:
-            errors.NotFound: enough replicas say so.
+            errors.NotFound: enough replicas say so; Gone when one knows it.
             errors.Overloaded: too few can be asked to be sure.
         """
         near = self.nearest(placement)
@@ -171,7 +198,8 @@ class Router:
             return found
         if found is not None:
             found.response.abort()
-            raise NotFound(NOT_FOUND)
+            stamp = found.response.head.get(_GONE) or b""
+            raise Gone(int(stamp) if stamp.isdigit() else 0)
         missed = [name for name, status in race.answers if status == 404]
         silent = len(race.answers) - len(missed)
         if not silent or sum(name in near for name in missed) >= enough:

@@ -16,6 +16,7 @@ from clinfra.blob.admin import Admin
 from clinfra.blob.forward import Forwarder
 from clinfra.blob.handoff import DIRECTORY as HANDOFFS
 from clinfra.blob.handoff import Handoff
+from clinfra.blob.handoff_files import HandoffFiles
 from clinfra.blob.peers import Peers
 from clinfra.blob.replay import ReplayIntake
 from clinfra.blob.resource import BlobResource, RouterHandler
@@ -25,6 +26,7 @@ from clinfra.blob.running_config import running_config
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.status import Counters
 from clinfra.blob.topology import Topology
+from clinfra.blob.undelivered import Undelivered
 from clinfra.blob.workers import InlineWorkers, ThreadWorkers, Workers
 from clinfra.config import BlobConfig
 from clinfra.errors import StartupFailed
@@ -77,14 +79,11 @@ class RouterService(Service):
         ttl = None if given is None else int(given)
         intake = ReplayIntake(self._directory, config.max_blob_bytes)
         self.workers: Workers = ThreadWorkers(reactor) if threads else InlineWorkers()
-        self._handoff = Handoff(
-            self._directory / HANDOFFS,
-            config.min_free_bytes,
-            router,
-            self.workers,
-            reactor,
-        )
-        forwarder = Forwarder(router, ttl, intake, self._handoff)
+        handoffs = self._directory / HANDOFFS
+        files = HandoffFiles(handoffs, config.min_free_bytes, self.workers)
+        self._handoff = Handoff(files, router, self.workers, reactor)
+        undelivered = Undelivered(router, self._handoff)
+        forwarder = Forwarder(router, ttl, intake, undelivered, now)
         self.blobs = RoutedBlobs(topology, forwarder, ttl, config.max_blob_bytes)
         self.counters = Counters()
         admin = Admin(

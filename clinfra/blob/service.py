@@ -26,6 +26,7 @@ from clinfra.blob.expire import Reaper
 from clinfra.blob.forward import Forwarder
 from clinfra.blob.handoff import DIRECTORY as HANDOFFS
 from clinfra.blob.handoff import Handoff
+from clinfra.blob.handoff_files import HandoffFiles
 from clinfra.blob.heal import Healer
 from clinfra.blob.hot import HotCache
 from clinfra.blob.index import IBlobIndex
@@ -50,6 +51,7 @@ from clinfra.blob.store import IBlobStore
 from clinfra.blob.stores import make_scrubber, make_store, take_over
 from clinfra.blob.sync import Puller
 from clinfra.blob.topology import Topology
+from clinfra.blob.undelivered import Undelivered
 from clinfra.blob.workers import InlineWorkers, ThreadWorkers, Workers
 from clinfra.blob.writer import InlineWriter, IWriter, WriterThread
 from clinfra.config import BlobConfig
@@ -174,13 +176,9 @@ class BlobService(Service):
         default_ttl = None if ttl is None else int(ttl)
         intake = Intake(store, self.workers, config.max_blob_bytes)
         router = Router(self.topology, self.peers, stamps, reactor, now)
-        self._handoff = Handoff(
-            self._directory.path / HANDOFFS,
-            config.min_free_bytes,
-            router,
-            self.workers,
-            reactor,
-        )
+        handoffs = self._directory.path / HANDOFFS
+        files = HandoffFiles(handoffs, config.min_free_bytes, self.workers)
+        self._handoff = Handoff(files, router, self.workers, reactor)
         self._healer = Healer(router, self.replica, intake)
         self.scrubber = make_scrubber(
             config,
@@ -198,7 +196,8 @@ class BlobService(Service):
                 router,
                 default_ttl,
                 ReplayIntake(self._directory.path, config.max_blob_bytes),
-                self._handoff,
+                Undelivered(router, self._handoff),
+                now,
             ),
             healer=self._healer,
             concern=Concern(
@@ -210,6 +209,7 @@ class BlobService(Service):
             max_age_seconds=config.max_age,
             now=now,
         )
+        self._handoff.adopt = partial(self.blobs.adopt, intake)
         self.reaper = Reaper(
             self.replica,
             self.committer,
@@ -238,6 +238,7 @@ class BlobService(Service):
             waiting=lambda: self.writer.waiting,
             deliveries=self.replication.report,
             scrub=self.scrubber.report,
+            handoff=self._handoff.report,
         )
         self._replica_admin = ReplicaAdmin(
             replica=self.replica,
@@ -316,8 +317,7 @@ class BlobService(Service):
         if destinations(self.topology):
             self.replication.start()
             self.repair.start()
-        if len(self.topology.peers) > 1:
-            self._handoff.start()
+        self._handoff.start()
 
     def stopService(self) -> Deferred[None]:
         """Finish what is waiting to be committed, then close everything."""
@@ -357,7 +357,6 @@ class BlobService(Service):
         return {
             **self._status.told(*self._facts),
             "healing": self._healer.report(),
-            "handoff": self._handoff.report(),
         }
 
     # In the background

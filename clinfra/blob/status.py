@@ -74,6 +74,7 @@ class Status:
         waiting: returns how many changes wait to be committed.
         deliveries: see `Deliveries`.
         scrub: returns what the scrubber found.
+        handoff: returns how many changes are kept for replicas that are away.
 
     Attributes:
         logstatus: what the logging of the status is doing.
@@ -88,6 +89,7 @@ class Status:
     _waiting: Callable[[], int]
     _deliveries: Deliveries = dict
     _scrub: Callable[[], Mapping[str, Any]] = dict
+    _handoff: Callable[[], Mapping[str, Any]] = dict
     logstatus: str = field(init=False, default="start delay")
 
     def told(
@@ -123,6 +125,7 @@ class Status:
             },
             "purged": self._reaper.purged,
             "scrub": self._scrub(),
+            "handoff": self._handoff(),
         }
 
     def _replicas(
