@@ -93,6 +93,8 @@ class BlobService(Service):
         threads: bool = True,
         index: IBlobIndex | None = None,
         store: IBlobStore | None = None,
+        workers: Workers | None = None,
+        make_writer: Callable[[Committer], IWriter] | None = None,
         rng: random.Random | None = None,
         now: Callable[[], float] | None = None,
         connect: Connect | None = None,
@@ -104,6 +106,7 @@ class BlobService(Service):
             data_dir: of the whole process; ours is ``blob`` in it.
             threads: False does everything in the caller's thread, for tests.
             index, store: instead of SQLite and volumes.
+            workers, make_writer: instead of threads.
             now: returns unix seconds; the reactor's clock when not given.
             connect: how to connect to other replicas; see `web.pool`.
         """
@@ -120,12 +123,13 @@ class BlobService(Service):
         store = store or make_store(config, self._directory)
         self.committer = Committer(index, store, now)
         self._take_over = partial(take_over, config, self._directory, self.committer)
-        self.workers: Workers = ThreadWorkers(reactor) if threads else InlineWorkers()
-        self.writer: IWriter = (
-            WriterThread(self.committer, reactor.callFromThread, reactor)
-            if threads
-            else InlineWriter(self.committer)
-        )
+        if threads:
+            workers = workers or ThreadWorkers(reactor)
+            call_back = reactor.callFromThread
+            self.writer: IWriter = WriterThread(self.committer, call_back, reactor)
+        else:
+            self.writer = (make_writer or InlineWriter)(self.committer)
+        self.workers = workers or InlineWorkers()
         stamps = Stamps(now, bits, config.max_clock_skew)
         self.replica = Replica(
             index=index,
