@@ -133,6 +133,17 @@ class BlobConfig:
     expiration_delay: Seconds = key(
         Seconds(86400), "How long an expired blob can still be undeleted."
     )
+    parked_retry: Seconds = key(
+        Seconds(3600),
+        "Until a change that another replica refused is sent to it again.",
+        least=1,
+    )
+    longest_pause: Seconds = key(
+        Seconds(30),
+        "Longest pause before changes are sent again to a replica that fails.",
+        least=1,
+        most=3600,
+    )
     scrub_interval: Seconds = key(
         Seconds(30 * 86400),
         "From the end of reading all blobs for damage to doing so again; 0 is never.",

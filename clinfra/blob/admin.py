@@ -31,7 +31,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from clinfra.blob import parameters
-from clinfra.blob.chores import Chore
+from clinfra.blob.chores import Chore, Work
 from clinfra.blob.configcheck import TOLERANCES, compare
 from clinfra.blob.info import NOT_FOUND
 from clinfra.blob.peers import HOP, Peers
@@ -171,6 +171,7 @@ class ReplicaAdmin:
 
     Args:
         purge: asks for a purge; False when one is waiting already.
+        send: tries to send every change that rests or was put aside.
     """
 
     log = Logger()
@@ -180,11 +181,14 @@ class ReplicaAdmin:
     _status: Status
     _puller: Puller
     _purge: Callable[[], bool]
+    _send: Work
     _syncing: Chore = field(init=False)
+    _sending: Chore = field(init=False)
     _logging: Chore = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._syncing = Chore("syncing", self._puller.failed)
+        self._sending = Chore("sending what rests")
         self._logging = Chore("logging the status")
 
     async def answer(self, command: str, head: RequestHead) -> bytes:
@@ -202,6 +206,7 @@ class ReplicaAdmin:
     def stop(self) -> None:
         """Cancel what runs in the background."""
         self._syncing.stop()
+        self._sending.stop()
         self._logging.stop()
 
     async def status(self, head: RequestHead) -> bytes:
@@ -211,6 +216,7 @@ class ReplicaAdmin:
     async def _measured(self) -> Mapping[str, Any]:
         index = await self._workers.run(self._replica.index.facts)
         store = await self._workers.run(self._replica.store.facts)
+        await self._status.measure()
         return self._status.told(index, store)
 
     async def listing(self, head: RequestHead) -> bytes:
@@ -259,8 +265,8 @@ class ReplicaAdmin:
         return _queued(self._purge())
 
     async def buffer(self, head: RequestHead) -> bytes:
-        """Nothing to set off: changes are always on their way, or rest for a while."""
-        return _queued(True)
+        """Ask for changes that rest, or were put aside, to be sent now."""
+        return _queued(self._sending.ask(self._send))
 
     async def logstatus(self, head: RequestHead) -> bytes:
         """Ask for the status to be logged."""

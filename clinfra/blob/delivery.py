@@ -2,8 +2,13 @@
 
 A delivery reads changes after its cursor and sends a window of them in parallel, until
 the end of time.  A destination that is down costs a timer; a name it refuses is parked;
-damage on our side is not blamed on it.  Cursors are written down now and then: what is
-sent twice after a restart is merged away.
+damage on our side is not blamed on it.  Cursors are written down now and then.
+
+Note [Poison]: an original answers 500 to a name that it cannot keep, and to everything
+when its disk is full.  So a name that gets this answer again and again is put aside,
+and when that happened to very many, one after the other, each further one at once, but
+slowly: whatever is good behind them gets there.  As soon as one is taken, all that were
+put aside in that time are tried again.
 """
 
 from __future__ import annotations
@@ -18,15 +23,16 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from clinfra.blob.destinations import Destination, wants
-from clinfra.blob.feed import BackOff, Parking, Window
+from clinfra.blob.backlog import Backlog, measure
+from clinfra.blob.destinations import Destination, is_for
+from clinfra.blob.feed import BackOff, Window
+from clinfra.blob.parking import Parking
 from clinfra.blob.peers import PeerFailed, PeerRefused, Peers
 from clinfra.blob.records import Row
 from clinfra.blob.replica import Replica
-from clinfra.blob.stamps import seconds_of
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import Workers
-from clinfra.errors import InvalidRequest, NotFound, StorageDamaged
+from clinfra.errors import NotFound, StorageDamaged
 
 READ_ROWS = 256
 """Changes read at a time."""
@@ -44,12 +50,17 @@ NOTE_SECONDS = 1.0
 """How often a cursor that moved is written down."""
 
 RETRY_SECONDS = 60.0
-"""How often parked names are looked through."""
+"""How often it is looked which parked names are due."""
 
 MAX_PASSED = 65536
-
 POISONED_AFTER = 5
-"""A name answered with 500 so often, while others are taken, is put aside."""
+"""A name answered with 500 so often is put aside."""
+
+SUSPICIOUS = 32
+"""After so many put aside in a row, further ones are at once: Note [Poison]."""
+
+ANSWERED_SECONDS = 2.0
+"""Longest rest of a destination that does answer, if only with 500."""
 
 Send = Callable[[str, Row, str], Any]
 
@@ -77,9 +88,11 @@ class Delivery:
     _now: Callable[[], float]
     _back_off: BackOff
     _window: Window
-    parking: Parking = field(init=False, factory=Parking)
+    _parking: Parking
+    backlog: Backlog = field(init=False, factory=Backlog)
     sent: int = field(init=False, default=0)
-    _taken: int = field(init=False, default=0)
+    _parked_in_a_row: int = field(init=False, default=0)
+    _refusing_since: float = field(init=False, default=0.0)
     _noted: int = field(init=False, default=0)
     _noting: IDelayedCall | None = field(init=False, default=None)
     _running: Deferred[None] | None = field(init=False, default=None)
@@ -117,6 +130,7 @@ class Delivery:
     def stop(self) -> Deferred[None]:
         """Send no more; fires when the cursor is written down."""
         self._stopped = True
+        self._parking.stop()
         if self._running is not None:
             self._running.cancel()
         self._cancel_all()
@@ -167,7 +181,7 @@ class Delivery:
                     await self._wait()
 
     async def _take(self, row: Row) -> None:
-        if not self._is_wanted(row):
+        if not is_for(self.destination, self._topology, row):
             self._window.skip_to(row.seq)
             return
         passed = self._passed.get(row.name)
@@ -203,14 +217,6 @@ class Delivery:
                 key=self.destination.key,
             )
 
-    def _is_wanted(self, row: Row) -> bool:
-        if not row.fanout & self.destination.bit:
-            return False
-        try:
-            return wants(self.destination, self._topology, row.name)
-        except InvalidRequest:
-            return False
-
     async def _deliver(self, row: Row) -> None:
         """Send a row until it is there, refused, or replaced by a newer one."""
         passed = self._passed.get(row.name)
@@ -235,35 +241,59 @@ class Delivery:
                 self._wake()
 
     async def _insist(self, row: Row) -> None:
-        answered_500, taken_before = 0, self._taken
+        """Send a row until it is taken, or put aside: Note [Poison]."""
+        answered_500 = 0
         while True:
             if self._resting is not None:
                 await self._rest()
             try:
-                await self._send_to_any(row)
-            except (PeerRefused, NotFound) as refusal:
-                self._park(row.name, refusal.sentence)
+                refusal = await self._refusal_of(row)
             except PeerFailed as trouble:
-                answered_500 += trouble.status == 500
-                if answered_500 < POISONED_AFTER or self._taken == taken_before:
-                    if self._resting is None:
-                        self._begin_rest(trouble)
+                answered = trouble.status == 500
+                answered_500 += answered
+                suspicious = self._parked_in_a_row >= SUSPICIOUS
+                poison = answered and (suspicious or answered_500 >= POISONED_AFTER)
+                if suspicious or not poison:
+                    self._begin_rest(trouble.sentence, answered)
+                if not poison:
                     continue
-                # It takes others: originals have no other answer to a bad name.
-                self._park(row.name, trouble.sentence)
+                refusal = trouble.sentence
+            if refusal is None:
+                self.sent += 1
+                self._took()
+                return
+            try:
+                await self._park(row.name, refusal)
+                return
             except CancelledError:
                 raise
-            except (StorageDamaged, OSError) as trouble:
-                self._park(row.name, f"cannot be read here: {trouble}")
-            except Exception as error:
-                self.log.failure("cannot send {name}", name=row.name)
-                self._park(row.name, f"cannot be sent: {error!r}")
-            else:
-                self.parking.forget(row.name)
-                self.sent += 1
-                self._taken += 1
-                self._back_off.succeeded()
-            return
+            except Exception as trouble:
+                self._begin_rest(f"{row.name} cannot be put aside: {trouble}")
+
+    async def _refusal_of(self, row: Row) -> str | None:
+        """Send a row; return why it will not be taken, None when it was.
+
+        Raises peers.PeerFailed when it may be later.
+        """
+        try:
+            await self._send_to_any(row)
+        except (PeerRefused, NotFound) as refusal:
+            return refusal.sentence
+        except (PeerFailed, CancelledError):
+            raise
+        except (StorageDamaged, OSError) as trouble:
+            return f"cannot be read here: {trouble}"
+        except Exception as error:
+            self.log.failure("cannot send {name}", name=row.name)
+            return f"cannot be sent: {error!r}"
+        return None
+
+    def _took(self) -> None:
+        """A change was taken: what was refused before has another chance."""
+        self._back_off.succeeded()
+        parked, self._parked_in_a_row = self._parked_in_a_row, 0
+        if parked >= SUSPICIOUS:
+            self._parking.hurry(self._refusing_since)
 
     async def _send_to_any(self, row: Row) -> None:
         replicas = self.destination.replicas
@@ -279,13 +309,17 @@ class Delivery:
                 if number == len(replicas):
                     raise
 
-    def _begin_rest(self, trouble: PeerFailed) -> None:
+    def _begin_rest(self, trouble: str, answered: bool = False) -> None:
+        if self._resting is not None:
+            return
         wait = self._back_off.failed()
+        if answered:
+            wait = min(wait, ANSWERED_SECONDS)
         if self._back_off.failures == 1:
             self.log.info(
                 "{key} does not take changes: {trouble}",
                 key=self.destination.key,
-                trouble=trouble.sentence,
+                trouble=trouble,
             )
         resting: Deferred[None] = deferLater(self._reactor, wait)
         self._resting = resting
@@ -302,34 +336,37 @@ class Delivery:
             self._resting.addBoth(_tell, waiter)
             await waiter
 
-    def _park(self, name: str, reason: str) -> None:
+    async def _park(self, name: str, reason: str) -> None:
+        """Put a name aside.  Raises what the index does when that cannot be noted."""
         self.log.error(
             "{name} is put aside, {key} does not have it: {reason}",
             name=name,
             key=self.destination.key,
             reason=reason,
         )
-        self.parking.park(name, reason, self._now())
+        if not self._parked_in_a_row:
+            self._refusing_since = self._now()
+        self._parked_in_a_row += 1
+        await self._parking.park(name, reason)
 
     async def retry_parked(self) -> None:
-        """Try names that were put aside long enough ago once more."""
-        for name in self.parking.due(self._now(), WINDOW):
-            row = await self._workers.run(self._replica.index.get, name)
-            if row is None or not self._is_wanted(row):
-                self.parking.forget(name)
-            else:
-                try:
-                    await self._send_to_any(row)
-                except (PeerRefused, NotFound) as refusal:
-                    self._park(name, refusal.sentence)
-                except PeerFailed as failure:
-                    if failure.status != 500:
-                        return
-                    self._park(name, failure.sentence)
-                except (StorageDamaged, OSError) as trouble:
-                    self._park(name, f"cannot be read here: {trouble}")
-                else:
-                    self.parking.forget(name)
+        """Try what was put aside long enough ago once more."""
+        if self._resting is None:
+            await self._parking.retry(self._refusal_again)
+
+    async def _refusal_again(self, name: str) -> str | None:
+        row = await self._workers.run(self._replica.index.get, name)
+        if row is None or not is_for(self.destination, self._topology, row):
+            return None
+        return await self._refusal_of(row)
+
+    async def hurry(self) -> None:
+        """Wait no longer: try at once whatever failed or was put aside."""
+        self._back_off.succeeded()
+        if self._resting is not None:
+            self._resting.cancel()
+        await self._parking.make_due(0.0)
+        await self.retry_parked()
 
     # Ahead of the feed
 
@@ -349,8 +386,7 @@ class Delivery:
             raise
         else:
             self._settle(row, (row.seq, None))
-            self._taken += 1
-            self._back_off.succeeded()
+            self._took()
         finally:
             done.callback(None)
 
@@ -382,22 +418,20 @@ class Delivery:
 
         self._note(self.destination.key, cursor).addErrback(failed)
 
+    def measure(self) -> Backlog:
+        """Return what waits.  A reader thread."""
+        index, cursor = self._replica.index, self._window.cursor
+        return measure(index, self.destination, self._topology, cursor)
+
     def report(self) -> Mapping[str, Any]:
-        """Return what status pages show."""
-        lag = 0.0
-        if self._rows:
-            oldest = next(iter(self._rows.values()))
-            stamp = max(
-                oldest.expiry.modified_deleted,
-                oldest.data.modified if oldest.data is not None else 0,
-            )
-            lag = max(0.0, self._now() - seconds_of(stamp))
+        """Return what status pages show; the backlog is as it was when measured."""
+        told = self.backlog.told(self._now())
+        told["waiting"] = max(told["waiting"], self._window.under_way)
         return {
             "cursor": self._window.cursor,
             "under_way": self._window.under_way,
-            "lag_seconds": round(lag, 1),
+            **told,
             "sent": self.sent,
-            "parked": len(self.parking),
             "resting": self._resting is not None,
         }
 

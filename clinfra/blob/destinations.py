@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from clinfra.blob.records import CLUSTERS, PEERS
+from clinfra.blob.records import CLUSTERS, PEERS, Row
 from clinfra.blob.topology import Topology
+from clinfra.errors import InvalidRequest
 
 
 @frozen
@@ -68,3 +69,13 @@ def wants(destination: Destination, topology: Topology, stored: str) -> bool:
         return True
     cluster, bucket = destination.place
     return topology.place(stored, encoded=True).buckets.get(cluster) == bucket
+
+
+def is_for(destination: Destination, topology: Topology, row: Row) -> bool:
+    """Return whether a change is to be sent to a destination."""
+    if not row.fanout & destination.bit:
+        return False
+    try:
+        return wants(destination, topology, row.name)
+    except InvalidRequest:
+        return False

@@ -1,12 +1,12 @@
-"""How one destination follows our change feed: what is under way, parked, and when.
+"""How one destination follows our change feed: what is under way, and when.
 
 A destination's *cursor* says that it has every change of ours up to that number.  Its
 changes are sent a window at a time, in parallel, and finish in any order; the cursor
 moves over the contiguous part that is finished.  A name that changes while it is under
 way is met again later in the feed, with its newer number: it is sent twice, harmlessly.
 
-A change that the destination refuses for good is *parked*: noted, stepped over, tried
-again now and then, and never in the way of the others.
+A change that the destination refuses is *parked* (see `parking`): it counts as finished
+here.
 
 Pure: `now` and randomness are arguments.
 """
@@ -14,14 +14,9 @@ Pure: `now` and randomness are arguments.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from attrs import define, field, frozen
-
-PARKED_SECONDS = 3600
-"""How long a refused change rests."""
-
-MAX_PARKED = 10_000
+from attrs import define, field
 
 
 @define(eq=False)
@@ -73,52 +68,6 @@ class Window:
         while self._open and (first := next(iter(self._open))) in self._over:
             del self._open[first]
             self._over.remove(first)
-
-
-@frozen
-class Parked:
-    """A change that a destination refused.
-
-    Attributes:
-        reason: in its words.
-        until: when to try again, unix seconds.
-    """
-
-    reason: str
-    until: float
-
-
-@define(eq=False)
-class Parking:
-    """Names that a destination refuses, up to MAX_PARKED, oldest forgotten first."""
-
-    _names: OrderedDict[str, Parked] = field(init=False, factory=OrderedDict)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __iter__(self) -> Iterator[tuple[str, Parked]]:
-        return iter(list(self._names.items()))
-
-    def park(self, name: str, reason: str, now: float) -> None:
-        """Put a name aside."""
-        self._names.pop(name, None)
-        self._names[name] = Parked(reason, now + PARKED_SECONDS)
-        if len(self._names) > MAX_PARKED:
-            self._names.popitem(last=False)
-
-    def forget(self, name: str) -> None:
-        """It went well after all, or there is nothing to send any more."""
-        self._names.pop(name, None)
-
-    def due(self, now: float, limit: int) -> list[str]:
-        """Return names to be tried again; they are in the order they were parked."""
-        found: list[str] = []
-        for name, parked in self._names.items():
-            if parked.until > now or len(found) >= limit:
-                break
-            found.append(name)
-        return found
 
 
 @define(eq=False)

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from attrs import field, frozen
 from zope.interface import Interface
 
-from clinfra.blob.records import Row
+from clinfra.blob.records import Parked, Row
 
 
 @frozen
@@ -42,7 +42,10 @@ class Batch:
         marks: volume → mark; None removes the volume.
         seq: a change sequence number that was taken; those of the rows are known.
         cursors: destination → change number up to which it has everything of ours;
-            None forgets the destination.
+            None forgets the destination, and what was parked for it.
+        parked: names to be put aside; of those that are already, `since` stays.
+        taken_up: (destination, name) of those that are to be no more.
+        due: destination → time since when what was parked is to be tried again now.
     """
 
     rows: Sequence[Row] = ()
@@ -50,6 +53,9 @@ class Batch:
     marks: Mapping[int, VolumeMark | None] = field(factory=dict)
     seq: int = field(default=0, kw_only=True)
     cursors: Mapping[str, int | None] = field(factory=dict)
+    parked: Sequence[Parked] = ()
+    taken_up: Sequence[tuple[str, str]] = ()
+    due: Mapping[str, float] = field(factory=dict)
 
 
 class IBlobIndex(Interface):
@@ -85,6 +91,9 @@ class IBlobIndex(Interface):
     def changes(after: int, limit: int) -> Sequence[Row]:
         """Return rows whose change number is above `after`, in that order."""
 
+    def count_changes(after: int) -> int:
+        """Return how many rows have a change number above `after`."""
+
     def expired(before: int, after: tuple[int, str], limit: int) -> Sequence[Row]:
         """Return rows that ended before a time, by (deleted, name), above `after`."""
 
@@ -112,6 +121,12 @@ class IBlobIndex(Interface):
 
     def cursors() -> Mapping[str, int]:
         """Return how far each destination has our changes."""
+
+    def parked(destination: str, until: float, limit: int) -> Sequence[Parked]:
+        """Return what may be tried again at `until`, the first first."""
+
+    def parking(destination: str) -> tuple[int, float | None]:
+        """Return how many names are parked, and since when the first of them."""
 
     def facts() -> Mapping[str, object]:
         """Return what status pages show."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from attrs import define, field
+from attrs import define, evolve, field
 from zope.interface import implementer
 
 from clinfra.blob.index import Batch, IBlobIndex, VolumeMark
-from clinfra.blob.records import Row
+from clinfra.blob.records import Parked, Row
 from clinfra.blob.trees import leaf_of
 
 
@@ -21,6 +21,7 @@ class MemoryIndex:
     _marks: dict[int, VolumeMark] = field(factory=dict)
     _seq: int = 0
     _cursors: dict[str, int] = field(factory=dict)
+    _parked: dict[tuple[str, str], Parked] = field(factory=dict)
 
     def open(self) -> None:
         """Nothing to open."""
@@ -33,6 +34,7 @@ class MemoryIndex:
         self._rows.clear()
         self._marks.clear()
         self._cursors.clear()
+        self._parked.clear()
         self._seq = 0
 
     def get(self, name: str) -> Row | None:
@@ -59,8 +61,18 @@ class MemoryIndex:
         for destination, cursor in batch.cursors.items():
             if cursor is None:
                 self._cursors.pop(destination, None)
+                for key in [key for key in self._parked if key[0] == destination]:
+                    del self._parked[key]
             else:
                 self._cursors[destination] = cursor
+        for new in batch.parked:
+            old = self._parked.get((new.destination, new.name), new)
+            self._parked[new.destination, new.name] = evolve(new, since=old.since)
+        for key in batch.taken_up:
+            self._parked.pop(key, None)
+        for key, parked in self._parked.items():
+            if parked.since >= batch.due.get(key[0], float("inf")):
+                self._parked[key] = evolve(parked, until=0.0)
 
     def sync(self) -> None:
         """Nothing to do."""
@@ -78,6 +90,10 @@ class MemoryIndex:
     def changes(self, after: int, limit: int) -> Sequence[Row]:
         """Return rows by change number."""
         return self._sorted(lambda row: row.seq > after, lambda row: row.seq, limit)
+
+    def count_changes(self, after: int) -> int:
+        """Return how many rows have a higher change number."""
+        return sum(row.seq > after for row in list(self._rows.values()))
 
     def expired(self, before: int, after: tuple[int, str], limit: int) -> Sequence[Row]:
         """Return rows that ended before a time."""
@@ -148,6 +164,24 @@ class MemoryIndex:
     def cursors(self) -> Mapping[str, int]:
         """Return how far each destination has our changes."""
         return dict(self._cursors)
+
+    def parked(self, destination: str, until: float, limit: int) -> Sequence[Parked]:
+        """Return what may be tried again."""
+        found = [
+            each
+            for each in list(self._parked.values())
+            if each.destination == destination and each.until <= until
+        ]
+        return sorted(found, key=lambda each: (each.until, each.name))[:limit]
+
+    def parking(self, destination: str) -> tuple[int, float | None]:
+        """Return how many names are parked, and since when."""
+        since = [
+            each.since
+            for each in list(self._parked.values())
+            if each.destination == destination
+        ]
+        return len(since), min(since, default=None)
 
     def facts(self) -> Mapping[str, object]:
         """Return what status pages show."""

@@ -17,15 +17,18 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import attrs
 from attrs import define, field
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
-from clinfra.blob.records import Row
+from clinfra.blob.records import Parked, Row
 from clinfra.blob.sqlite_rows import (
     LEAF_INDEX,
     NO_LEAF_INDEX,
+    PARK,
+    PARKED,
     REPLACE,
     SCHEMA,
     SELECT,
@@ -78,6 +81,7 @@ class SqliteIndex:
             elif version != VERSION:
                 raise IndexDamaged(f"{self.path} is of version {version}")
             self._writer.execute(LEAF_INDEX if self.by_leaf else NO_LEAF_INDEX)
+            self._writer.executescript(PARKED)
             self._writer.execute(SELECT + "LIMIT 1").fetchone()
             self.marks()
             self.last_seq()
@@ -162,14 +166,16 @@ class SqliteIndex:
                     )
             for destination, cursor in batch.cursors.items():
                 if cursor is None:
-                    writer.execute(
-                        "DELETE FROM cursor WHERE destination = ?", (destination,)
-                    )
+                    for table in ("cursor", "parked"):
+                        writer.execute(
+                            f"DELETE FROM {table} WHERE destination = ?", (destination,)
+                        )
                 else:
                     writer.execute(
                         "INSERT OR REPLACE INTO cursor VALUES (?, ?)",
                         (destination, cursor),
                     )
+            self._park(writer, batch)
             writer.execute("COMMIT")
         except BaseException as error:
             if writer.in_transaction:
@@ -180,6 +186,19 @@ class SqliteIndex:
             ):
                 raise StorageFull("Not enough space to keep this blob") from error
             raise
+
+    def _park(self, writer: sqlite3.Connection, batch: Batch) -> None:
+        if batch.parked:
+            writer.executemany(PARK, map(attrs.astuple, batch.parked))
+        if batch.taken_up:
+            writer.executemany(
+                "DELETE FROM parked WHERE destination = ? AND name = ?", batch.taken_up
+            )
+        for destination, since in batch.due.items():
+            writer.execute(
+                "UPDATE parked SET until = 0 WHERE destination = ? AND since >= ?",
+                (destination, since),
+            )
 
     def sync(self) -> None:
         """Sync the log, and copy it into the file as far as readers let it."""
@@ -238,6 +257,13 @@ class SqliteIndex:
     def changes(self, after: int, limit: int) -> Sequence[Row]:
         """Return rows by change number."""
         return self._rows("WHERE seq > ? ORDER BY seq LIMIT ?", after, limit)
+
+    def count_changes(self, after: int) -> int:
+        """Return how many rows have a higher change number."""
+        found = self._reader().execute(
+            "SELECT count(*) FROM blob WHERE seq > ?", (after,)
+        )
+        return int(found.fetchone()[0])
 
     def expired(self, before: int, after: tuple[int, str], limit: int) -> Sequence[Row]:
         """Return rows that ended before a time."""
@@ -316,6 +342,24 @@ class SqliteIndex:
         return dict(
             self._reader().execute("SELECT destination, seq FROM cursor").fetchall()
         )
+
+    def parked(self, destination: str, until: float, limit: int) -> Sequence[Parked]:
+        """Return what may be tried again."""
+        found = self._reader().execute(
+            "SELECT destination, name, reason, since, until FROM parked"
+            " WHERE destination = ? AND until <= ? ORDER BY until, name LIMIT ?",
+            (destination, until, limit),
+        )
+        return [Parked(*columns) for columns in found]
+
+    def parking(self, destination: str) -> tuple[int, float | None]:
+        """Return how many names are parked, and since when."""
+        found = self._reader().execute(
+            "SELECT count(*), min(since) FROM parked WHERE destination = ?",
+            (destination,),
+        )
+        count, since = found.fetchone()
+        return count, since
 
     def facts(self) -> Mapping[str, object]:
         """Return what status pages show."""

@@ -114,3 +114,22 @@ class Row:
     def expiry(self) -> Expiry:
         """The expiry register."""
         return self.state.expiry
+
+
+@frozen
+class Parked:
+    """A name that a destination of changes would not take; see `parking`.
+
+    Attributes:
+        destination: its key.
+        name: stored name.
+        reason: in the destination's words.
+        since: when that was first so, unix seconds.
+        until: when to try again, unix seconds.
+    """
+
+    destination: str
+    name: str
+    reason: str
+    since: float
+    until: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from clinfra.blob.backlog import Backlog
 from clinfra.blob.commit import Call, Committer
 from clinfra.blob.delivery import RETRY_SECONDS, Delivery
 from clinfra.blob.destinations import Destination, destinations
 from clinfra.blob.feed import BackOff, Window
+from clinfra.blob.parking import Parking
 from clinfra.blob.peers import Peers
 from clinfra.blob.replica import Replica
 from clinfra.blob.sending import Sender
@@ -30,6 +32,8 @@ class Replication:
 
     Args:
         now: returns unix seconds.
+        parked_seconds: until a name that a destination refused is tried again.
+        longest_pause: between two tries of a destination that fails, seconds.
     """
 
     log = Logger()
@@ -43,6 +47,8 @@ class Replication:
     _now: Callable[[], float]
     _rng: random.Random
     _sender: Sender
+    _parked_seconds: float
+    _longest_pause: float
     deliveries: dict[str, Delivery] = field(init=False, factory=dict)
     _waking: IDelayedCall | None = field(init=False, default=None)
     _retrying: LoopingCall = field(init=False)
@@ -72,8 +78,11 @@ class Replication:
                 note=self._note,
                 reactor=self._reactor,
                 now=self._now,
-                back_off=BackOff(self._rng.random),
+                back_off=BackOff(self._rng.random, most_seconds=self._longest_pause),
                 window=Window(cursors.get(key, 0)),
+                parking=Parking(
+                    key, self._replica, self._workers, self._now, self._parked_seconds
+                ),
             )
         for key in cursors.keys() - self.deliveries.keys():
             self.log.info("{key} is no destination any more", key=key)
@@ -113,15 +122,38 @@ class Replication:
         for delivery in self.deliveries.values():
             delivery.wake()
 
-    def _retry_parked(self) -> Deferred[None]:
-        def failed(failure: Any) -> None:
-            self.log.failure("cannot retry what was put aside", failure=failure)
+    def _retry_parked(self) -> Deferred[Any]:
+        return self._of_each(Delivery.retry_parked)
 
-        async def retry() -> None:
-            for delivery in list(self.deliveries.values()):
-                await delivery.retry_parked()
+    async def hurry(self) -> None:
+        """Try at once to send whatever failed, rests or was put aside."""
+        await self._of_each(Delivery.hurry)
 
-        return Deferred.fromCoroutine(retry()).addErrback(failed)
+    def _of_each(
+        self, what: Callable[[Delivery], Coroutine[Any, Any, object]]
+    ) -> Deferred[Any]:
+        """Do something for all destinations together; trouble is only logged."""
+
+        def failed(failure: Any, key: str) -> None:
+            self.log.failure("cannot retry for {key}", failure=failure, key=key)
+
+        return DeferredList(
+            [
+                Deferred.fromCoroutine(what(each)).addErrback(failed, key)
+                for key, each in self.deliveries.items()
+            ]
+        )
+
+    def measure(self) -> Deferred[None]:
+        """Look how much waits for each destination."""
+        deliveries = list(self.deliveries.values())
+
+        def measured(found: Sequence[Backlog]) -> None:
+            for delivery, backlog in zip(deliveries, found, strict=True):
+                delivery.backlog = backlog
+
+        looking = self._workers.run(lambda: [each.measure() for each in deliveries])
+        return looking.addCallback(measured)
 
     def report(self) -> Mapping[str, Any]:
         """Return each destination's state, by its key."""

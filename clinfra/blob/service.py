@@ -162,6 +162,8 @@ class BlobService(Service):
             now,
             rng,
             sender,
+            config.parked_retry,
+            config.longest_pause,
         )
         between = Between(self.topology, self.replica, self.committer, self.workers)
         self.repair = Repair(
@@ -240,7 +242,7 @@ class BlobService(Service):
             puller=puller,
             peers=self.peers,
             waiting=lambda: self.writer.waiting,
-            deliveries=self.replication.report,
+            replication=self.replication,
             scrub=self.scrubber.report,
             handoff=self._handoff.report,
         )
@@ -250,6 +252,7 @@ class BlobService(Service):
             status=self._status,
             puller=puller,
             purge=self.purge_soon,
+            send=self.replication.hurry,
         )
         self._admin = Admin(
             topology=self.topology,
@@ -397,7 +400,9 @@ class BlobService(Service):
         def failed(failure: Any) -> None:
             self.log.error("cannot measure the disk: {error}", error=failure.value)
 
-        return self.workers.run(measure).addErrback(failed)
+        measuring = self.workers.run(measure)
+        measuring.addCallback(lambda _: self.replication.measure())
+        return measuring.addErrback(failed)
 
     def _collect_facts(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
         return self.committer.index.facts(), self.committer.store.facts()

@@ -52,6 +52,22 @@ CREATE TABLE cursor (
 LEAF_INDEX = "CREATE INDEX IF NOT EXISTS blob_leaf ON blob (leaf)"
 NO_LEAF_INDEX = "DROP INDEX IF EXISTS blob_leaf"
 
+PARKED = """
+CREATE TABLE IF NOT EXISTS parked (
+    destination TEXT NOT NULL,
+    name TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    since REAL NOT NULL,
+    until REAL NOT NULL,
+    PRIMARY KEY (destination, name)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS parked_until ON parked (destination, until, since);
+"""
+PARK = (
+    "INSERT INTO parked VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+    " SET reason = excluded.reason, until = excluded.until"
+)
+
 _COLUMNS = (
     "name, modified, sha256, size, crc32, content_type, modified_deleted, deleted,"
     " volume, offset, head_bytes, length, seq, first_volume, last_volume,"

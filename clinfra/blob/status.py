@@ -8,11 +8,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
 
 from clinfra.blob.destinations import peers_of
 from clinfra.blob.expire import Reaper
 from clinfra.blob.peers import FEATURE, Peers
 from clinfra.blob.replica import Replica
+from clinfra.blob.replication import Replication
 from clinfra.blob.sync import Puller
 from clinfra.blob.topology import Topology
 
@@ -62,17 +64,13 @@ class Counters:
         }
 
 
-Deliveries = Callable[[], Mapping[str, Mapping[str, Any]]]
-"""Returns what each destination of changes is about: "peer:NAME", "cluster:C:B"."""
-
-
 @define(eq=False)
 class Status:
     """Collects what is told.
 
     Args:
         waiting: returns how many changes wait to be committed.
-        deliveries: see `Deliveries`.
+        replication: tells what waits for whom.
         scrub: returns what the scrubber found.
         handoff: returns how many changes are kept for replicas that are away.
 
@@ -87,10 +85,14 @@ class Status:
     _puller: Puller
     _peers: Peers
     _waiting: Callable[[], int]
-    _deliveries: Deliveries = dict
+    _replication: Replication
     _scrub: Callable[[], Mapping[str, Any]] = dict
     _handoff: Callable[[], Mapping[str, Any]] = dict
     logstatus: str = field(init=False, default="start delay")
+
+    def measure(self) -> Deferred[None]:
+        """Look how much waits for whom."""
+        return self._replication.measure()
 
     def told(
         self, index: Mapping[str, object], store: Mapping[str, object]
@@ -101,7 +103,7 @@ class Status:
             index, store: their facts.
         """
         topology, replica = self._topology, self._replica
-        deliveries = self._deliveries()
+        deliveries = self._replication.report()
         replicas, clusters = self._replicas(deliveries), self._clusters(deliveries)
         return {
             "cluster": topology.cluster,
@@ -158,36 +160,32 @@ class Status:
 
 
 def _events(delivery: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the original's numbers of a destination, and ours."""
-    under_way = delivery.get("under_way", 0)
-    ours = {
-        key: value
-        for key, value in delivery.items()
-        if key not in ("events", "under_way", "cursor")
-    }
+    """Return the original's numbers of a destination, and ours.
+
+    Its events are all changes that somebody has not got, those put aside too.
+    """
+    ours = {key: delivery[key] for key in delivery.keys() - {"under_way", "cursor"}}
     return {
-        "events": delivery.get("events", under_way),
-        "buffer_events": under_way,
-        **ours,
+        "events": delivery.get("waiting", 0) + delivery.get("parked", 0),
+        "buffer_events": delivery.get("under_way", 0),
+        **dict(sorted(ours.items())),
     }
 
 
 def _together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Return two destinations' numbers as one: the worst lag, the sum of the rest."""
-    return {
-        key: (
-            max(one.get(key, 0), other.get(key, 0))
-            if key == "lag_seconds"
-            else one.get(key, 0) + other.get(key, 0)
-        )
-        for key in {**one, **other}
-    }
+    """Return two destinations' numbers as one: the longest time, the sum of others."""
+    together: dict[str, Any] = {}
+    for key in {**one, **other}:
+        both = one.get(key, 0), other.get(key, 0)
+        worst = key.endswith("seconds") or isinstance(both[1], bool)
+        together[key] = max(both) if worst else sum(both)
+    return together
 
 
 def _buffered(
     replicas: Mapping[str, Mapping[str, Any]], clusters: Mapping[str, Mapping[str, Any]]
 ) -> str:
     """Return how many changes are waiting, as the original's console reads it."""
-    to_replicas = sum(each["events"] for each in replicas.values())
-    to_clusters = sum(each["events"] for each in clusters.values())
+    to_replicas = sum(each.get("waiting", 0) for each in replicas.values())
+    to_clusters = sum(each.get("waiting", 0) for each in clusters.values())
     return f"buffered replica={to_replicas} cluster={to_clusters}"

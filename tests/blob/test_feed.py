@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.blob.feed import MAX_PARKED, PARKED_SECONDS, BackOff, Parking, Window
+from clinfra.blob.feed import BackOff, Window
 
 
 class WindowTests(SynchronousTestCase):
@@ -48,32 +48,6 @@ class WindowTests(SynchronousTestCase):
             expected = min(left) - 1 if left else max(seqs)
             self.assertEqual(expected, window.cursor)
             self.assertEqual(len(left), window.under_way)
-
-
-class ParkingTests(SynchronousTestCase):
-    """Names a destination refuses."""
-
-    def test_due(self) -> None:
-        """A parked name is due after its rest, in order, and no more once it went."""
-        parking = Parking()
-        parking.park("a", "400 no", 0)
-        parking.park("b", "400 no", 5)
-
-        self.assertEqual([], parking.due(PARKED_SECONDS - 1, 9))
-        self.assertEqual(["a"], parking.due(PARKED_SECONDS + 1, 9))
-        parking.park("a", "400 no", PARKED_SECONDS + 1)
-        self.assertEqual(["b"], parking.due(PARKED_SECONDS + 5, 9))
-        parking.forget("b")
-        self.assertEqual(["a"], [name for name, _ in parking])
-
-    def test_bounded(self) -> None:
-        """However many names are refused, memory is bounded."""
-        parking = Parking()
-        for n in range(MAX_PARKED + 5):
-            parking.park(f"n{n}", "no", 0)
-
-        self.assertEqual(MAX_PARKED, len(parking))
-        self.assertEqual(["n5"], parking.due(1e9, 1))
 
 
 class BackOffTests(SynchronousTestCase):

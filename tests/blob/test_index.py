@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
 from clinfra.blob.index_memory import MemoryIndex
 from clinfra.blob.index_sqlite import SqliteIndex
-from clinfra.blob.records import Data, Expiry, Locator, Row, State
+from clinfra.blob.records import Data, Expiry, Locator, Parked, Row, State
 from clinfra.blob.trees import leaf_of
 
 DAY = 86400 << 32
@@ -125,6 +125,34 @@ class IndexContract(SynchronousTestCase):
 
         self.assertEqual({"peer:c": 9}, dict(self.index.cursors()))
         self.assertEqual(sent, self.index.get("a"))
+
+    def test_parked(self) -> None:
+        """What is put aside is kept by destination, until it is taken up."""
+        a, b, c = (
+            Parked("peer:x", name, "no", since, since + 10.0)
+            for name, since in (("a", 5.0), ("b", 3.0), ("c", 8.0))
+        )
+        other = Parked("peer:y", "a", "why", 1.0, 2.0)
+        self.index.apply(Batch(parked=[a, b, c, other], cursors={"peer:y": 1}))
+        self.index.close()
+        self.index.open()
+
+        self.assertEqual([b], self.index.parked("peer:x", 13.0, 9))
+        self.assertEqual([b, a], self.index.parked("peer:x", 99.0, 2))
+        self.assertEqual((3, 3.0), self.index.parking("peer:x"))
+        again = Parked("peer:x", "b", "still no", 20.0, 30.0)
+        self.index.apply(Batch(parked=[again], taken_up=[("peer:x", "a")]))
+        kept = evolve(again, since=3.0)
+        self.assertEqual([c, kept], self.index.parked("peer:x", 99.0, 9))
+        self.index.apply(Batch(due={"peer:x": 8.0}, cursors={"peer:y": None}))
+        self.assertEqual([evolve(c, until=0.0)], self.index.parked("peer:x", 1.0, 9))
+        self.assertEqual((0, None), self.index.parking("peer:y"))
+
+    def test_count_changes(self) -> None:
+        """Changes above a number are counted."""
+        rows = [evolve(row(f"n{n}"), seq=n) for n in range(1, 8)]
+        self.index.apply(Batch(rows))
+        self.assertEqual(4, self.index.count_changes(3))
 
     def test_expired(self) -> None:
         """Expired rows come in pages, by time and name; 0 never ends."""

@@ -266,5 +266,6 @@ def copy_index(old: MemoryIndex) -> MemoryIndex:
     index._rows.update(old._rows)
     index._marks.update(old._marks)
     index._cursors.update(old._cursors)
+    index._parked.update(old._parked)
     index._seq = old._seq
     return index
