@@ -7,7 +7,8 @@ that every try sends all of it: no replica ever sees one that another has half e
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 
 from attrs import define, evolve, frozen
 
@@ -20,6 +21,7 @@ from clinfra.blob.peers import HOP, MAX_ANSWER_BYTES, PeerFailed
 from clinfra.blob.records import State
 from clinfra.blob.replay import Replay, ReplayIntake
 from clinfra.blob.replica import Write
+from clinfra.blob.resume import Rest, pieces
 from clinfra.blob.router import Found, Router
 from clinfra.blob.topology import Placement
 from clinfra.blob.undelivered import HERE, Undelivered, Winner
@@ -49,6 +51,7 @@ _WISHES = ("copies", "clusters", "require")
 
 _OURS = HOP_BY_HOP | {b"content-length", b"server", b"date"}
 _JSON: Fields = ((b"Content-Type", b"application/json"),)
+_NOT_THAT = "not what was asked for"
 _NOSNIFF: Field = (b"X-Content-Type-Options", b"nosniff")
 
 
@@ -90,7 +93,7 @@ class Forwarder:
             head_only = exchange.head.method == b"HEAD"
             asked = _Asked(placement, response, fields, head_only, missing)
             try:
-                return passed_back(await self._find(asked), head_only)
+                return await self._pass_back(asked)
             except Overloaded:
                 winner = await self.undelivered.find_kept(placement)
                 if winner is None:
@@ -122,7 +125,28 @@ class Forwarder:
         head_only = exchange.head.method == b"HEAD"
         fields = _passed_on(exchange.head, _ASKED)
         asked = _Asked(placement, response, fields, head_only, False, winner.at)
-        return passed_back(await self._find(asked), head_only)
+        return await self._pass_back(asked)
+
+    async def _pass_back(self, asked: _Asked) -> Response:
+        """Return an answer from elsewhere as ours, its body as it comes."""
+        found = await self._find(asked)
+        response = found.response
+        head = response.head
+        fields = _returned(head)
+        if b"x-content-type-options" not in head.index:
+            fields += (_NOSNIFF,)
+        if asked.head_only or head.status == 304:
+            response.abort()
+            return Response(head.status, fields, _nothing(), length=head.content_length)
+        return Response(
+            head.status, fields, self._body(found, asked), length=head.content_length
+        )
+
+    def _body(self, found: Found, asked: _Asked) -> AsyncGenerator[bytes, None]:
+        def resume(rest: Rest) -> Awaitable[Found]:
+            return self._find(evolve(asked, fields=rest.fields, rest=rest))
+
+        return pieces(found, self.router.peers.health.failed, resume)
 
     def _check_served(self, placement: Placement, state: State) -> None:
         """Raise NotFound for what has ended, Overloaded for want of bytes."""
@@ -139,7 +163,7 @@ class Forwarder:
         winner = await self.undelivered.find(placement)
         if winner is None:
             try:
-                return await _whole(await self._find(asked), max_bytes)
+                return await self._fetch(asked, max_bytes)
             except Overloaded:
                 winner = await self.undelivered.find_kept(placement)
                 if winner is None:
@@ -147,14 +171,31 @@ class Forwarder:
         self._check_served(placement, winner.state)
         if winner.at == HERE:
             return await self.undelivered.body(placement, winner.state)
-        return await _whole(await self._find(evolve(asked, at=winner.at)), max_bytes)
+        return await self._fetch(evolve(asked, at=winner.at), max_bytes)
+
+    async def _fetch(self, asked: _Asked, max_bytes: int) -> bytes:
+        found = await self._find(asked)
+        if found.response.head.status != 200:
+            found.response.abort()
+            raise PeerFailed(found.peer, found.response.head.status, _NOT_THAT)
+        taken: list[bytes] = []
+        left = max_bytes
+        async with aclosing(self._body(found, asked)) as body:
+            async for piece in body:
+                taken.append(piece)
+                left -= len(piece)
+                if left < 0:
+                    said = f"the blob is over {max_bytes} bytes"
+                    raise PeerFailed(found.peer, 200, said)
+        return b"".join(taken)
 
     async def info(self, placement: Placement, *, missing: bool = False) -> BlobInfo:
         """Return what is known of a blob.  Raises errors.NotFound."""
         winner = await self.undelivered.find(placement)
         if winner is None:
             try:
-                found = await self._find(_Asked(placement, "info", missing=missing))
+                asked = _Asked(placement, "info", missing=missing)
+                found = await self._find(asked)
                 return info_in(found, await _whole(found, MAX_ANSWER_BYTES))
             except Overloaded:
                 winner = await self.undelivered.find_kept(placement)
@@ -174,7 +215,11 @@ class Forwarder:
             target += asked.response.encode()
             kept = (HANDOFF,) if asked.at is not None else ()
             fields = (HOP, *kept, *asked.fields)
-            return await peers.call(peer, method, target, fields)
+            response = await peers.call(peer, method, target, fields)
+            if asked.rest not in (None, Rest.told(response.head)):
+                response.abort()
+                raise PeerFailed(peer, response.head.status, "it has other bytes")
+            return response
 
         if asked.at is not None:
             return Found(asked.at, await ask(asked.at))
@@ -297,6 +342,7 @@ class _Asked:
     Attributes:
         missing: it should be here, and is not.
         at: the server that keeps it for others; None asks those it belongs to.
+        rest: take no other bytes than these.
     """
 
     placement: Placement
@@ -305,6 +351,7 @@ class _Asked:
     head_only: bool = False
     missing: bool = False
     at: str | None = None
+    rest: Rest | None = None
 
 
 @frozen
@@ -319,21 +366,6 @@ class _Answered:
 def is_forwarded(head: RequestHead) -> bool:
     """Return whether a request was passed on to us, so that we pass it on no more."""
     return HOP[0].lower() in head.index
-
-
-def passed_back(found: Found, head_only: bool) -> Response:
-    """Return an answer from elsewhere as ours, its body as it comes."""
-    response = found.response
-    head = response.head
-    fields = _returned(head)
-    if b"x-content-type-options" not in head.index:
-        fields += (_NOSNIFF,)
-    if head_only or head.status == 304:
-        response.abort()
-        return Response(head.status, fields, _nothing(), length=head.content_length)
-    return Response(
-        head.status, fields, response.__aiter__(), length=head.content_length
-    )
 
 
 async def _nothing() -> AsyncIterator[bytes]:
@@ -367,5 +399,5 @@ def _wishes(head: RequestHead) -> bytes:
 async def _whole(found: Found, max_bytes: int) -> bytes:
     async with found.response as response:
         if response.head.status != 200:
-            raise PeerFailed(found.peer, response.head.status, "not what was asked for")
+            raise PeerFailed(found.peer, response.head.status, _NOT_THAT)
         return await response.read_all(max_bytes)
