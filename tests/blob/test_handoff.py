@@ -25,9 +25,11 @@ class HandoffCase(RouterCase):
 
     def setUp(self) -> None:
         super().setUp()
+        assert self.first.service is not None
+        self.topology = self.first.service.topology
         self.second = self.cluster.hosts["c0b0r1"]
         self.names = self.elsewhere(20)
-        stored = self.cluster._topology.place(self.names[0], encoded=False).stored
+        stored = self.topology.place(self.names[0], encoded=False).stored
         self.away = self.cluster.keepers(stored)
         for host in self.away:
             self.cluster.crash(host)
@@ -135,7 +137,7 @@ class ReadTests(HandoffCase):
 
     def test_nothing_known(self) -> None:
         """What no server keeps and no keeper can be asked for is 503, not 404."""
-        stored = self.cluster._topology.place(self.names[0], encoded=False).stored
+        stored = self.topology.place(self.names[0], encoded=False).stored
         self.assertEqual(503, self.get(self.first, stored)[0])
 
     def test_damaged(self) -> None:
