@@ -133,6 +133,18 @@ class BlobConfig:
     expiration_delay: Seconds = key(
         Seconds(86400), "How long an expired blob can still be undeleted."
     )
+    compare_interval: Seconds = key(
+        Seconds(300),
+        "Between two comparisons with every other replica, about.",
+        least=1,
+        most=86400,
+    )
+    tombstone_time: Seconds = key(
+        Seconds(10 * 86400),
+        "How long deletes are remembered for those that cannot be compared with:"
+        " original replicas.",
+        least=60,
+    )
     parked_retry: Seconds = key(
         Seconds(3600),
         "Until a change that another replica refused is sent to it again.",

@@ -35,9 +35,6 @@ from clinfra.blob.trees import Forest, Tree, differing, unpack
 from clinfra.blob.workers import Workers
 from clinfra.errors import InvalidRequest, NotFound, StorageDamaged, Trouble
 
-COMPARE_SECONDS = 300.0
-"""Between two comparisons with a destination, about."""
-
 FIRST_SECONDS = 5.0
 """After the start, before the first one, about."""
 
@@ -46,9 +43,6 @@ GROW_ROWS = 500
 
 AT_A_TIME = 16
 """Rows sent in parallel."""
-
-TOMBSTONE_SECONDS = 10 * 86400
-"""How long a delete is remembered for destinations that cannot be compared with."""
 
 MAX_TREE_BYTES = 8 << 20
 """Longest answer about trees."""
@@ -63,6 +57,9 @@ class Repair:
     Args:
         send: sends a row to a replica; see `sending.Sender.send`.
         now: returns unix seconds.
+        compare_seconds: between two comparisons with a destination, about.
+        tombstone_seconds: how long deletes are remembered for destinations that
+            cannot be compared with.
 
     Attributes:
         repaired: rows that somebody lacked, and got.
@@ -80,10 +77,14 @@ class Repair:
     _reactor: Any
     _now: Callable[[], float]
     _rng: random.Random
+    _compare_seconds: float
+    _tombstone_seconds: float
     repaired: int = field(init=False, default=0)
     _destinations: Sequence[Destination] = field(init=False)
     _compared: dict[str, int] = field(init=False, factory=dict)
     _compared_at: dict[str, float] = field(init=False, factory=dict)
+    _lacked: dict[str, int] = field(init=False, factory=dict)
+    _trouble: dict[str, str] = field(init=False, factory=dict)
     _refused: int = field(init=False, default=0)
     _running: Deferred[None] | None = field(init=False, default=None)
 
@@ -124,12 +125,13 @@ class Repair:
                 try:
                     await self._compare_with_any(destination)
                 except (Trouble, ValueError, OSError) as trouble:
+                    self._trouble[destination.key] = str(trouble)
                     self.log.info(
                         "cannot compare with {key}: {trouble}",
                         key=destination.key,
                         trouble=trouble,
                     )
-            await self._rest(COMPARE_SECONDS)
+            await self._rest(self._compare_seconds)
 
     async def _rest(self, seconds: float) -> None:
         await deferLater(self._reactor, seconds * self._rng.uniform(0.7, 1.3))
@@ -173,6 +175,8 @@ class Repair:
             sent += await self._compare_branch(
                 destination, replica, asked, tree, branch
             )
+        self._lacked[destination.key] = sent
+        self._trouble.pop(destination.key, None)
         if not self._refused:
             self._compared[destination.key] = began
             self._compared_at[destination.key] = began_at
@@ -277,18 +281,32 @@ class Repair:
             original = all(
                 self._peers.is_ours(name) is False for name in destination.replicas
             )
-            if not original or not row.expiry.passed(self._now() - TOMBSTONE_SECONDS):
+            forgotten = self._now() - self._tombstone_seconds
+            if not original or not row.expiry.passed(forgotten):
                 return False
         return True
 
     def report(self) -> Mapping[str, Any]:
-        """Return what status pages show."""
+        """Return what status pages show.
+
+        For each destination when the last comparison began that left nothing
+        unequal, and how many of our rows it lacked at the last; None if unknown.
+        """
         forest, now = self._committer.forest, self._now()
         return {
             "trees": forest is not None and forest.complete,
             "repaired": self.repaired,
-            "compared_seconds_ago": {
-                key: round(now - at, 1) for key, at in self._compared_at.items()
+            "destinations": {
+                each.key: {
+                    "compared_seconds": (
+                        round(now - self._compared_at[each.key], 1)
+                        if each.key in self._compared_at
+                        else None
+                    ),
+                    "lacked": self._lacked.get(each.key),
+                    "trouble": self._trouble.get(each.key),
+                }
+                for each in self._destinations
             },
         }
 

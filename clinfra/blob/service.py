@@ -35,6 +35,7 @@ from clinfra.blob.intake import Intake
 from clinfra.blob.lane import BlobLane
 from clinfra.blob.local import LocalBlobs
 from clinfra.blob.peers import Peers
+from clinfra.blob.periods import check_periods
 from clinfra.blob.recovery import Recovery
 from clinfra.blob.repair import Repair
 from clinfra.blob.replay import ReplayIntake
@@ -64,7 +65,11 @@ SPACE_SECONDS = 1.0
 
 
 def read_topology(config: BlobConfig) -> Topology:
-    """Return the cluster this process is part of.  Raises ConfigProblems."""
+    """Return the cluster this process is part of.
+
+    Raises ConfigProblems, also for what else makes no sense.
+    """
+    check_periods(config)
     if not config.cluster_file:
         return topology.single(config.replica or "blob")
     try:
@@ -177,6 +182,8 @@ class BlobService(Service):
             reactor,
             now,
             rng,
+            config.compare_interval,
+            config.tombstone_time,
         )
         ttl = config.ttl if config.ttl is not None else self.topology.ttl
         default_ttl = None if ttl is None else int(ttl)
@@ -245,6 +252,7 @@ class BlobService(Service):
             replication=self.replication,
             scrub=self.scrubber.report,
             handoff=self._handoff.report,
+            repair=self.repair.report,
         )
         self._replica_admin = ReplicaAdmin(
             replica=self.replica,

@@ -72,6 +72,7 @@ class Status:
         waiting: returns how many changes wait to be committed.
         replication: tells what waits for whom.
         scrub: returns what the scrubber found.
+        repair: returns when whom was compared with.
         handoff: returns how many changes are kept for replicas that are away.
 
     Attributes:
@@ -88,6 +89,7 @@ class Status:
     _replication: Replication
     _scrub: Callable[[], Mapping[str, Any]] = dict
     _handoff: Callable[[], Mapping[str, Any]] = dict
+    _repair: Callable[[], Mapping[str, Any]] = dict
     logstatus: str = field(init=False, default="start delay")
 
     def measure(self) -> Deferred[None]:
@@ -128,6 +130,7 @@ class Status:
             "purged": self._reaper.purged,
             "scrub": self._scrub(),
             "handoff": self._handoff(),
+            "repair": self._repair(),
         }
 
     def _replicas(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,12 +17,13 @@ class RepairTests(SynchronousTestCase):
     """Comparing, and forgetting."""
 
     def cluster(
-        self, *layout: list[int], purge_hours: float = 1
+        self, *layout: list[int], purge_hours: float = 1, **config: Any
     ) -> tuple[Cluster, list[Host]]:
         cluster = Cluster(
             layout,
             purge_interval=Seconds(purge_hours * 3600),
             expiration_delay=Seconds(3600),
+            **config,
         )
         self.addCleanup(cluster.close)
         return cluster, list(cluster.hosts.values())
@@ -58,7 +61,32 @@ class RepairTests(SynchronousTestCase):
             assert host.service is not None
             report = host.service.repair.report()
             self.assertEqual((True, 0), (report["trees"], report["repaired"]))
-            self.assertEqual(1, len(report["compared_seconds_ago"]))
+            (told,) = report["destinations"].values()
+            self.assertLess(told["compared_seconds"], 500)
+            self.assertEqual((0, None), (told["lacked"], told["trouble"]))
+            status = cluster.get(host, "/_status").told
+            self.assertEqual(set(report), set(status["repair"]))
+
+    def test_reported(self) -> None:
+        """What others lacked, and why they cannot be compared with, is told."""
+        cluster, (first, second) = self.cluster([2], compare_interval=Seconds(50))
+        for n in range(20):
+            cluster.put(first, f"/n{n}", b"x")
+        cluster.run(100)
+        cluster.wipe(second)
+        cluster.start(second)
+        lacked = 0
+        assert first.service is not None
+        for _ in range(20):
+            cluster.run(5)
+            (told,) = first.service.repair.report()["destinations"].values()
+            lacked = max(lacked, told["lacked"])
+        self.assertEqual(20, lacked)
+        cluster.network.crash(second.ip)
+        cluster.run(100)
+        (told,) = first.service.repair.report()["destinations"].values()
+
+        self.assertGreater(told["compared_seconds"], 30)
 
     def test_delete_outlives_absence(self) -> None:
         """A delete is not forgotten while a peer is away that has not heard of it."""
