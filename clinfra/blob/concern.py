@@ -10,7 +10,7 @@ What is needed is pushed at once, past the feed; the rest is the feed's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import define, field, frozen
@@ -29,7 +29,16 @@ from clinfra.web.heads import Field
 DEFAULT_COPIES = 2
 
 PATIENCE_SECONDS = 1.0
-"""How long a change waits for its copies."""
+"""How long a change waits for its copies, from when the last byte moved."""
+
+DURABLE_BYTES_PER_SECOND = 64 << 20
+"""A large body is waited for longer, in which it can be made durable."""
+
+HURRY_SHARE = 0.3
+"""Of that time; then another replica is asked for the copy, too."""
+
+SLOWEST_BYTES_PER_SECOND = 16 << 20
+"""However it moves, nobody waits longer than at this pace."""
 
 ALL, QUORUM = -1, -2
 
@@ -127,17 +136,19 @@ class Concern:
         if wish.copies is None and fanout != EVERYWHERE:
             # It came from another replica: who took it first has counted.
             wanted = 1
-        peers = _Race([], 0)
+        patience = Patience(self._clock, row.data.size if row.data is not None else 0)
+        peers = _Race()
         if fanout & PEERS and wanted > 1:
             up = [name for name in self._bucket if self._peers.is_up(name)]
             order = self._peers.order((name, 1) for name in up)
-            peers = self._push([f"peer:{name}" for name in order], row, wanted - 1)
-        clusters = _Race([], 0)
+            peers = self._push(
+                (f"peer:{name}" for name in order), row, wanted - 1, patience
+            )
+        clusters = _Race()
         if fanout & CLUSTERS and wish.clusters > 1:
-            clusters = self._push(places, row, wish.clusters - 1)
-        deadline = self._clock.seconds() + PATIENCE_SECONDS
+            clusters = self._push(places, row, wish.clusters - 1, patience)
         for race in (peers, clusters):
-            await race.wait(self._clock, deadline)
+            await race.wait(patience)
         copies, reached = 1 + peers.won, 1 + clusters.won
         enough = copies >= self._wanted(wish, of_copies) and reached >= wish.clusters
         return Reached(copies, of_copies, reached, of_clusters, enough)
@@ -154,11 +165,14 @@ class Concern:
     def _buckets_of(self, row: Row) -> dict[int, int]:
         return dict(self._topology.place(row.name, encoded=True).buckets)
 
-    def _push(self, keys: Sequence[str], row: Row, needed: int) -> _Race:
+    def _push(
+        self, keys: Iterable[str], row: Row, needed: int, patience: Patience
+    ) -> _Race:
         """Push to so many destinations, to the next ones when one fails."""
 
         def start(key: str) -> Deferred[bool]:
-            pushing = Deferred.fromCoroutine(self._deliveries[key].push(row))
+            delivery = self._deliveries[key]
+            pushing = Deferred.fromCoroutine(delivery.push(row, patience.moved))
             return pushing.addCallbacks(lambda _: True, failed, errbackArgs=(key,))
 
         def failed(failure: Any, key: str) -> bool:
@@ -166,50 +180,127 @@ class Concern:
                 self.log.failure("cannot push to {key}", failure=failure, key=key)
             return False
 
-        race = _Race(list(keys), needed)
-        race.begin(start)
+        race = _Race(list(keys), needed, start, self._is_slow)
+        race.begin()
         return race
+
+    def _is_slow(self, key: str) -> None:
+        kind, _, name = key.partition(":")
+        if kind == "peer":
+            self._peers.health.is_slow(name)
+
+
+@define(eq=False)
+class Patience:
+    """How long copies of one change are waited for.
+
+    Args:
+        clock: Twisted's IReactorTime.
+        size: of its body, bytes.
+
+    Attributes:
+        seconds: how long it lasts from when the last byte moved.
+    """
+
+    clock: Any
+    _size: int
+    seconds: float = field(init=False)
+    _moved: float = field(init=False)
+    _end: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._moved = self.clock.seconds()
+        self.seconds = PATIENCE_SECONDS + self._size / DURABLE_BYTES_PER_SECOND
+        longest = PATIENCE_SECONDS + self._size / SLOWEST_BYTES_PER_SECOND
+        self._end = self._moved + longest
+
+    def moved(self) -> None:
+        """Bytes have moved."""
+        self._moved = self.clock.seconds()
+
+    @property
+    def left_seconds(self) -> float:
+        """Return how long it lasts, when nothing moves."""
+        now: float = self.clock.seconds()
+        return min(self._moved + self.seconds, self._end) - now
+
+    @property
+    def hurry_seconds(self) -> float:
+        """Return after how long the next replica is to be tried, when nothing moves."""
+        now: float = self.clock.seconds()
+        return self._moved + self.seconds * HURRY_SHARE - now
 
 
 @define(eq=False)
 class _Race:
-    """So many of some pushes have to succeed."""
+    """So many of some pushes have to succeed.
 
-    _waiting: list[str]
-    _needed: int
+    Args:
+        waiting: to whom to push, in order.
+        needed: how many.
+        start: pushes to one; its result tells whether that went well.
+        is_slow: told of those that let us wait for too long.
+    """
+
+    _waiting: list[str] = field(factory=list)
+    _needed: int = 0
+    _start: Callable[[str], Deferred[bool]] | None = None
+    _is_slow: Callable[[str], object] = lambda key: None
     won: int = field(init=False, default=0)
-    _running: int = field(init=False, default=0)
+    _extra: int = field(init=False, default=0)
+    _running: list[str] = field(init=False, factory=list)
     _over: Deferred[None] | None = field(init=False, default=None)
+    _timer: Any = field(init=False, default=None)
 
-    def begin(self, start: Callable[[str], Deferred[bool]]) -> None:
+    def begin(self) -> None:
         """Start as many as are needed."""
-        while self._waiting and self.won + self._running < self._needed:
-            self._running += 1
-            start(self._waiting.pop(0)).addCallback(self._ended, start)
+        most = self._needed + self._extra
+        while self._waiting and self._start and self.won + len(self._running) < most:
+            key = self._waiting.pop(0)
+            self._running.append(key)
+            self._start(key).addCallback(self._ended, key)
 
-    def _ended(self, success: bool, start: Callable[[str], Deferred[bool]]) -> None:
-        self._running -= 1
+    def _ended(self, success: bool, key: str) -> None:
+        self._running.remove(key)
         self.won += success
-        self.begin(start)
+        self.begin()
         if not self._running or self.won >= self._needed:
-            over, self._over = self._over, None
-            if over is not None:
-                over.callback(None)
+            self._decide()
 
-    async def wait(self, clock: Any, deadline: float) -> None:
-        """Wait until it is decided, or until the deadline; pushes go on then."""
+    async def wait(self, patience: Patience) -> None:
+        """Wait until it is decided, or for too long; pushes go on then."""
         if not self._running or self.won >= self._needed:
             return
         self._over = over = Deferred[None]()
-        timer = clock.callLater(max(0.0, deadline - clock.seconds()), self._late, over)
+        self._look(patience)
         try:
             await over
         finally:
             self._over = None
-            if timer.active():
-                timer.cancel()
+            self._stop_timer()
 
-    def _late(self, over: Deferred[None]) -> None:
-        if self._over is over:
-            self._over = None
+    def _look(self, patience: Patience) -> None:
+        """See who lets us wait, and look again in time."""
+        self._stop_timer()
+        left, hurry = patience.left_seconds, patience.hurry_seconds
+        if left <= 0:
+            self._decide()
+            return
+        if not self._extra and hurry <= 0:
+            # Nothing has moved for a while: try others, too.
+            self._extra = len(self._running)
+            for key in self._running:
+                self._is_slow(key)
+            self.begin()
+        wait = max(left if self._extra else hurry, 0.01)
+        self._timer = patience.clock.callLater(wait, self._look, patience)
+
+    def _decide(self) -> None:
+        over, self._over = self._over, None
+        if over is not None:
             over.callback(None)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None

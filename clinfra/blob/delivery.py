@@ -62,7 +62,7 @@ SUSPICIOUS = 32
 ANSWERED_SECONDS = 2.0
 """Longest rest of a destination that does answer, if only with 500."""
 
-Send = Callable[[str, Row, str], Any]
+Send = Callable[[str, Row, str, Callable[[], object]], Any]
 
 
 @define(eq=False)
@@ -295,13 +295,15 @@ class Delivery:
         if parked >= SUSPICIOUS:
             self._parking.hurry(self._refusing_since)
 
-    async def _send_to_any(self, row: Row) -> None:
+    async def _send_to_any(
+        self, row: Row, moved: Callable[[], object] = lambda: None
+    ) -> None:
         replicas = self.destination.replicas
         if len(replicas) > 1:
             replicas = tuple(self._peers.order([(name, 1) for name in replicas]))
         for number, replica in enumerate(replicas, 1):
             try:
-                await self._send(replica, row, self.destination.replicate)
+                await self._send(replica, row, self.destination.replicate, moved)
                 return
             except PeerRefused:
                 raise
@@ -370,8 +372,11 @@ class Delivery:
 
     # Ahead of the feed
 
-    async def push(self, row: Row) -> None:
+    async def push(self, row: Row, moved: Callable[[], object]) -> None:
         """Send a row at once; the feed then passes over it.
+
+        Args:
+            moved: called whenever a piece of a large body is gone.
 
         Raises as `Sender.send`.
         """
@@ -380,7 +385,7 @@ class Delivery:
         if len(self._passed) > MAX_PASSED:
             self._passed.popitem(last=False)
         try:
-            await self._send_to_any(row)
+            await self._send_to_any(row, moved)
         except BaseException:
             self._settle(row, None)
             raise

@@ -48,6 +48,9 @@ SETTINGS = PoolSettings(
     max_connections=256,
 )
 
+DURABLE_BYTES_PER_SECOND = 8 << 20
+"""How slowly a replica may make a body durable, and send it to the next, at least."""
+
 MAX_ANSWER_BYTES = 1 << 20
 """Longest answer read whole."""
 
@@ -232,7 +235,9 @@ class Peers:
         if origin is None:
             raise NotFound(f"Unknown replica: {peer}")
         try:
-            response = await self._pool.request(origin, method, target, fields, body)
+            response = await self._pool.request(
+                origin, method, target, fields, body, _patience(body)
+            )
         except Overloaded as trouble:
             # Our own queue is full: that says nothing of the peer's health.
             raise PeerFailed(peer, 0, trouble.sentence) from trouble
@@ -372,3 +377,9 @@ class Peers:
             return from_json(answer)
         except ValueError as error:
             raise PeerFailed(peer, 200, "its answer makes no sense") from error
+
+
+def _patience(body: bytes | IBody | None) -> float:
+    """Return how much longer than usual the answer to a body may take, seconds."""
+    size = len(body) if isinstance(body, bytes) else body.length if body else 0
+    return (size or 0) / DURABLE_BYTES_PER_SECOND

@@ -37,8 +37,17 @@ class Sender:
     _forget_seconds: float
     _batches: Batches
 
-    async def send(self, peer: str, row: Row, replicate: str) -> None:
+    async def send(
+        self,
+        peer: str,
+        row: Row,
+        replicate: str,
+        moved: Callable[[], object] = lambda: None,
+    ) -> None:
         """Have a replica merge a row, durably; a row that has changed is passed over.
+
+        Args:
+            moved: called whenever a piece of a large body is gone.
 
         Raises:
             peers.PeerRefused, errors.NotFound: it will not have it.
@@ -52,13 +61,15 @@ class Sender:
         if hot.row.seq < row.seq:
             hot = Hot(row, None)
         try:
-            await self._send(peer, hot, replicate)
+            await self._send(peer, hot, replicate, moved)
         except (StorageDamaged, OSError):
             again = await self._replica.find(row.name)
             if again is not None and again.row.seq == hot.row.seq:
                 raise
 
-    async def _send(self, peer: str, hot: Hot, replicate: str) -> None:
+    async def _send(
+        self, peer: str, hot: Hot, replicate: str, moved: Callable[[], object]
+    ) -> None:
         row, data = hot.row, hot.row.data
         bytes_wanted = data is not None and not row.expiry.passed(
             self._now() - self._forget_seconds
@@ -67,10 +78,15 @@ class Sender:
             small = await self._replica.body(hot) if data is not None else None
             await self._batches.send(peer, replicate, row, small)
         else:
-            await self._send_alone(peer, hot, replicate, bytes_wanted)
+            await self._send_alone(peer, hot, replicate, bytes_wanted, moved)
 
     async def _send_alone(
-        self, peer: str, hot: Hot, replicate: str, bytes_wanted: bool
+        self,
+        peer: str,
+        hot: Hot,
+        replicate: str,
+        bytes_wanted: bool,
+        moved: Callable[[], object],
     ) -> None:
         row, data = hot.row, hot.row.data
         if not fits_original(row.name) and self._peers.is_ours(peer) is None:
@@ -80,7 +96,7 @@ class Sender:
             told = await self._peers.delete(peer, row.name, row.expiry, replicate)
             if data is None or not bytes_wanted or not lacks(told, data):
                 return
-        body: bytes | StoredBody = StoredBody(self._replica, hot)
+        body: bytes | StoredBody = StoredBody(self._replica, hot, moved)
         if data is not None and data.size <= SMALL_BYTES:
             body = await self._replica.body(hot)
         await self._peers.put(peer, row.name, row.state, body, replicate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 from zope.interface import implementer
 
@@ -19,12 +21,16 @@ class StoredBody:
 
     `read` raises errors.StorageDamaged: our fault, never the receiver's.
 
+    Args:
+        moved: called whenever another piece is asked for: the last one is gone.
+
     Attributes:
         length: bytes.
     """
 
     _replica: Replica
     _hot: Hot
+    _moved: Callable[[], object] = lambda: None
     length: int = field(init=False)
     _offset: int = field(init=False, default=0)
 
@@ -34,6 +40,7 @@ class StoredBody:
 
     async def read(self) -> bytes:
         """Return the next piece, b"" at the end."""
+        self._moved()
         wanted = min(PIECE_BYTES, self.length - self._offset)
         if not wanted:
             return b""

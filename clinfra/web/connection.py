@@ -116,8 +116,11 @@ class OriginConnection(Protocol):
 
     def _expect_progress(self) -> None:
         """It is the origin's turn from now on."""
-        pool = self._peer.pool
+        pool, request = self._peer.pool, self._request
         wait = pool.response_wait if self._head is None else pool.read_wait
+        sent = request is not None and (request.rest is None or request.body_complete)
+        if self._head is None and request is not None and sent:
+            wait += request.patience
         self.deadline = pool.now + wait
 
     def drop(self) -> None:

@@ -150,13 +150,15 @@ class OriginRequest:
             that has been taken from its sender; b"" when that is nothing yet.
         rest: where the body comes from, when it is not in `opening` from the start.
         body_complete: nothing more is to come from `rest`.
+        patience: seconds that the origin may be silent for besides the usual ones, once
+            it has all of the body.
         sent: something may have reached an origin.
     """
 
     __slots__ = (
         *("_beyond", "_done", "_head", "_peer", "_retried", "_taken"),
         *("body_complete", "connection", "connector", "deadline", "method"),
-        *("opening", "paused", "receiver", "rest", "sent"),
+        *("opening", "patience", "paused", "receiver", "rest", "sent"),
     )
 
     def __init__(
@@ -172,6 +174,7 @@ class OriginRequest:
         self.connection: OriginConnection | None = None
         self.connector: IConnector | None = None
         self.deadline = 0.0
+        self.patience = 0.0
         self.paused = False
         self.sent = False
         self.rest: IBody | None = None
@@ -364,10 +367,14 @@ class Pool:
         target: bytes,
         fields: tuple[Field, ...] = (),
         body: bytes | IBody | None = None,
+        patience: float = 0.0,
     ) -> OriginResponse:
         """Send a request; return when the head of its response is in.
 
         Cancelling aborts the request.
+
+        Args:
+            patience: see `OriginRequest`.
 
         Raises:
             errors.OriginFailed, errors.OriginTimeout: see their `replayable`.
@@ -376,7 +383,9 @@ class Pool:
         """
         response = OriginResponse()
         head = make_request_head(origin, method, target, fields, body)
-        return await response.expect(self.start(origin, method, head, body, response))
+        request = self.start(origin, method, head, body, response)
+        request.patience = patience
+        return await response.expect(request)
 
     def start(
         self,
