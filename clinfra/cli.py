@@ -49,10 +49,12 @@ def _make_parser() -> argparse.ArgumentParser:
     show = commands.add_parser("config", help="print every key with its default")
     show.set_defaults(run=_show_reference)
 
-    from clinfra.blob.command_line import add_commands
+    from clinfra.blob.command_line import EXIT_STATUS, add_commands
     from clinfra.blob.playground import add_command
 
-    blob = commands.add_parser("blob", help="work with a blob store")
+    blob = commands.add_parser(
+        "blob", help="work with a blob store", epilog=EXIT_STATUS
+    )
     blob_commands = blob.add_subparsers(required=True, metavar="COMMAND")
     add_commands(blob_commands)
     add_command(blob_commands)

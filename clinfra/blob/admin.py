@@ -11,6 +11,10 @@ _sync        source, modified_start, modified_stop          {"queued": …}
 _purge                                                      {"queued": …}
 _buffer                                                     {"queued": …}
 _logstatus                                                  {"queued": …}
+_scrub                                                      {"queued": …}
+_quarantine                                                 what is kept of damaged
+                                                            blobs, each with its "id"
+_discard     id; all when it is not given                   {"discarded": how many}
 _configcheck brief, tolerance; body: a configuration        see `configcheck`
 ============ ============================================== =======================
 
@@ -37,6 +41,7 @@ from clinfra.blob.info import NOT_FOUND
 from clinfra.blob.peers import HOP, Peers
 from clinfra.blob.replica import Replica
 from clinfra.blob.running_config import OWN
+from clinfra.blob.scrub import Scrubber
 from clinfra.blob.status import Counters, Status
 from clinfra.blob.sync import Asked, Puller
 from clinfra.blob.topology import Topology
@@ -57,15 +62,18 @@ COMMANDS = frozenset(
         "_buffer",
         "_config",
         "_configcheck",
+        "_discard",
         "_list",
         "_logstatus",
         "_purge",
+        "_quarantine",
+        "_scrub",
         "_status",
         "_sync",
     )
 )
 
-CHANGING = frozenset(("_buffer", "_logstatus", "_purge", "_sync"))
+CHANGING = frozenset(("_buffer", "_discard", "_logstatus", "_purge", "_scrub", "_sync"))
 """Commands that set something off."""
 
 _JSON: Fields = ((b"Content-Type", b"application/json"),)
@@ -182,6 +190,7 @@ class ReplicaAdmin:
     _puller: Puller
     _purge: Callable[[], bool]
     _send: Work
+    _scrubber: Scrubber
     _syncing: Chore = field(init=False)
     _sending: Chore = field(init=False)
     _logging: Chore = field(init=False)
@@ -200,6 +209,9 @@ class ReplicaAdmin:
             "_purge": self.purge,
             "_buffer": self.buffer,
             "_logstatus": self.logstatus,
+            "_scrub": self.scrub,
+            "_quarantine": self.quarantine,
+            "_discard": self.discard,
         }
         return await commands[command](head)
 
@@ -267,6 +279,27 @@ class ReplicaAdmin:
     async def buffer(self, head: RequestHead) -> bytes:
         """Ask for changes that rest, or were put aside, to be sent now."""
         return _queued(self._sending.ask(self._send))
+
+    async def scrub(self, head: RequestHead) -> bytes:
+        """Ask for all blobs to be checked now."""
+        return _queued(self._scrubber.now())
+
+    async def quarantine(self, head: RequestHead) -> bytes:
+        """Return what is kept of damaged blobs."""
+        told = self._scrubber.quarantine.told
+        return await self._workers.run(lambda: _encoded(told()))
+
+    async def discard(self, head: RequestHead) -> bytes:
+        """Delete one entry of the quarantine, or all."""
+        given = parameters.split(head.query)
+        identity = given.get("id")
+        if "id" in given and not identity:
+            raise InvalidRequest(f"Invalid value for id: {identity}")
+        discard = self._scrubber.quarantine.discard
+        discarded = await self._workers.run(discard, identity)
+        if identity is not None and not discarded:
+            raise NotFound(f"Not in quarantine: {identity}")
+        return _encoded({"discarded": discarded})
 
     async def logstatus(self, head: RequestHead) -> bytes:
         """Ask for the status to be logged."""

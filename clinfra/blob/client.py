@@ -81,6 +81,9 @@ class Stored:
     server: str
 
 
+READING = frozenset(("_config", "_list", "_quarantine", "_status"))
+"""Admin requests that change nothing."""
+
 _NO_CONCERN = Concern()
 
 
@@ -351,7 +354,7 @@ class BlobClient:
         target = names.to_path(path.strip("/")) + (
             f"?{query}".encode() if query else b""
         )
-        method = b"GET" if command in ("_status", "_list", "_config") else b"POST"
+        method = b"GET" if command in READING else b"POST"
         answer = await self._asker.whole(
             method, None, target, (lambda: body) if body is not None else None, server
         )

@@ -69,6 +69,14 @@ def add_commands(
         parser.set_defaults(run=run, command=command)
         return parser
 
+    def add_replicas(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "replicas",
+            nargs="*",
+            metavar="REPLICA",
+            help="its name (default: the server's, or all of the cluster)",
+        )
+
     concern = argparse.ArgumentParser(add_help=False)
     concern.add_argument(
         "--copies",
@@ -111,15 +119,15 @@ def add_commands(
     )
 
     parser = add("status", does.status, "tell how replicas are")
-    parser.add_argument("replicas", nargs="*", metavar="REPLICA")
+    add_replicas(parser)
 
     parser = add("list", does.listing, "list a replica's blobs by time of change")
-    parser.add_argument("replicas", nargs="*", metavar="REPLICA")
+    add_replicas(parser)
     parser.add_argument("--start", type=int, metavar="STAMP", help="from this stamp")
     parser.add_argument("--stop", type=int, metavar="STAMP", help="before this stamp")
 
     parser = add("sync", does.sync, "have replicas pull from others what they lack")
-    parser.add_argument("replicas", nargs="*", metavar="REPLICA")
+    add_replicas(parser)
     parser.add_argument("--source", metavar="A,B", help="default: all their peers")
 
     parser = add(
@@ -128,10 +136,20 @@ def add_commands(
         "tell what another cluster file would change; fail if blobs would be lost",
     )
     parser.add_argument("file", metavar="FILE", help="the cluster file to be")
-    parser.add_argument("replicas", nargs="*", metavar="REPLICA")
+    add_replicas(parser)
 
-    parser = add("purge", does.purge, "have replicas purge what has expired")
-    parser.add_argument("replicas", nargs="*", metavar="REPLICA")
+    for name, command, text in (
+        ("purge", does.purge, "have replicas purge what has expired"),
+        ("buffer", does.buffer, "have replicas send at once what rests or was refused"),
+        ("scrub", does.scrub, "have replicas check all their blobs now"),
+        ("quarantine", does.quarantine, "list what replicas keep of damaged blobs"),
+    ):
+        parser = add(name, command, text)
+        add_replicas(parser)
+
+    parser = add("discard", does.discard, "clear what is kept of damaged blobs")
+    parser.add_argument("id", metavar="ID", help='as listed by "quarantine", or "all"')
+    add_replicas(parser)
 
 
 def _copies(text: str) -> str:

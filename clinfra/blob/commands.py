@@ -217,6 +217,7 @@ async def listing(session: Session) -> int:
         async for row in found:
             session.tell(
                 {
+                    "replica": replica or None,
                     "name": row.name,
                     "modified": row.modified,
                     "deleted": row.deleted,
@@ -237,6 +238,48 @@ async def sync(session: Session) -> int:
 async def purge(session: Session) -> int:
     """`clinfra blob purge`."""
     return await _set_off(session, "_purge", "")
+
+
+async def buffer(session: Session) -> int:
+    """`clinfra blob buffer`."""
+    return await _set_off(session, "_buffer", "")
+
+
+async def scrub(session: Session) -> int:
+    """`clinfra blob scrub`."""
+    return await _set_off(session, "_scrub", "")
+
+
+async def quarantine(session: Session) -> int:
+    """`clinfra blob quarantine`."""
+
+    async def one(replica: str) -> None:
+        for told in await session.client.command("_quarantine", replica):
+            session.tell(
+                {"replica": replica or None, **told},
+                f"{told['id']}  {_clock(told['found_at'])}  {amount(told['kept'])} of"
+                f" {amount(told['size'])}  {told['name']}: {told['why']}",
+            )
+
+    return await session.each(session.replicas(), one)
+
+
+async def discard(session: Session) -> int:
+    """`clinfra blob discard`."""
+    identity = session.arguments.id
+    query = "" if identity == "all" else f"id={identity}"
+
+    async def one(replica: str) -> None:
+        try:
+            told = await session.client.command("_discard", replica, query)
+        except NotFound:
+            told = {"discarded": 0}
+        session.tell(
+            {"replica": replica or None, **told},
+            f"{replica or 'server'}: {told['discarded']} discarded",
+        )
+
+    return await session.each(session.replicas(), one)
 
 
 async def configcheck(session: Session) -> int:
@@ -286,12 +329,13 @@ def _stored(stored: Stored) -> dict[str, Any]:
 
 
 def _status_line(told: Any) -> str:
-    """Return the gist of a status: who, how many requests, backlog, space."""
-    events, waiting = told.get("events", {}), 0
-    lag = 0.0
-    for each in (*told["replicas"].values(), *told["clusters"].values()):
-        waiting += each.get("events", 0)
-        lag = max(lag, each.get("lag_seconds", 0.0))
+    """Return the gist of a status: who, how many requests, backlog, trouble, space."""
+    events = told.get("events", {})
+    others = (*told["replicas"].values(), *told["clusters"].values())
+    parked = sum(each.get("parked", 0) for each in others)
+    waiting = sum(each.get("events", 0) for each in others) - parked
+    lag = max((each.get("lag_seconds", 0.0) for each in others), default=0.0)
+    damaged = told.get("scrub", {}).get("damaged", 0)
     counts = ", ".join(
         f"{events[kind]['total']} {kind}"
         for kind in ("put", "get", "delete")
@@ -301,6 +345,8 @@ def _status_line(told: Any) -> str:
     return (
         f"{told['replica']}  cluster {told['cluster']}, bucket {told['bucket']}:"
         f" {counts or 'no requests yet'}; {waiting} changes to send, lag {lag:.0f} s;"
+        f"{f' {parked} refused by others;' if parked else ''}"
+        f"{f' {damaged} damaged;' if damaged else ''}"
         f" {amount(free) if free is not None else '?'} free"
     )
 

@@ -14,6 +14,7 @@ LOCK_FILE = "lock"
 IDENTITY_FILE = "replica"
 INDEX_FILE = "index.sqlite"
 STORE_DIRECTORY = "volumes"
+RUNNING_FILE = "running"
 
 
 @define(eq=False)
@@ -23,10 +24,14 @@ class DataDirectory:
     Args:
         path: made when missing.
         replica: who we are; the first to open a directory writes its name into it.
+
+    Attributes:
+        was_killed: whoever had it before did not end in order.
     """
 
     path: Path
     replica: str
+    was_killed: bool = field(init=False, default=False)
     _lock: int = field(init=False, default=-1)
 
     @property
@@ -55,6 +60,9 @@ class DataDirectory:
                     f" (it holds {self.path / LOCK_FILE})"
                 ) from None
             self._check_identity()
+            running = self.path / RUNNING_FILE
+            self.was_killed = running.exists()
+            running.touch(mode=0o600)
         except OSError as error:
             self.close()
             raise StartupFailed(f"cannot use {self.path}: {error}") from error
@@ -76,6 +84,10 @@ class DataDirectory:
             raise StartupFailed(
                 f"{self.path} belongs to replica {owner}, not to {self.replica}"
             )
+
+    def end_well(self) -> None:
+        """Everything is closed in order, and the directory about to be."""
+        (self.path / RUNNING_FILE).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the directory."""

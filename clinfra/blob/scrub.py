@@ -1,9 +1,10 @@
 """Reading every blob from time to time, so that damage is found while others have it.
 
-A pass goes through all names, at a set pace, and holds every body to its SHA-256; where
-it is survives a restart.  What is damaged goes to quarantine and is fetched anew from
-another replica, at once and then every hour; until that succeeds readers get an error
-or are served from elsewhere, never wrong bytes.
+A pass goes through all names, at a set pace, and holds every body to its SHA-256, and
+the record that the index points at to what the index says of it; where it is survives a
+restart.  Who was killed soon begins one.  What is damaged goes to quarantine and is
+fetched anew from another replica, at once and then every hour; until that succeeds
+readers get an error or are served from elsewhere, never wrong bytes.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ PIECE_BYTES = 1 << 20
 
 BLOBS_PER_SECOND = 1000
 FIRST_AFTER_SECONDS = 3600.0
+SOON_SECONDS = 5.0
 RETRY_SECONDS = 3600.0
 MAX_DAMAGED = 10_000
 
@@ -66,7 +68,7 @@ class Scrubber:
     _now: Callable[[], float]
     _interval_seconds: float
     _bytes_per_second: int
-    _quarantine: Quarantine
+    quarantine: Quarantine
     _progress: Path
     _refetch: Refetch | None = None
     _sweep: Sweep | None = None
@@ -75,14 +77,27 @@ class Scrubber:
     checked_bytes: int = field(init=False, default=0)
     healed: int = field(init=False, default=0)
     _cursor: str = field(init=False, default="")
+    _first_at: float = field(init=False, default=0.0)
     _ended_at: float | None = field(init=False, default=None)
+    _at_once: bool = field(init=False, default=False)
+    _passing: bool = field(init=False, default=False)
+    _pause: Deferred[None] | None = field(init=False, default=None)
     _owed_seconds: float = field(init=False, default=0.0)
     _running: Deferred[None] | None = field(init=False, default=None)
 
-    def start(self) -> None:
-        """Begin where the last run ended."""
-        if self._interval_seconds and self._running is None:
+    def start(self, was_killed: bool = False) -> None:
+        """Begin where the last run ended.
+
+        Args:
+            was_killed: it did not end in order: whatever ended it may have hurt.
+        """
+        if self._running is None:
             self._load()
+            self._first_at = self._now() + FIRST_AFTER_SECONDS
+            if was_killed and self._interval_seconds:
+                self._first_at, self._ended_at = self._now() + SOON_SECONDS, None
+                # One that is half done goes on, and is followed by a whole one.
+                self._at_once = bool(self._cursor)
             self._running = Deferred.fromCoroutine(self._run())
             self._running.addErrback(self._ended)
 
@@ -93,30 +108,43 @@ class Scrubber:
             running.cancel()
             self._save()
 
+    def now(self) -> bool:
+        """Ask for a pass at once; False when one is asked for, or under way."""
+        if self._running is None or self._at_once or self._passing:
+            return False
+        self._at_once = True
+        if self._pause is not None:
+            self._pause.cancel()
+        return True
+
     def _ended(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
             self.log.failure("scrubbing ended", failure)
 
     def report(self) -> Mapping[str, Any]:
         """Return what status pages show."""
+        now, ended_at = self._now(), self._ended_at
         return {
             "checked": self.checked,
             "checked_bytes": self.checked_bytes,
+            "running": self._passing,
             "at": self._cursor,
-            "ended_at": self._ended_at,
+            "ended_at": ended_at,
+            "ended_seconds": None if ended_at is None else round(now - ended_at, 1),
             "damaged": len(self.damaged),
+            "quarantined": self.quarantine.entries or 0,
             "healed": self.healed,
         }
 
     # Schedule
 
     async def _run(self) -> None:
-        if not self._cursor and self._ended_at is None:
-            await self._sleep(FIRST_AFTER_SECONDS)
+        await self._workers.run(self.quarantine.measure)
         while True:
-            while not self._cursor and (left := self._left_seconds()) > 0:
-                await self._sleep(min(left, RETRY_SECONDS))
-                await self._heal_all()
+            while not self._at_once and (left := self._left_seconds()) > 0:
+                await self._wait(min(left, RETRY_SECONDS))
+                if not self._at_once:
+                    await self._heal_all()
             try:
                 await self.scrub()
             except CancelledError:
@@ -126,9 +154,25 @@ class Scrubber:
                 await self._sleep(RETRY_SECONDS)
 
     def _left_seconds(self) -> float:
-        if self._ended_at is None:
+        """Return how long it is until a pass begins, or goes on."""
+        if not self._interval_seconds:
+            return RETRY_SECONDS
+        if self._cursor:
             return 0.0
+        if self._ended_at is None:
+            return self._first_at - self._now()
         return self._ended_at + self._interval_seconds - self._now()
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, unless a pass is asked for."""
+        pause = self._pause = self._sleep(seconds)
+        try:
+            await pause
+        except CancelledError:
+            if not self._at_once:
+                raise
+        finally:
+            self._pause = None
 
     def _sleep(self, seconds: float) -> Deferred[None]:
         return deferLater(self._reactor, seconds)
@@ -144,6 +188,15 @@ class Scrubber:
 
     async def scrub(self) -> None:
         """Check every blob after where the last one ended, then tidy up."""
+        self._passing = True
+        # Asked for while one was under way, half done: a further one follows.
+        self._at_once = self._at_once and bool(self._cursor)
+        try:
+            await self._pass()
+        finally:
+            self._passing = False
+
+    async def _pass(self) -> None:
         while True:
             rows = await self._workers.run(
                 self._replica.index.names_after, self._cursor, PAGE
@@ -187,7 +240,7 @@ class Scrubber:
             return True  # it has moved on; the next pass meets it
         self.log.error("{name} is damaged: {why}", name=row.name, why=why)
         self._replica.hot.drop(row.name)
-        await self._workers.run(self._quarantine.keep, row, why, self._remains(row))
+        await self._workers.run(self.quarantine.keep, row, why, self._remains(row))
         if len(self.damaged) < MAX_DAMAGED:
             self.damaged[row.name] = why
         await self._heal(row)
@@ -197,6 +250,9 @@ class Scrubber:
         """Return what is wrong with a body, None when it is good."""
         if row.data is None:
             return None
+        why = await self._workers.run(self._wrong_with_record, row)
+        if why is not None:
+            return why
         digest, size = hashlib.sha256(), 0
         pieces = self._pieces(row)
         try:
@@ -211,6 +267,21 @@ class Scrubber:
             return f"{row.data.size - size} bytes are missing"
         if digest.digest() != row.data.sha256:
             return "its bytes have changed"
+        return None
+
+    def _wrong_with_record(self, row: Row) -> str | None:
+        """Return what is wrong with the record of a row.  A reader thread.
+
+        The index would survive that; but it could not be rebuilt any more.
+        """
+        if row.at is None:
+            return "it has no record"
+        try:
+            record = self._replica.store.head_of(row.at)
+        except (LookupError, OSError) as error:
+            return f"its record cannot be read ({type(error).__name__})"
+        if (record.name, record.state.data) != (row.name, row.data):
+            return "the index points at the record of something else"
         return None
 
     def _pieces(self, row: Row) -> Iterator[bytes]:

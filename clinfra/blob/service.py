@@ -261,6 +261,7 @@ class BlobService(Service):
             puller=puller,
             purge=self.purge_soon,
             send=self.replication.hurry,
+            scrubber=self.scrubber,
         )
         self._admin = Admin(
             topology=self.topology,
@@ -328,7 +329,7 @@ class BlobService(Service):
         self.writer.start()
         self._purging.start(self._purge_interval, now=False)
         self._measuring.start(SPACE_SECONDS, now=False)
-        self.scrubber.start()
+        self.scrubber.start(self._directory.was_killed)
         if destinations(self.topology):
             self.replication.start()
             self.repair.start()
@@ -355,6 +356,7 @@ class BlobService(Service):
         def close(result: object) -> object:
             self.workers.stop()
             self.close()
+            self._directory.end_well()
             return result
 
         return stopping.addBoth(close)

@@ -16,7 +16,7 @@ from attrs import frozen
 from zope.interface import Attribute, Interface
 
 from clinfra.blob.records import Data, Locator, State
-from clinfra.blob.volume import Damage, Found
+from clinfra.blob.volume import Damage, Found, Record
 from clinfra.web.exchange import FileBody
 
 
@@ -110,6 +110,12 @@ class IBlobStore(Interface):
 
     def read(at: Locator, offset: int, length: int) -> bytes:
         """Return a piece of a body.  Any thread.  Raises LookupError if it is gone."""
+
+    def head_of(at: Locator) -> Record:
+        """Return a record without its body.  Any thread.
+
+        Raises LookupError when it is gone, or no good any more.
+        """
 
     def read_at_once(at: Locator, offset: int, length: int) -> bytes | None:
         """Return the same if that needs no waiting for a disk.  Any thread."""

@@ -32,7 +32,7 @@ from clinfra.blob.spool_file import FULL
 from clinfra.blob.store import Entry, IBlobStore, ISpool, VolumeFacts
 from clinfra.blob.store_volume import VolumeStore, sync_directory
 from clinfra.blob.versions import VERSIONS, Pending, Versions, data_of
-from clinfra.blob.volume import Damage, Found
+from clinfra.blob.volume import Damage, Found, Record
 from clinfra.errors import StartupFailed, StorageFull
 from clinfra.web.exchange import FileBody
 
@@ -302,6 +302,10 @@ class FilesStore:
             return os.pread(fd, length, offset)
         finally:
             os.close(fd)
+
+    def head_of(self, at: Locator) -> Record:
+        """Return a record without its body: what the journal tells of it."""
+        return self._journal.head_of(at)
 
     def read_at_once(self, at: Locator, offset: int, length: int) -> bytes | None:
         """Return a piece of a body if it is in the page cache."""

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from clinfra.blob import volume
 from clinfra.blob.records import Locator
 from clinfra.blob.store import Entry, IBlobStore, ISpool, VolumeFacts
-from clinfra.blob.volume import Damage, Found, VolumeHead
+from clinfra.blob.volume import Damage, Found, Record, VolumeHead
 from clinfra.errors import StorageFull
 
 
@@ -147,6 +147,14 @@ class MemoryStore:
         """Return a piece of a body."""
         start = at.offset + at.head_bytes + offset
         return bytes(self._volumes[at.volume].content[start : start + length])
+
+    def head_of(self, at: Locator) -> Record:
+        """Return a record without its body."""
+        raw = self.read(at, -at.head_bytes, at.head_bytes)
+        record = volume.unpack_record_head(raw, (at.volume, at.offset))
+        if record is None:
+            raise LookupError(at)
+        return record
 
     def read_at_once(self, at: Locator, offset: int, length: int) -> bytes | None:
         """Return the same: nothing is ever waited for."""

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.blob import topology
 from clinfra.blob.client import BlobClient
-from clinfra.blob.command_line import add_commands, execute, make_client
+from clinfra.blob.command_line import EXIT_STATUS, add_commands, execute, make_client
 from clinfra.blob.commands import Session
 from clinfra.blob.progress import Progress, amount, bar
 from clinfra.errors import ConfigProblems
@@ -180,6 +180,46 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(3, len(told))
         self.assertEqual(1, self.run_command("sync", "c0b0r1", "--source", "a b")[0])
         self.assertEqual({"replica": "c0b0r0", "queued": True}, told[0])
+
+    def test_look_after(self) -> None:
+        """Checking, sending and the quarantine are at hand, at some or all replicas."""
+        status, out = self.run_command("scrub")
+        self.assertEqual(
+            (0, ["c0b0r0: queued", "c0b0r1: queued", "c1b0r0: queued"]),
+            (status, out.splitlines()),
+        )
+        self.assertEqual((0, "c0b0r1: queued\n"), self.run_command("buffer", "c0b0r1"))
+        self.run_command("put", self.file("a", b"abc"))
+        self.cluster.run(5)
+        service = self.cluster.hosts["c0b0r0"].service
+        assert service is not None
+        row = service.replica.index.get("00000_a")
+        assert row is not None
+        service.scrubber.quarantine.keep(row, "it has rotted", [b"ab"])
+
+        (told,) = self.told("quarantine")
+        self.assertEqual(
+            ("c0b0r0", "00000_a", 2), (told["replica"], told["name"], told["kept"])
+        )
+        _, out = self.run_command("quarantine", "c0b0r0")
+        self.assertRegex(out, r"^\w{32}  \S+  2 B of 3 B  00000_a: it has rotted\n$")
+        self.assertEqual(
+            [0, 0], [each["discarded"] for each in self.told("discard", "x")[1:]]
+        )
+        status, out = self.run_command("discard", told["id"], "c0b0r0")
+        self.assertEqual((0, "c0b0r0: 1 discarded\n"), (status, out))
+        self.assertEqual((0, ""), self.run_command("quarantine"))
+        self.assertEqual(3, len(self.told("discard", "all")))
+
+    def test_help(self) -> None:
+        """Each command's help tells its exit statuses, and that it can do JSON."""
+        commands = argparse.ArgumentParser().add_subparsers()
+        add_commands(commands)
+        self.assertLess(12, len(commands.choices))
+        for name, parser in commands.choices.items():
+            text = " ".join(parser.format_help().split())
+            self.assertIn(EXIT_STATUS, text, name)
+            self.assertIn("--json", text, name)
 
     def test_configcheck(self) -> None:
         """A cluster file to be is compared by every replica; grave changes are 1."""

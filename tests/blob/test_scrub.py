@@ -12,9 +12,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from clinfra.blob import layout, quarantine
+from clinfra.blob.index import Batch
 from clinfra.blob.records import BYTES
 from clinfra.blob.replica import Write
-from clinfra.blob.scrub import FIRST_AFTER_SECONDS, RETRY_SECONDS
+from clinfra.blob.scrub import FIRST_AFTER_SECONDS, RETRY_SECONDS, SOON_SECONDS
 from clinfra.blob.store_files import FilesStore
 from clinfra.blob.sweep import STRAYS, Sweeper
 from clinfra.blob.versions import GRACE_SECONDS, VERSIONS
@@ -214,11 +215,108 @@ class ScrubTests(ScrubCase):
             self.rig.put(f"/n{n:03}", b"x")
         self.clock.advance(FIRST_AFTER_SECONDS)
         self.assertEqual(100, self.rig.service.scrubber.checked)
-        self.reopen()
+        self.rig.close()
+        self.rig = self.open()
         self.clock.pump([0.1] * 10)
 
         self.assertEqual(150, self.rig.service.scrubber.checked)
         self.assertEqual("", self.rig.service.report()["scrub"]["at"])
+
+    def test_killed(self) -> None:
+        """Who was killed soon checks all; a pass that was half done comes first."""
+        for n in range(250):
+            self.rig.put(f"/n{n:03}", b"x")
+        self.reopen()
+        scrubber = self.rig.service.scrubber
+        self.assertEqual(0, scrubber.checked)
+        self.clock.pump([SOON_SECONDS])
+        self.assertEqual(100, scrubber.checked)
+        self.reopen()
+        scrubber = self.rig.service.scrubber
+        self.clock.pump([0.1] * 10)
+        self.assertEqual(400, scrubber.checked)
+        self.clock.pump([60.0] * 100)
+        self.assertEqual(400, scrubber.checked)
+        self.rig.close()
+        self.rig = self.open()
+        self.clock.pump([60.0] * 100)
+        self.assertEqual(0, self.rig.service.scrubber.checked)
+
+    def test_asked_for(self) -> None:
+        """A pass that is asked for begins now, even where passes are never."""
+        self.rig.crash()
+        self.rig = self.open(scrub_interval=Seconds(0))
+        for n in range(150):
+            self.rig.put(f"/n{n}", b"x")
+        self.clock.pump([3600.0] * 3)
+        for _ in range(2):
+            checked = self.rig.service.scrubber.checked
+            answer = self.rig.ask("POST", "/_scrub")
+            self.assertEqual(b'{"queued":true}', answer.body)
+            answer = self.rig.ask("POST", "/_scrub")
+            self.assertEqual(b'{"queued":false}', answer.body)
+            self.clock.pump([0.1] * 20)
+            self.assertEqual(checked + 150, self.rig.service.scrubber.checked)
+        report = self.rig.service.report()["scrub"]
+        self.assertEqual(False, report["running"])
+        self.assertLess(report["ended_seconds"], 3)
+
+    def test_rotten_record(self) -> None:
+        """A record that would be lost with the index is written anew, body or not."""
+        for name in ("a", "b"):
+            self.rig.put(f"/{name}", b"body of %s" % name.encode())
+        before = self.state()
+        self.flip("000_a", -4)
+        asked = self.heal_from({"000_a": b"body of a"})
+        self.scrub()
+
+        self.assertEqual(["000_a"], asked)
+        self.lose_index()
+        self.assertEqual(before, self.state())
+
+    def test_wrong_record(self) -> None:
+        """A row that points at another blob's record is found, and put right."""
+        for name in ("a", "b"):
+            self.rig.put(f"/{name}", b"same bytes")
+        before = self.state()
+        index = self.rig.service.replica.index
+        a, b = index.get("000_a"), index.get("000_b")
+        assert a is not None and b is not None
+        index.apply(Batch([a.placed(b.at, a.volumes)]))
+        asked = self.heal_from({"000_a": b"same bytes"})
+        self.scrub()
+        healed = index.get("000_a")
+
+        self.assertEqual(["000_a"], asked)
+        assert healed is not None
+        self.assertNotEqual(b.at, healed.at)
+        self.assertEqual(before, self.state())
+        (told,) = self.kept()
+        self.assertIn("something else", told["why"])
+
+    def test_quarantine(self) -> None:
+        """What is in quarantine is listed, and cleared one by one or all at once."""
+        for name in "abc":
+            self.rig.put(f"/{name}", name.encode() * 100)
+            self.flip(f"000_{name}")
+        self.scrub()
+        told = json.loads(self.rig.ask("GET", "/_quarantine").body)
+        self.assertEqual({"000_a", "000_b", "000_c"}, {each["name"] for each in told})
+        self.assertEqual({100}, {each["kept"] for each in told})
+        self.assertEqual(3, self.rig.service.report()["scrub"]["quarantined"])
+
+        gone = told[1]["id"]
+        answer = self.rig.ask("POST", f"/_discard?id={gone}")
+        self.assertEqual(b'{"discarded":1}', answer.body)
+        self.assertEqual(404, self.rig.ask("POST", f"/_discard?id={gone}").status)
+        for bad in ("id", "id="):
+            self.assertEqual(400, self.rig.ask("POST", f"/_discard?{bad}").status)
+        self.assertEqual(404, self.rig.ask("POST", "/_discard?id=../scrub").status)
+        self.assertEqual(b'{"discarded":2}', self.rig.ask("POST", "/_discard").body)
+        self.assertEqual(b"[]", self.rig.ask("GET", "/_quarantine").body)
+        path = self.directory / "blob" / "quarantine"
+        self.assertEqual([], list(path.iterdir()))
+        self.assertEqual(0, self.rig.service.report()["scrub"]["quarantined"])
 
     def test_spoiled_progress(self) -> None:
         """A file of progress that makes no sense is begun anew."""
