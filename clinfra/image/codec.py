@@ -1,72 +1,71 @@
-"""Decode once, make every size, encode: the only module that touches pixels.
+"""Decode once, make every size, encode: from bytes and recipes to pictures.
 
 Pillow and its resizer, no Twisted.  Meant to run in a worker process, one picture at
-a time per process (Pillow's tolerance of truncated files is a global switch).
+a time per process.
 
 The order of things matters for speed and quality.  A JPEG is decoded at the smallest
 DCT scale that leaves headroom over the largest size; sizes are made from largest to
 smallest, each from the smallest picture at hand that still has headroom; colour,
-transparency and orientation are settled on the small pictures.  The same bytes and the
-same job always give the same results.
+transparency, orientation and effects are settled on the small pictures.  The same
+bytes and the same job always give the same results.
+
+Each step has a module of its own: `opening`, `colour`, `trimming` and `smart` before
+a picture is resized, `effects`, `animation` and `encoding` after.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import warnings
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from PIL import Image, ImageCms, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from attrs import define, field
+from PIL import Image
 
-from clinfra.image import exif, metadata, sniff
+from clinfra.image import (
+    animation,
+    colour,
+    effects,
+    encoding,
+    metadata,
+    placeholder,
+    smart,
+    trimming,
+)
 from clinfra.image.geometry import (
     Box,
     Level,
+    Point,
     Target,
     choose_level,
     level_of,
     make_target,
     shrink_factor,
+    stored_point,
+    swaps_axes,
 )
-from clinfra.image.job import BadImage, Bounds, Job, Rendered, Rendition, ResultTooLarge
+from clinfra.image.job import (
+    BadImage,
+    Job,
+    NoSuchFrame,
+    Rendered,
+    Rendition,
+    ResultTooLarge,
+)
+from clinfra.image.opening import Source, open_source
 from clinfra.image.resizer import resize
-
-# Opened by class and not by Image.open: no other plugin ever sees the bytes, and the
-# several pictures in one file that some cameras write (MPO) are a JPEG and a tail.
-_OPENERS: Final[dict[str, type[ImageFile.ImageFile]]] = {
-    "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
-    "GIF": GifImageFile,
-    "TIFF": TiffImageFile,
-    "BMP": BmpImageFile,
-}
-
-# EXIF orientation → how to turn the picture upright.
-_UPRIGHT: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+from clinfra.image.sizes import Recipe
 
 Info = dict[str, int | str]
 Span = tuple[int, int, str, int, int]
 """Offset, length, media type, width and height of something made."""
 
-_BACKGROUND: Final = "white"
-_MAX_PROFILE_BYTES: Final = 4 << 20
+_PLACEHOLDER: Final = Recipe("", width=100, height=100)
+"""What the placeholder is made of."""
 
 
 def render(source: int | bytes, job: Job) -> Rendered:
@@ -78,6 +77,7 @@ def render(source: int | bytes, job: Job) -> Rendered:
     Raises:
         BadImage: not a picture that is accepted, or one that cannot be decoded.
         ResultTooLarge: a size of it would have too many pixels.
+        NoSuchFrame: a frame is asked for that it does not have.
     """
     with os.fdopen(os.memfd_create("renditions"), "wb") as sink:
         info, spans = render_to(source, job, sink)
@@ -102,13 +102,14 @@ def render_to(
     Raises:
         BadImage: not a picture that is accepted, or one that cannot be decoded.
         ResultTooLarge: a size of it would have too many pixels.
+        NoSuchFrame: a frame is asked for that it does not have.
     """
     try:
         with warnings.catch_warnings():
             # What Pillow only warns of is no reason to refuse or to write to a log.
             warnings.simplefilter("ignore")
             return _render(_read(source, job.bounds.max_bytes), job, sink)
-    except (BadImage, ResultTooLarge):
+    except (BadImage, ResultTooLarge, NoSuchFrame):
         raise
     except MemoryError as error:
         raise BadImage("needs more memory than a worker has") from error
@@ -128,70 +129,77 @@ def _read(source: int | bytes, max_bytes: int) -> bytes:
 def _render(
     data: bytes, job: Job, sink: io.BufferedWriter
 ) -> tuple[Info, dict[str, Span]]:
-    image = _open(data, job.bounds)
-    block = image.info.get("exif", b"")
-    camera = exif.parse(block if isinstance(block, bytes) else b"")
-    # Pillow turns TIFF files upright by itself.
-    orientation = 1 if image.format == "TIFF" else camera.orientation
-    targets = [make_target(size, *image.size, orientation) for size in job.recipes]
-    for target in targets:
-        if target.pixels > job.bounds.max_size_pixels:
-            raise ResultTooLarge(target.name)
-    info = _info(image, camera, job, hashlib.sha256(data).hexdigest())
-    spans: dict[str, Span] = {}
-    for name, picture in _pictures(image, targets):
-        start = sink.tell()
-        upright = _turn(picture, orientation)
-        upright.save(
-            sink,
-            "JPEG",
-            quality=job.quality,
-            optimize=True,
-            subsampling="4:2:0",
-            comment=b"",
-        )
-        length = sink.seek(0, os.SEEK_END) - start
-        spans[name] = (start, length, "image/jpeg", *upright.size)
-    return info, spans
+    source = open_source(data, job.bounds)
+    stills, films = _sorted(source, job)
+    info: Info = {}
+    if job.want_info:
+        info = _described(source, job, hashlib.sha256(data).hexdigest())
+    output = _Output(source, job, sink)
+    for frame, recipes in sorted(stills.items()):
+        source.go_to(frame)
+        chain, targets = _begin(source, job, recipes)
+        for target, picture in chain.make_all(targets):
+            output.write(target, effects.finished(picture, target))
+        if job.want_info and frame == 0:
+            info |= _seen(source, chain)
+    if films:
+        _shoot(source, job, films, output)
+    return info, output.spans
 
 
-def _open(data: bytes, bounds: Bounds) -> ImageFile.ImageFile:
-    """Open a picture without decoding it, if it is within bounds."""
-    kind = sniff.sniff(data[: sniff.HEAD_BYTES])
-    if kind is None:
-        raise BadImage("not a known format")
-    if kind.format not in bounds.formats:
-        raise BadImage(f"format {kind.format}")
-    if kind.format == "JPEG" and sniff.scans(data, bounds.max_scans + 1) > (
-        bounds.max_scans
-    ):
-        raise BadImage(f"more than {bounds.max_scans} scans")
-    # As the original's repair did: what there is of a JPEG is better than nothing.
-    ImageFile.LOAD_TRUNCATED_IMAGES = kind.format == "JPEG"
-    Image.MAX_IMAGE_PIXELS = bounds.max_pixels
-    image = _OPENERS[kind.format](io.BytesIO(data))
-    width, height = image.size
-    if not (width > 0 and height > 0):
-        raise BadImage(f"{width}x{height} pixels")
+def _sorted(source: Source, job: Job) -> tuple[dict[int, list[Recipe]], list[Recipe]]:
+    """Return frame → recipes of stills, and recipes that keep an animation.
+
+    Raises ResultTooLarge and NoSuchFrame before anything was decoded.
+    """
+    # Without recipes a picture is only looked at from outside.
+    stills: dict[int, list[Recipe]] = {0: []} if job.want_info and job.recipes else {}
+    films = []
+    for recipe in job.recipes:
+        target = _checked(make_target(recipe, *source.size, source.orientation), job)
+        if not source.reaches(recipe.frame):
+            raise NoSuchFrame(recipe.name)
+        if recipe.animate and _moves(source, target, job):
+            films.append(recipe)
+        else:
+            stills.setdefault(recipe.frame, []).append(recipe)
+    return stills, films
+
+
+def _moves(source: Source, target: Target, job: Job) -> bool:
+    """Tell whether an animation, and what is made of it, are within bounds."""
+    return source.moves and (
+        source.frames * target.canvas_pixels <= job.bounds.max_film_pixels
+    )
+
+
+def _checked(target: Target, job: Job) -> Target:
+    recipe = target.recipe
+    longest = encoding.MAX_SIDE.get(recipe.format, min(encoding.MAX_SIDE.values()))
     if (
-        width > bounds.max_width
-        or height > bounds.max_height
-        or width * height > bounds.max_pixels
+        target.canvas_pixels > job.bounds.max_size_pixels
+        or max(target.canvas) > longest
     ):
-        raise BadImage(f"{width}x{height} pixels")
-    return image
+        raise ResultTooLarge(recipe.name)
+    return target
 
 
-def _info(
-    image: ImageFile.ImageFile, camera: exif.Exif, job: Job, checksum: str
-) -> Info:
+def _described(source: Source, job: Job, checksum: str) -> Info:
+    """Return what the file says of the picture."""
+    swap = swaps_axes(source.orientation)
+    width, height = reversed(source.size) if swap else source.size
     info: Info = {
-        **metadata.picture_info(image.info),
-        **metadata.exif_info(camera, publish=job.publish_exif),
-        "width": image.width,
-        "height": image.height,
-        "format": image.format or "",
-        "mode": image.mode,
+        **metadata.picture_info(source.info),
+        **metadata.exif_info(source.camera, publish=job.publish_exif),
+        "width": source.width,
+        "height": source.height,
+        "oriented_width": width,
+        "oriented_height": height,
+        "frames": source.frames,
+        "alpha": source.image.has_transparency_data,
+        "format": source.format,
+        "content_type": f"image/{source.format.lower()}",
+        "mode": source.image.mode,
         "checksum": checksum,
     }
     if job.filename is not None:
@@ -199,126 +207,159 @@ def _info(
     return info
 
 
-def _pictures(
-    image: ImageFile.ImageFile, targets: Sequence[Target]
-) -> list[tuple[str, Image.Image]]:
-    """Decode, and return every target's pixels, in stored orientation."""
-    if not targets:
-        return []
-    width, height = image.size
-    factor = shrink_factor(targets) if image.format == "JPEG" else 1
-    if factor > 1:
-        # The size asked for names the factor: draft() divides by it again.
-        image.draft(None, (width // factor, height // factor))
-        factor = image.decoderconfig[0]
-    profile = image.info.get("icc_profile")
-    image.load()
-    levels = [Level((0, 0, width, height), 1 / factor, 1 / factor)]
-    pictures: list[Image.Image] = [_resizable(image)]
-    made = []
-    for target in sorted(targets, key=lambda each: each.pixels, reverse=True):
-        index = choose_level(levels, target)
-        picture = _cut(pictures[index], levels[index].window(target.box), target)
-        if index == 0:
-            picture = _displayable(picture, profile)
-        levels.append(level_of(target))
-        pictures.append(picture)
-        made.append((target.name, picture))
-    return made
+def _seen(source: Source, chain: _Chain) -> Info:
+    """Return what is known of the picture once its first frame is decoded."""
+    info: Info = {"alpha": chain.base.mode == "RGBA"}
+    if source.truncated:
+        info["truncated"] = True
+    target = make_target(_PLACEHOLDER, *source.size, source.orientation)
+    small = effects.upright(chain.make(target), target.turn)
+    return {**info, **placeholder.describe(small)}
 
 
-def _resizable(image: Image.Image) -> Image.Image:
-    """Return the picture in a mode whose values may be averaged."""
-    mode = image.mode
-    if mode == "P":
-        return image.convert("RGBA" if "transparency" in image.info else "RGB")
-    if mode in ("PA", "LA", "La", "RGBa"):
-        return image.convert("RGBA")
-    if mode == "1":
-        return image.convert("L")
-    if mode.startswith("I;16"):
-        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    if mode in ("I", "F"):
-        return _to_8_bits(image)
-    if mode in ("L", "RGB", "RGBA") and "transparency" in image.info:
-        return image.convert("RGBA")
-    if mode in ("L", "RGB", "RGBA", "CMYK", "LAB"):
-        return image
-    return image.convert("RGB")
+def _begin(
+    source: Source, job: Job, recipes: Sequence[Recipe]
+) -> tuple[_Chain, list[Target]]:
+    """Decode the frame at hand, as far as needed, and tell what to make of it."""
+    size, orientation = source.size, source.orientation
+    targets = [
+        _checked(make_target(recipe, *size, orientation), job) for recipe in recipes
+    ]
+    least = targets or [make_target(_PLACEHOLDER, *size, orientation)]
+    factor = shrink_factor(least) if source.reducible else 1
+    base, level = source.decode(factor)
+    looking = [
+        target
+        for target in targets
+        if target.recipe.trim is not None or target.recipe.gravity == "smart"
+    ]
+    if looking:
+        targets = [
+            _looked(base, level, target, source) if target in looking else target
+            for target in targets
+        ]
+        if source.reducible and (finer := shrink_factor(targets)) < factor:
+            # So much was trimmed that what is left has lost its headroom.
+            base, level = source.decode(finer)
+    return _Chain(base, level, source.profile), targets
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Return wide or real values as 256 greys.
+def _looked(base: Image.Image, level: Level, target: Target, source: Source) -> Target:
+    """Return a target that depends on what there is to see."""
+    recipe, (width, height) = target.recipe, source.size
+    region = (0, 0, width, height)
+    if recipe.trim is not None:
+        corner = stored_point(target.turn, (0.0, 0.0))
+        box = trimming.content(base, corner, recipe.trim)
+        if box is not None:
+            region = (
+                int(box[0] / level.density_x),
+                int(box[1] / level.density_y),
+                min(math.ceil(box[2] / level.density_x), width),
+                min(math.ceil(box[3] / level.density_y), height),
+            )
+    target = make_target(recipe, *source.size, source.orientation, region=region)
+    if recipe.gravity != "smart":
+        return target
+    attention = _attention(base, level.window(region), level.window(target.box))
+    return make_target(
+        recipe, *source.size, source.orientation, region=region, attention=attention
+    )
 
-    No file says which value is white: the next of the usual ones above the largest is
-    taken, and what goes beyond all of them, or below zero, is spread over the range.
+
+def _attention(base: Image.Image, region: Box, part: Box) -> Point:
+    left, upper, right, lower = region
+    share = (part[2] - part[0]) / (right - left), (part[3] - part[1]) / (lower - upper)
+    left, upper = int(left), int(upper)
+    right = max(min(round(right), base.width), left + 1)
+    lower = max(min(round(lower), base.height), upper + 1)
+    return smart.attention(base, (left, upper, right, lower), share)
+
+
+@define(eq=False)
+class _Chain:
+    """A decoded picture, and what was made of it so far, largest first.
+
+    Attributes:
+        base: the decoded picture, workable but in its own colours.
     """
-    low, high = image.getextrema()
-    assert isinstance(low, int | float) and isinstance(high, int | float)
-    if low >= 0:
-        whites = (255, 65535) if image.mode == "I" else (1, 255, 65535)
-        low, high = 0, next((white for white in whites if white >= high), high)
-    scale = 255 / (high - low) if high > low else 0.0
-    return image.point(lambda value: value * scale + -low * scale).convert("L")
+
+    base: Image.Image
+    _level: Level
+    _profile: object
+    _levels: list[Level] = field(init=False)
+    _pictures: list[Image.Image] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._levels, self._pictures = [self._level], [self.base]
+
+    def make_all(
+        self, targets: Sequence[Target]
+    ) -> Iterator[tuple[Target, Image.Image]]:
+        """Yield every target's pixels, stored, in display colours."""
+        for target in sorted(targets, key=lambda each: each.pixels, reverse=True):
+            picture = self.make(target)
+            self._levels.append(level_of(target))
+            self._pictures.append(picture)
+            yield target, picture
+
+    def make(self, target: Target) -> Image.Image:
+        """Return one target's pixels."""
+        index = choose_level(self._levels, target)
+        source = self._pictures[index]
+        left, upper, right, lower = self._levels[index].window(target.box)
+        window = (left, upper, min(right, source.width), min(lower, source.height))
+        picture = resize(source, (target.width, target.height), window)
+        return colour.displayable(picture, self._profile) if index == 0 else picture
 
 
-def _cut(picture: Image.Image, window: Box, target: Target) -> Image.Image:
-    left, upper, right, lower = window
-    box = (left, upper, min(right, picture.width), min(lower, picture.height))
-    return resize(picture, (target.width, target.height), box)
+@define(eq=False)
+class _Output:
+    """Results, one after the other in a file.
 
+    Attributes:
+        spans: name of a recipe → where it is and what.
+    """
 
-def _displayable(picture: Image.Image, profile: object) -> Image.Image:
-    """Return the picture as sRGB or grey, without transparency."""
-    if picture.mode == "RGBA":
-        canvas = Image.new("RGB", picture.size, _BACKGROUND)
-        canvas.paste(picture, mask=picture.getchannel("A"))
-        picture = canvas
-    if picture.mode == "L":
-        return picture
-    transform = None
-    if isinstance(profile, bytes) and len(profile) <= _MAX_PROFILE_BYTES:
-        transform = _to_srgb(profile, picture.mode)
-    if transform is None and picture.mode == "LAB":
-        transform = _lab_to_srgb()
-    if transform is not None:
-        converted = ImageCms.applyTransform(picture, transform)
-        assert converted is not None
-        return converted
-    return picture.convert("RGB")
+    _source: Source
+    _job: Job
+    _sink: io.BufferedWriter
+    spans: dict[str, Span] = field(init=False, factory=dict)
 
-
-@lru_cache(maxsize=8)
-def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the way from a profile to sRGB; None when there is none or no need."""
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
-            return None
-        return ImageCms.buildTransform(
-            source,
-            _srgb(),
-            mode,
-            "RGB",
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    def write(
+        self,
+        target: Target,
+        picture: Image.Image,
+        film: animation.Film | None = None,
+    ) -> None:
+        """Encode one."""
+        recipe = target.recipe
+        exif = metadata.credits(self._source.camera) if recipe.keep else b""
+        start = self._sink.tell()
+        media_type = encoding.encode(
+            picture, recipe, self._job.quality, self._sink, film=film, exif=exif
         )
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        # A broken profile, or one of another kind than the picture: as if untagged.
-        return None
+        length = self._sink.seek(0, os.SEEK_END) - start
+        self.spans[recipe.name] = (start, length, media_type, *picture.size)
 
 
-@lru_cache(maxsize=1)
-def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    return ImageCms.buildTransform(lab, _srgb(), "LAB", "RGB")
-
-
-@lru_cache(maxsize=1)
-def _srgb() -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-
-
-def _turn(picture: Image.Image, orientation: int) -> Image.Image:
-    method = _UPRIGHT.get(orientation)
-    return picture if method is None else picture.transpose(method)
+def _shoot(
+    source: Source, job: Job, recipes: Sequence[Recipe], output: _Output
+) -> None:
+    """Make animations: every frame as the first would be made."""
+    first = source.first_moving
+    source.go_to(first)
+    chain, targets = _begin(source, job, recipes)
+    plays = animation.plays(source.image)
+    durations = []
+    reels: dict[Target, list[Image.Image]] = {target: [] for target in targets}
+    for frame in range(first, source.frames):
+        if frame > first:
+            source.go_to(frame)
+            chain = _Chain(*source.decode(), source.profile)
+        durations.append(animation.duration_ms(source.image))
+        for target, picture in chain.make_all(targets):
+            reels[target].append(effects.finished(picture, target))
+    for target, reel in reels.items():
+        film = animation.film_of(reel, durations, plays)
+        output.write(target, film.frames[0], film)

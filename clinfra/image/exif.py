@@ -1,4 +1,4 @@
-"""Read EXIF blocks, whatever is in them.
+"""Read EXIF blocks, whatever is in them; write small ones.
 
 Pure, bounded, and never raising: cameras write odd blocks and strangers write hostile
 ones, so what cannot be read is left out.  Values come in the shapes the Python Imaging
@@ -10,7 +10,7 @@ types are not read.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import Factory, frozen
@@ -85,6 +85,41 @@ def parse(block: bytes) -> Exif:
     if isinstance(place, int):
         gps = _directory(block, order, place)
     return Exif(tags, gps)
+
+
+def compose(picture: Mapping[int, str], camera: Mapping[int, str]) -> bytes:
+    """Write a block of text values: tag number → text, as `parse` reads them."""
+    start = 8
+    pointer = () if not camera else ((_EXIF_POINTER, _LONG, 1, b""),)
+    first = [*_texts(picture), *pointer]
+    end = start + _length(first)
+    if camera:
+        first[-1] = (_EXIF_POINTER, _LONG, 1, struct.pack("<I", end))
+    block = b"II*\x00" + struct.pack("<I", start) + _written(first, start)
+    return block + (_written(list(_texts(camera)), end) if camera else b"")
+
+
+def _texts(values: Mapping[int, str]) -> Iterator[tuple[int, int, int, bytes]]:
+    for tag, text in sorted(values.items()):
+        raw = text.encode("latin-1", "replace") + b"\x00"
+        yield tag, _ASCII, len(raw), raw
+
+
+def _length(entries: Sequence[tuple[int, int, int, bytes]]) -> int:
+    return 6 + 12 * len(entries) + sum(len(e[3]) for e in entries if len(e[3]) > 4)
+
+
+def _written(entries: Sequence[tuple[int, int, int, bytes]], start: int) -> bytes:
+    """Write a directory that begins at an offset, and behind it its values."""
+    directory, values = struct.pack("<H", len(entries)), b""
+    at = start + 6 + 12 * len(entries)
+    for tag, kind, items, raw in entries:
+        place = raw.ljust(4, b"\x00")
+        if len(raw) > 4:
+            place = struct.pack("<I", at + len(values))
+            values += raw
+        directory += struct.pack("<HHI", tag, kind, items) + place
+    return directory + bytes(4) + values
 
 
 def _number(block: bytes, order: str, offset: int) -> int:

@@ -33,9 +33,23 @@ class ResultTooLarge(Exception):
         self.size_name = size_name
 
 
+class NoSuchFrame(Exception):
+    """The picture is fine, but has no such frame or page, or it is too far in it."""
+
+    def __init__(self, size_name: str) -> None:
+        super().__init__(size_name)
+        self.size_name = size_name
+
+
 @frozen
 class Bounds:
-    """What a picture may be, checked before it is decoded."""
+    """What a picture may be, checked before it is decoded.
+
+    Attributes:
+        max_frames: an animation of more is not kept; its first frame is taken.
+        max_film_pixels: most pixels of all frames of an animation together, and of
+            those that must be decoded to get at a later frame.
+    """
 
     formats: tuple[str, ...]
     max_bytes: int
@@ -44,6 +58,8 @@ class Bounds:
     max_pixels: int
     max_scans: int
     max_size_pixels: int
+    max_frames: int = 200
+    max_film_pixels: int = 100_000_000
 
     @classmethod
     def of(cls, config: ImageConfig) -> Bounds:
@@ -68,6 +84,9 @@ class Job:
         quality: where a recipe names none, 1 to 100.
         filename: goes into the info.
         publish_exif: put EXIF into the info.
+        want_info: describe the picture.  Without, nothing is hashed, read of EXIF but
+            the orientation, or looked at for a placeholder, and the info is empty:
+            for renditions on demand.
     """
 
     recipes: tuple[Recipe, ...]
@@ -75,6 +94,7 @@ class Job:
     bounds: Bounds
     filename: str | None = None
     publish_exif: bool = True
+    want_info: bool = True
 
     def to_json(self) -> Mapping[str, Any]:
         """Return what `from_json` reads."""
@@ -92,6 +112,7 @@ class Job:
             bounds=Bounds(**{**bounds, "formats": tuple(bounds["formats"])}),
             filename=values["filename"],
             publish_exif=values["publish_exif"],
+            want_info=values["want_info"],
         )
 
 
@@ -117,7 +138,7 @@ class Rendered:
     """Everything made of one picture.
 
     Attributes:
-        info: the info JSON, without blob names.
+        info: the info JSON, without blob names; empty when the job did not want it.
         renditions: name of a recipe → what was made.
     """
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from PIL import ExifTags
 
-from clinfra.image.exif import Exif
+from clinfra.image.exif import Exif, compose
 
 _MAX_KEYS = 200
 _MAX_KEY_CHARACTERS = 64
@@ -45,6 +45,11 @@ _NAMES_OF_2013: Final[Mapping[int, str]] = {
     },
 }
 
+# Who made it and when: Artist, Copyright, DateTime; DateTimeOriginal,
+# DateTimeDigitized and their time zones.
+_CREDITS: Final = (0x0132, 0x013B, 0x8298)
+_CREDITS_OF_CAMERA: Final = (0x9003, 0x9004, 0x9010, 0x9011, 0x9012)
+
 # Owner and serial numbers as Adobe Camera Raw writes them, without names.
 _PRIVATE_TAGS: Final = frozenset({0xFDE8, 0xFDE9, 0xFDEA})
 _PRIVATE = re.compile(
@@ -71,6 +76,15 @@ def exif_info(exif: Exif, *, publish: bool) -> dict[str, str]:
         if publish or name == "orientation":
             _publish(published, f"exif_{name}", value)
     return published
+
+
+def credits(exif: Exif) -> bytes:
+    """Return an EXIF block of who made a picture and when; empty when nobody says."""
+    picture, camera = (
+        {tag: text for tag in tags if isinstance(text := exif.tags.get(tag), str)}
+        for tags in (_CREDITS, _CREDITS_OF_CAMERA)
+    )
+    return compose(picture, camera) if picture or camera else b""
 
 
 def tag_name(tag: int) -> str:

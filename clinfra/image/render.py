@@ -27,7 +27,14 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from clinfra.errors import Overloaded
-from clinfra.image.job import BadImage, Job, Rendered, Rendition, ResultTooLarge
+from clinfra.image.job import (
+    BadImage,
+    Job,
+    NoSuchFrame,
+    Rendered,
+    Rendition,
+    ResultTooLarge,
+)
 from clinfra.image.worker import RESULT_BYTES
 
 _PHOTOGRAPH = 1000
@@ -207,9 +214,9 @@ class Renderer:
             cost: in photographs, see `sniff.cost`.
 
         Returns:
-            Fires with the results, or fails with BadImage, ResultTooLarge or
-            Overloaded.  A picture that is being worked on is finished in vain when
-            cancelled: that is cheaper than a new worker.
+            Fires with the results, or fails with BadImage, ResultTooLarge,
+            NoSuchFrame or Overloaded.  A picture that is being worked on is finished
+            in vain when cancelled: that is cheaper than a new worker.
         """
         task = _Task(job, upload, _counted(cost), Deferred(self._cancelled))
         self._check_room(task.cost)
@@ -392,6 +399,8 @@ def _result(sink: int, message: Mapping[str, Any]) -> Rendered | Exception:
         return BadImage(str(message["bad"]))
     if "too_large" in message:
         return ResultTooLarge(str(message["too_large"]))
+    if "no_frame" in message:
+        return NoSuchFrame(str(message["no_frame"]))
     try:
         renditions = {
             str(name): Rendition(_read(sink, span[:2]), *_described(*span[2:]))

@@ -24,7 +24,14 @@ from clinfra.errors import (
 )
 from clinfra.image import sniff
 from clinfra.image.badfiles import BadFiles
-from clinfra.image.job import BadImage, Bounds, Job, Rendered, ResultTooLarge
+from clinfra.image.job import (
+    BadImage,
+    Bounds,
+    Job,
+    NoSuchFrame,
+    Rendered,
+    ResultTooLarge,
+)
 from clinfra.image.naming import BlobNames
 from clinfra.image.params import Params, parse_params
 from clinfra.image.render import Renderer
@@ -105,6 +112,8 @@ class ImageResource(Resource):
             raise UnsupportedMedia("Bad image file") from bad
         except ResultTooLarge as error:
             raise InvalidRequest(f"Size too large: {error.size_name}") from error
+        except NoSuchFrame as error:
+            raise InvalidRequest(f"No such frame: {error.size_name}") from error
         finally:
             upload.close()
         names = None

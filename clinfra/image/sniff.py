@@ -16,10 +16,18 @@ from attrs import frozen
 HEAD_BYTES: Final = 262144
 """How much of an upload `sniff` may need: metadata come before the size in a JPEG."""
 
-FORMATS: Final = ("JPEG", "PNG", "GIF", "TIFF", "BMP")
+FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP")
 
 # Cost of a pixel, a baseline JPEG's reduced decoding being 1.
-_WEIGHTS: Final = {"JPEG": 1.0, "PNG": 8.0, "GIF": 4.0, "TIFF": 4.0, "BMP": 4.0}
+_WEIGHTS: Final = {
+    "JPEG": 1.0,
+    "PNG": 8.0,
+    "GIF": 4.0,
+    "WEBP": 8.0,
+    "AVIF": 5.0,
+    "TIFF": 4.0,
+    "BMP": 4.0,
+}
 _PROGRESSIVE_WEIGHT: Final = 2.5
 _UNIT_PIXELS: Final = 12e6
 
@@ -62,6 +70,10 @@ def sniff(head: bytes) -> Kind | None:
     if head[:2] == b"BM":
         old = head[14:18] == b"\x0c\x00\x00\x00"
         return _sized("BMP", head, "<HH" if old else "<ii", 18)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return Kind("WEBP")
+    if head[4:12] in (b"ftypavif", b"ftypavis"):
+        return Kind("AVIF")
     if head[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"):
         return Kind("TIFF")
     return None

@@ -22,7 +22,7 @@ import sys
 from typing import Final
 
 from clinfra.image import codec, resizer
-from clinfra.image.job import BadImage, Job, ResultTooLarge
+from clinfra.image.job import BadImage, Job, NoSuchFrame, ResultTooLarge
 
 MESSAGE_BYTES: Final = 65536
 """Longest message either way."""
@@ -113,6 +113,8 @@ def work(job: Job, upload: int, sink: int) -> dict[str, object]:
         return {"bad": error.reason[:1000]}
     except ResultTooLarge as error:
         return {"too_large": error.size_name}
+    except NoSuchFrame as error:
+        return {"no_frame": error.size_name}
 
 
 def _limit_cpu(job_seconds: int) -> None:

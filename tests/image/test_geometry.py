@@ -10,7 +10,7 @@ from clinfra.image.geometry import (
     HEADROOM,
     Level,
     choose_level,
-    crop,
+    cropped,
     fit,
     level_of,
     make_target,
@@ -52,20 +52,22 @@ class FitTests(SynchronousTestCase):
 class CropTests(SynchronousTestCase):
     def test_middle(self) -> None:
         """The largest middle part of the right proportions is kept."""
-        self.assertEqual((80, 0, 560, 480), crop(640, 480, 50, 50))
-        self.assertEqual((0, 80, 640, 400), crop(640, 480, 100, 50))
-        self.assertEqual((0, 0, 30, 20), crop(30, 20, 300, 200))
+        for picture, recipe, box in (
+            ((640, 480), "50x50c", (80, 0, 560, 480)),
+            ((640, 480), "100x50c", (0, 80, 640, 400)),
+            ((30, 20), "300x200c", (0, 0, 30, 20)),
+        ):
+            self.assertEqual(box, make_target(parse_size(recipe), *picture, 1).box)
 
     def test_always_inside(self) -> None:
-        """The box lies inside, touches two sides, and has the proportions."""
+        """The part is as large as fits, and has the proportions."""
 
         @settings(deadline=None)
         @given(sides, sides, sides, sides)
         def check(width: int, height: int, crop_width: int, crop_height: int) -> None:
-            left, upper, right, lower = crop(width, height, crop_width, crop_height)
-            self.assertTrue(0 <= left < right <= width)
-            self.assertTrue(0 <= upper < lower <= height)
-            box_width, box_height = right - left, lower - upper
+            box_width, box_height = cropped(width, height, crop_width, crop_height)
+            self.assertTrue(1 <= box_width <= width)
+            self.assertTrue(1 <= box_height <= height)
             high = max(crop_height * width / crop_width, 1)
             wide = max(crop_width * height / crop_height, 1)
             self.assertTrue(

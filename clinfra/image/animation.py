@@ -1,0 +1,82 @@
+"""Animations: how long each frame is shown, and how often all of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import frozen
+from PIL import Image
+
+_UNSAID_MS: Final = 100
+"""What browsers make of a frame that is to be shown for no time at all."""
+
+_LONGEST_MS: Final = 65535
+_MOST_PLAYS: Final = 65535
+
+_GIF_EXTENSION: Final = 0x21
+_GIF_FRAME: Final = 0x2C
+
+
+@frozen
+class Film:
+    """Frames made of one recipe, all of the same size and mode.
+
+    Attributes:
+        frames: the pictures.
+        durations_ms: for how long each is shown.
+        plays: how often; 0 for ever.
+    """
+
+    frames: tuple[Image.Image, ...]
+    durations_ms: tuple[int, ...]
+    plays: int
+
+
+def film_of(frames: list[Image.Image], durations_ms: list[int], plays: int) -> Film:
+    """Return a film of frames that may differ in mode: the richest of them wins."""
+    modes = {frame.mode for frame in frames}
+    mode = next(mode for mode in ("RGBA", "RGB", "L") if mode in modes)
+    alike = tuple(
+        frame if frame.mode == mode else frame.convert(mode) for frame in frames
+    )
+    return Film(alike, tuple(durations_ms), plays)
+
+
+def duration_ms(image: Image.Image) -> int:
+    """Return for how long the frame at hand, decoded, is shown."""
+    said = image.info.get("duration", 0)
+    rounded = round(said) if isinstance(said, int | float) and said > 0 else 0
+    return min(rounded, _LONGEST_MS) or _UNSAID_MS
+
+
+def plays(image: Image.Image) -> int:
+    """Return how often an animation is shown, 0 for ever."""
+    said = image.info.get("loop")
+    if image.format == "GIF":
+        # A GIF says how often it is repeated; without a word it is shown once.
+        said = 1 if said is None else said and said + 1
+    return min(max(said, 0), _MOST_PLAYS) if isinstance(said, int) else 0
+
+
+def gif_frames(data: bytes, enough: int) -> int:
+    """Count the frames of a GIF, up to `enough`, without decoding any."""
+    at = 13 + _gif_palette(data[10:11])
+    count = 0
+    while count < enough and at < len(data):
+        block = data[at]
+        if block == _GIF_FRAME:
+            count += 1
+            at += 11 + _gif_palette(data[at + 9 : at + 10])
+        elif block == _GIF_EXTENSION:
+            at += 2
+        else:
+            break
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        at += 1
+    return max(count, 1)
+
+
+def _gif_palette(flags: bytes) -> int:
+    """Return how many bytes of palette follow some flags."""
+    return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
