@@ -30,6 +30,7 @@ from clinfra.blob.parking import Parking
 from clinfra.blob.peers import PeerFailed, PeerRefused, Peers
 from clinfra.blob.records import Row
 from clinfra.blob.replica import Replica
+from clinfra.blob.sending import Moved
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import Workers
 from clinfra.errors import NotFound, StorageDamaged
@@ -62,7 +63,7 @@ SUSPICIOUS = 32
 ANSWERED_SECONDS = 2.0
 """Longest rest of a destination that does answer, if only with 500."""
 
-Send = Callable[[str, Row, str, Callable[[], object]], Any]
+Send = Callable[[str, Row, str, Moved], Any]
 
 
 @define(eq=False)
@@ -295,9 +296,7 @@ class Delivery:
         if parked >= SUSPICIOUS:
             self._parking.hurry(self._refusing_since)
 
-    async def _send_to_any(
-        self, row: Row, moved: Callable[[], object] = lambda: None
-    ) -> None:
+    async def _send_to_any(self, row: Row, moved: Moved = lambda: None) -> None:
         replicas = self.destination.replicas
         if len(replicas) > 1:
             replicas = tuple(self._peers.order([(name, 1) for name in replicas]))
@@ -362,21 +361,22 @@ class Delivery:
             return None
         return await self._refusal_of(row)
 
-    async def hurry(self) -> None:
-        """Wait no longer: try at once whatever failed or was put aside."""
+    def rest_no_more(self) -> None:
+        """Try at once what failed."""
         self._back_off.succeeded()
         if self._resting is not None:
             self._resting.cancel()
+
+    async def hurry(self) -> None:
+        """Try at once whatever failed or was put aside."""
+        self.rest_no_more()
         await self._parking.make_due(0.0)
         await self.retry_parked()
 
     # Ahead of the feed
 
-    async def push(self, row: Row, moved: Callable[[], object]) -> None:
+    async def push(self, row: Row, moved: Moved) -> None:
         """Send a row at once; the feed then passes over it.
-
-        Args:
-            moved: called whenever a piece of a large body is gone.
 
         Raises as `Sender.send`.
         """

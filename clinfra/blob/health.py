@@ -97,6 +97,11 @@ class Health:
         pulse = self._pulses.get(name)
         return pulse is None or pulse.failures < DOWN_AFTER
 
+    def has_failed(self, name: str) -> bool:
+        """Return whether the last that is known of a replica is a failure."""
+        pulse = self._pulses.get(name)
+        return pulse is not None and pulse.failures > 0
+
     def wants_probe(self, name: str) -> bool:
         """Return True, to one asker, when a replica that is down may be probed."""
         pulse = self._pulses.get(name)

@@ -34,6 +34,9 @@ FEATURE = "clinfra-1"
 HOP: Field = (b"X-Clblob-Hop", b"1")
 """Sent with what was forwarded: whoever gets it answers for itself."""
 
+HELLO = b"X-Clblob-Replica"
+"""Sent with a GET of `_status` by a replica: its name.  It is there (again)."""
+
 KNOWN_GONE = b"X-Clblob-Gone"
 """Sent with a 404 by a replica that knows the name: it is deleted or has expired.
 
@@ -53,6 +56,9 @@ DURABLE_BYTES_PER_SECOND = 8 << 20
 
 MAX_ANSWER_BYTES = 1 << 20
 """Longest answer read whole."""
+
+HEARD_SECONDS = 1.0
+"""How often a replica that says hello is looked at, at most."""
 
 _PROBE_SECONDS = 3.0
 """How long a replica may take to say what it is."""
@@ -118,6 +124,7 @@ class Peers:
 
     Attributes:
         health: what is known of who is well.
+        came_back: told of a replica that had failed and answers again.
     """
 
     log = Logger()
@@ -140,6 +147,10 @@ class Peers:
         }
         self._kinds: dict[str, bool] = {}
         self._learning: dict[str, Deferred[None]] = {}
+        self._heard: dict[str, float] = {}
+        self.came_back: Callable[[str], object] = lambda peer: None
+        own = topology.replica
+        self._hello: Fields = ((HELLO, own.encode("utf-8")),) if own else ()
         self.health = Health(now, rng, self._health_changed)
 
     # Changes and reads
@@ -291,6 +302,29 @@ class Peers:
             self._ask_status(peer)
         return False
 
+    def say_hello(self) -> None:
+        """Tell all others, soon, that we are there."""
+        self._reactor.callLater(0, self._say_hello)
+
+    def _say_hello(self) -> None:
+        for peer in self._origins:
+            if peer != self._topology.replica:
+                self._ask_status(peer)
+
+    def heard(self, hello: bytes) -> None:
+        """A replica says that it is there: if we thought otherwise, see for ourselves.
+
+        Whoever says so may not be who it says it is; it can make us ask no more than
+        this.
+        """
+        peer = hello.decode("utf-8", "replace")
+        if peer not in self._origins or not self.health.has_failed(peer):
+            return
+        now = self._reactor.seconds()
+        if now - self._heard.get(peer, -HEARD_SECONDS) >= HEARD_SECONDS:
+            self._heard[peer] = now
+            self._ask_status(peer)
+
     def order(self, candidates: Iterable[tuple[str, int]]) -> list[str]:
         """Return peers in the order in which to ask them; see `Health.order`."""
         ordered = self.health.order(candidates)
@@ -318,15 +352,20 @@ class Peers:
             self._learning.pop(peer, None)
             self.health.probe_abandoned(peer)
 
+        def answered(result: object) -> None:
+            if had_failed:
+                self.came_back(peer)
+
+        had_failed = self.health.has_failed(peer)
         learning = Deferred.fromCoroutine(self.learn(peer))
         self._learning[peer] = learning
         learning.addTimeout(_PROBE_SECONDS, self._reactor)
-        learning.addErrback(lambda failure: None).addCallback(over)
+        learning.addCallbacks(answered, lambda failure: None).addCallback(over)
 
     async def learn(self, peer: str) -> None:
         """Ask a peer what it is.  Raises PeerFailed."""
         try:
-            told = json.loads(await self._whole(peer, b"GET", b"/_status"))
+            told = json.loads(await self._whole(peer, b"GET", b"/_status", self._hello))
         except (ValueError, NotFound, PeerRefused):
             told = None
         features = told.get("features") if isinstance(told, dict) else None

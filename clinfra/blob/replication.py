@@ -125,6 +125,12 @@ class Replication:
     def _retry_parked(self) -> Deferred[Any]:
         return self._of_each(Delivery.retry_parked)
 
+    def came_back(self, replica: str) -> None:
+        """A replica that did not answer does: whatever waits for it is sent."""
+        for delivery in self.deliveries.values():
+            if replica in delivery.destination.replicas:
+                delivery.rest_no_more()
+
     async def hurry(self) -> None:
         """Try at once to send whatever failed, rests or was put aside."""
         await self._of_each(Delivery.hurry)

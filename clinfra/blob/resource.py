@@ -39,7 +39,7 @@ from clinfra.blob.intake import Intake
 from clinfra.blob.lane import BlobLane
 from clinfra.blob.local import LocalBlobs
 from clinfra.blob.parameters import Parameters
-from clinfra.blob.peers import KNOWN_GONE
+from clinfra.blob.peers import HELLO, KNOWN_GONE
 from clinfra.blob.records import Row
 from clinfra.blob.replica import Check, Write
 from clinfra.blob.routed import RoutedBlobs
@@ -88,6 +88,8 @@ class RouterHandler:
         if name in (REPLICATE, TREE):
             return await self._replica_asks(exchange, name)
         if name.startswith("_"):
+            if (hello := head.get(HELLO.lower())) is not None:
+                self._blobs.forwarder.router.peers.heard(hello)
             return await self._admin.respond(exchange, name)
         given = parameters.parse(method, head.query)
         if method in ("GET", "HEAD"):

@@ -20,6 +20,9 @@ from clinfra.blob.stored_body import StoredBody
 from clinfra.errors import StorageDamaged
 from clinfra.interfaces import BlobInfo
 
+Moved = Callable[[], object]
+"""Called whenever a piece of a large body is gone."""
+
 
 @define(eq=False)
 class Sender:
@@ -42,12 +45,9 @@ class Sender:
         peer: str,
         row: Row,
         replicate: str,
-        moved: Callable[[], object] = lambda: None,
+        moved: Moved = lambda: None,
     ) -> None:
         """Have a replica merge a row, durably; a row that has changed is passed over.
-
-        Args:
-            moved: called whenever a piece of a large body is gone.
 
         Raises:
             peers.PeerRefused, errors.NotFound: it will not have it.
@@ -67,9 +67,7 @@ class Sender:
             if again is not None and again.row.seq == hot.row.seq:
                 raise
 
-    async def _send(
-        self, peer: str, hot: Hot, replicate: str, moved: Callable[[], object]
-    ) -> None:
+    async def _send(self, peer: str, hot: Hot, replicate: str, moved: Moved) -> None:
         row, data = hot.row, hot.row.data
         bytes_wanted = data is not None and not row.expiry.passed(
             self._now() - self._forget_seconds
@@ -86,7 +84,7 @@ class Sender:
         hot: Hot,
         replicate: str,
         bytes_wanted: bool,
-        moved: Callable[[], object],
+        moved: Moved,
     ) -> None:
         row, data = hot.row, hot.row.data
         if not fits_original(row.name) and self._peers.is_ours(peer) is None:

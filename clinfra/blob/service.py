@@ -333,6 +333,8 @@ class BlobService(Service):
         if destinations(self.topology):
             self.replication.start()
             self.repair.start()
+            self.peers.came_back = self.replication.came_back
+            self.peers.say_hello()
         self._handoff.start()
 
     def stopService(self) -> Deferred[None]:

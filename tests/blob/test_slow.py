@@ -72,6 +72,21 @@ class Silent(Factory):
         return SilentProtocol(self._clock, self._said)
 
 
+class HangingUp(Factory):
+    """A replica that takes connections and lets them go.
+
+    Attributes:
+        connections: so far.
+    """
+
+    connections = 0
+
+    def buildProtocol(self, addr: object) -> Protocol | None:
+        """Hang up."""
+        self.connections += 1
+        return None
+
+
 class SlowCase(SynchronousTestCase):
     """Simulated clusters."""
 
@@ -191,3 +206,35 @@ class NobodyWaitsTests(SlowCase):
                 got = self.cluster.get(first, f"/001_{n}")
                 self.assertEqual((200, b"hello"), (got.status, got.body))
             self.assertLess(self.cluster.clock.seconds() - began, 20)
+
+
+class BackAgainTests(SlowCase):
+    """A peer that starts is served at once, however long it was away."""
+
+    def test_hello(self) -> None:
+        """What waits for it is sent as soon as it says hello, not when a pause ends."""
+        for away in (2.0, 20.0, 200.0):
+            one, other = self.start([2])
+            self.cluster.crash(other)
+            for n in range(50):
+                self.put(one, f"/n{n}", b"hello")
+            self.cluster.run(away)
+            self.cluster.start(other)
+            self.cluster.run(0.5)
+            self.assertEqual(50, len(other.rows()))
+
+    def test_anybody_may_say_so(self) -> None:
+        """A hello of a stranger, or of one who is not there, has no consequences."""
+        one, other = self.start([2])
+        gone = HangingUp()
+        self.replace(other, gone)
+        self.cluster.run(60)
+        assert one.service is not None
+        peers = one.service.peers
+        before = gone.connections
+        for _ in range(100):
+            peers.heard(b"c0b0r1")
+            peers.heard(b"nobody")
+            self.cluster.run(0.05)
+        self.assertLess(gone.connections - before, 20)
+        self.assertFalse(peers.is_up("c0b0r1"))
