@@ -195,12 +195,12 @@ class Batches:
             return False
         return self._peers.is_ours(peer) is True
 
-    async def send(
+    def send(
         self, peer: str, replicate: str, row: Row, body: bytes | None
-    ) -> None:
-        """Send a row with the next batch; return when it is durable there.
+    ) -> Deferred[None]:
+        """Send a row with the next batch; fires when it is durable there.
 
-        Raises peers.PeerRefused and peers.PeerFailed.
+        Fails with peers.PeerRefused and peers.PeerFailed.
         """
         line = self._lines.setdefault((peer, replicate), _Line())
         waiting = _Waiting(pack(row, body), Deferred())
@@ -208,7 +208,7 @@ class Batches:
         if line.soon is None:
             # On a later turn, when all that is ready has come.
             line.soon = self._clock.callLater(0, self._begin, peer, replicate, line)
-        await waiting.done
+        return waiting.done
 
     def stop(self) -> None:
         """Begin no further request; who waits hears that there was no answer."""

@@ -6,6 +6,10 @@ each volume; then one index transaction decides; then, and not before, the jobs 
 answered.  A crash in between leaves records without rows, which `recovery` takes up at
 the next start: what was answered is never lost, whatever became of the index.
 
+A job may ask to be told what it is about to become, before the sync: its copies
+elsewhere are made meanwhile.  Should the commit fail after all, what was told was never
+so; the job is not told a second time.
+
 When a batch fails, its jobs are tried one by one, so that one bad job fails alone; a
 record whose row could not be written is voided.
 """
@@ -13,6 +17,7 @@ record whose row could not be written is voided.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from attrs import define, field, frozen
 from twisted.logger import Logger
@@ -65,6 +70,7 @@ class Job:
         weight: bytes it brings.
         alone: its body is on disk already; it is not mixed with others.
         cleanup: called in the writer thread when the job is over.
+        ahead: called with the row and the bytes that are about to be committed.
         before, after: the row, once committed.
         error: why it failed.
     """
@@ -74,6 +80,7 @@ class Job:
     weight: int = 0
     alone: bool = False
     cleanup: Callable[[], None] | None = None
+    ahead: Callable[[Row, bytes], object] | None = None
     before: Row | None = None
     after: Row | None = None
     error: BaseException | None = None
@@ -99,12 +106,21 @@ class _Change:
     entry: int = -1
 
 
+def call_all(calls: Sequence[Callable[[], object]]) -> None:
+    """Make calls, one after the other."""
+    for call in calls:
+        call()
+
+
 @define(eq=False)
 class Committer:
     """Commits jobs.  Not thread-safe: one thread at a time.
 
     Args:
         now: returns unix seconds.
+
+    Attributes:
+        tell_ahead: makes the calls of `Job.ahead`, in whichever thread they belong to.
     """
 
     log = Logger()
@@ -114,6 +130,9 @@ class Committer:
     now: Callable[[], float]
     marks: dict[int, VolumeMark] = field(init=False, factory=dict)
     forest: Forest | None = field(init=False, default=None)
+    tell_ahead: Callable[[Sequence[Callable[[], object]]], object] = field(
+        init=False, default=call_all
+    )
     _seq: int = field(init=False, default=0)
     _slowest: int = field(init=False, default=0)
 
@@ -163,6 +182,7 @@ class Committer:
         rows = self.index.get_many({job.name for job in jobs})
         changes: dict[str, _Change] = {}
         entries: list[Entry] = []
+        ahead: list[Callable[[], object]] = []
         seq = self._seq
         for job in jobs:
             change = changes.get(job.name)
@@ -215,8 +235,13 @@ class Committer:
                     self._fanout(plan, change.row),
                 )
             job.after = change.row
+            if job.ahead is not None and isinstance(plan.body, bytes) and job.after:
+                ahead.append(partial(job.ahead, job.after, plan.body))
+                job.ahead = None
         if not changes:
             return
+        if ahead:
+            self.tell_ahead(ahead)
         places = self.store.append(entries, self.now()) if entries else []
         try:
             marks = self._settle(changes, entries, places)

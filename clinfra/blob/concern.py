@@ -5,7 +5,8 @@ is told which.  ``copies=N|quorum|all`` and ``clusters=M`` ask for more (or fewe
 with ``require`` the answer is 503 when that was not reached in time; the change stays
 and travels on all the same, and may be sent again with the stamps it got.
 
-What is needed is pushed at once, past the feed; the rest is the feed's.
+What is needed is pushed at once, past the feed, small blobs even while they are being
+committed here (see `ahead`); the rest is the feed's.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from clinfra.blob.ahead import NOTHING_BEGUN, Begun, HeadStart
 from clinfra.blob.delivery import Delivery
 from clinfra.blob.destinations import peers_of
 from clinfra.blob.parameters import integer, split
 from clinfra.blob.peers import PeerFailed, Peers
 from clinfra.blob.records import CLUSTERS, EVERYWHERE, PEERS, Row
+from clinfra.blob.sending import Sender
 from clinfra.blob.topology import Topology
 from clinfra.errors import InvalidRequest, NotFound
 from clinfra.web.heads import Field
@@ -107,6 +110,7 @@ class Concern:
 
     _topology: Topology
     _peers: Peers
+    _sender: Sender
     _deliveries: dict[str, Delivery]
     _clock: Any
     _bucket: tuple[str, ...] = field(init=False)
@@ -115,7 +119,17 @@ class Concern:
     def _peers_of_bucket(self) -> tuple[str, ...]:
         return peers_of(self._topology)
 
-    async def reach(self, row: Row, fanout: int, wish: Wish) -> Reached | None:
+    def ahead(self, fanout: int, wish: Wish) -> HeadStart | None:
+        """Return what is to hear of a change while it is committed; None for nothing.
+
+        It is for `Replica.put` first and for `reach` then.
+        """
+        missing = self._missing(fanout, wish)
+        return HeadStart(self._sender, self._peers_up, missing) if missing > 0 else None
+
+    async def reach(
+        self, row: Row, fanout: int, wish: Wish, ahead: HeadStart | None = None
+    ) -> Reached | None:
         """Return how many copies there are, when there are enough or time is up.
 
         None when that goes without saying: a replica that is alone in the world.
@@ -123,6 +137,7 @@ class Concern:
         Args:
             row: as it was committed here.
             fanout: where the change is to travel on to; it is pushed nowhere else.
+            ahead: what heard of it while it was committed.
         """
         if not self._deliveries and wish == Wish():
             return None
@@ -132,18 +147,16 @@ class Concern:
             if (key := f"cluster:{cluster}:{bucket}") in self._deliveries
         ]
         of_copies, of_clusters = 1 + len(self._bucket), 1 + len(places)
-        wanted = min(self._wanted(wish, of_copies), of_copies)
-        if wish.copies is None and fanout != EVERYWHERE:
-            # It came from another replica: who took it first has counted.
-            wanted = 1
         patience = Patience(self._clock, row.data.size if row.data is not None else 0)
         peers = _Race()
-        if fanout & PEERS and wanted > 1:
-            up = [name for name in self._bucket if self._peers.is_up(name)]
-            order = self._peers.order((name, 1) for name in up)
-            peers = self._push(
-                (f"peer:{name}" for name in order), row, wanted - 1, patience
-            )
+        missing = self._missing(fanout, wish)
+        if missing > 0:
+            begun = ahead.begun(row) if ahead is not None else NOTHING_BEGUN
+            names = list(begun)
+            if len(names) < len(self._bucket):
+                names += [name for name in self._peers_up() if name not in begun]
+            keys = [f"peer:{name}" for name in names]
+            peers = self._push(keys, row, missing, patience, begun)
         clusters = _Race()
         if fanout & CLUSTERS and wish.clusters > 1:
             clusters = self._push(places, row, wish.clusters - 1, patience)
@@ -152,6 +165,19 @@ class Concern:
         copies, reached = 1 + peers.won, 1 + clusters.won
         enough = copies >= self._wanted(wish, of_copies) and reached >= wish.clusters
         return Reached(copies, of_copies, reached, of_clusters, enough)
+
+    def _missing(self, fanout: int, wish: Wish) -> int:
+        """Return how many peers a change is to be pushed to."""
+        if not fanout & PEERS or (wish.copies is None and fanout != EVERYWHERE):
+            # It came from another replica: who took it first has counted.
+            return 0
+        of_copies = 1 + len(self._bucket)
+        return min(self._wanted(wish, of_copies), of_copies) - 1
+
+    def _peers_up(self) -> list[str]:
+        """Return the peers of our bucket, in the order to push to them."""
+        up = [(name, 1) for name in self._bucket if self._peers.is_up(name)]
+        return self._peers.order(up) if len(up) > 1 else [name for name, _ in up]
 
     def _wanted(self, wish: Wish, of_copies: int) -> int:
         if wish.copies is None:
@@ -166,13 +192,19 @@ class Concern:
         return dict(self._topology.place(row.name, encoded=True).buckets)
 
     def _push(
-        self, keys: Iterable[str], row: Row, needed: int, patience: Patience
+        self,
+        keys: Iterable[str],
+        row: Row,
+        needed: int,
+        patience: Patience,
+        begun: Begun = NOTHING_BEGUN,
     ) -> _Race:
         """Push to so many destinations, to the next ones when one fails."""
 
         def start(key: str) -> Deferred[bool]:
-            delivery = self._deliveries[key]
-            pushing = Deferred.fromCoroutine(delivery.push(row, patience.moved))
+            sending = begun.get(key.removeprefix("peer:"))
+            push = self._deliveries[key].push(row, patience.moved, sending)
+            pushing = Deferred.fromCoroutine(push)
             return pushing.addCallbacks(lambda _: True, failed, errbackArgs=(key,))
 
         def failed(failure: Any, key: str) -> bool:

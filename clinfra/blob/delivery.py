@@ -14,7 +14,8 @@ put aside in that time are tried again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from attrs import define, field
@@ -28,9 +29,10 @@ from clinfra.blob.destinations import Destination, is_for
 from clinfra.blob.feed import BackOff, Window
 from clinfra.blob.parking import Parking
 from clinfra.blob.peers import PeerFailed, PeerRefused, Peers
+from clinfra.blob.pushes import Pushes
 from clinfra.blob.records import Row
 from clinfra.blob.replica import Replica
-from clinfra.blob.sending import Moved
+from clinfra.blob.sending import Moved, Sender
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import Workers
 from clinfra.errors import NotFound, StorageDamaged
@@ -53,7 +55,9 @@ NOTE_SECONDS = 1.0
 RETRY_SECONDS = 60.0
 """How often it is looked which parked names are due."""
 
-MAX_PASSED = 65536
+PAUSE_SECONDS = 0.02
+"""How long the feed waits, while changes are pushed past it, before it reads them."""
+
 POISONED_AFTER = 5
 """A name answered with 500 so often is put aside."""
 
@@ -63,15 +67,12 @@ SUSPICIOUS = 32
 ANSWERED_SECONDS = 2.0
 """Longest rest of a destination that does answer, if only with 500."""
 
-Send = Callable[[str, Row, str, Moved], Any]
-
 
 @define(eq=False)
 class Delivery:
     """Follows the feed for one destination.
 
     Args:
-        send: sends a row to a replica; see `Sender.send`.
         note: writes the cursor down.
         now: returns unix seconds.
     """
@@ -83,7 +84,7 @@ class Delivery:
     _replica: Replica
     _workers: Workers
     _peers: Peers
-    _send: Send
+    _sender: Sender
     _note: Callable[[str, int], Deferred[None]]
     _reactor: Any
     _now: Callable[[], float]
@@ -104,15 +105,15 @@ class Delivery:
     _bytes: int = field(init=False, default=0)
     _rows: OrderedDict[int, Row] = field(init=False, factory=OrderedDict)
     _under_way: dict[int, Deferred[None]] = field(init=False, factory=dict)
-    _passed: OrderedDict[str, tuple[int, Deferred[None] | None]] = field(
-        init=False, factory=OrderedDict
-    )
+    _pushes: Pushes = field(init=False, factory=Pushes)
+    _unread: float = field(init=False, default=inf)
 
     # Lifetime
 
     def start(self) -> None:
         """Begin to follow the feed."""
         self._noted = self._window.cursor
+        self._unread = inf
         self._running = Deferred.fromCoroutine(self._run())
         self._running.addErrback(self._over)
 
@@ -149,6 +150,12 @@ class Delivery:
         self._rows.clear()
         self._bytes = 0
 
+    def notice(self, row: Row) -> None:
+        """There is a change; if it is none of ours, the feed need not read it."""
+        self._unread = max(self._unread, row.seq)
+        if not row.fanout & self.destination.bit:
+            self._window.pass_over(row.seq)
+
     def wake(self) -> None:
         """There are new changes."""
         self._changed = True
@@ -171,9 +178,17 @@ class Delivery:
     async def _run(self) -> None:
         while True:
             self._changed = False
-            rows = await self._workers.run(
-                self._replica.index.changes, self._window.read_to, READ_ROWS
-            )
+            if self._pushes:
+                await deferLater(self._reactor, PAUSE_SECONDS)
+            self._window.skip_passed()
+            rows: Sequence[Row] = ()
+            if self._window.read_to < self._unread:
+                self._unread = 0
+                rows = await self._workers.run(
+                    self._replica.index.changes, self._window.read_to, READ_ROWS
+                )
+                if len(rows) == READ_ROWS:
+                    self._unread = inf
             for row in rows:
                 await self._take(row)
             self._moved()
@@ -182,12 +197,9 @@ class Delivery:
                     await self._wait()
 
     async def _take(self, row: Row) -> None:
-        if not is_for(self.destination, self._topology, row):
-            self._window.skip_to(row.seq)
-            return
-        passed = self._passed.get(row.name)
-        if passed is not None and passed[0] == row.seq and passed[1] is None:
-            del self._passed[row.name]
+        if self._window.is_passed(row.seq) or not is_for(
+            self.destination, self._topology, row
+        ):
             self._window.skip_to(row.seq)
             return
         while self._window.under_way and (
@@ -220,17 +232,9 @@ class Delivery:
 
     async def _deliver(self, row: Row) -> None:
         """Send a row until it is there, refused, or replaced by a newer one."""
-        passed = self._passed.get(row.name)
-        if passed is not None and passed[0] == row.seq and passed[1] is not None:
-            # It is on its way already: see how that ends.
-            waiter: Deferred[None] = Deferred()
-            passed[1].addBoth(_tell, waiter)
-            await waiter
-            passed = self._passed.pop(row.name, None)
-        else:
-            passed = None
+        arrived = await self._pushes.arrived(row)
         try:
-            if passed is None or passed[1] is not None:
+            if not arrived:
                 await self._insist(row)
         finally:
             if not self._stopped:
@@ -296,13 +300,17 @@ class Delivery:
         if parked >= SUSPICIOUS:
             self._parking.hurry(self._refusing_since)
 
-    async def _send_to_any(self, row: Row, moved: Moved = lambda: None) -> None:
+    async def _send_to_any(
+        self, row: Row, moved: Moved = lambda: None, *, newest: bool = False
+    ) -> None:
         replicas = self.destination.replicas
         if len(replicas) > 1:
             replicas = tuple(self._peers.order([(name, 1) for name in replicas]))
         for number, replica in enumerate(replicas, 1):
             try:
-                await self._send(replica, row, self.destination.replicate, moved)
+                await self._sender.send(
+                    replica, row, self.destination.replicate, moved, newest=newest
+                )
                 return
             except PeerRefused:
                 raise
@@ -375,33 +383,21 @@ class Delivery:
 
     # Ahead of the feed
 
-    async def push(self, row: Row, moved: Moved) -> None:
+    async def push(
+        self, row: Row, moved: Moved, sending: Awaitable[object] | None = None
+    ) -> None:
         """Send a row at once; the feed then passes over it.
+
+        Args:
+            sending: it is on its way already; raises as `Sender.send`.
 
         Raises as `Sender.send`.
         """
-        done: Deferred[None] = Deferred()
-        self._passed[row.name] = row.seq, done
-        if len(self._passed) > MAX_PASSED:
-            self._passed.popitem(last=False)
-        try:
-            await self._send_to_any(row, moved)
-        except BaseException:
-            self._settle(row, None)
-            raise
-        else:
-            self._settle(row, (row.seq, None))
-            self._took()
-        finally:
-            done.callback(None)
-
-    def _settle(self, row: Row, how: tuple[int, None] | None) -> None:
-        known = self._passed.get(row.name)
-        if known is not None and known[0] == row.seq:
-            if how is not None and row.seq > self._window.cursor:
-                self._passed[row.name] = how
-            else:
-                del self._passed[row.name]
+        await self._pushes.run(
+            row, sending or self._send_to_any(row, moved, newest=True)
+        )
+        self._took()
+        self._window.pass_over(row.seq)
 
     # The cursor
 

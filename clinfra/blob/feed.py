@@ -18,6 +18,8 @@ from collections.abc import Callable
 
 from attrs import define, field
 
+MAX_PASSED = 65536
+
 
 @define(eq=False)
 class Window:
@@ -31,6 +33,7 @@ class Window:
     _read_to: int = field(init=False)
     _open: OrderedDict[int, None] = field(init=False, factory=OrderedDict)
     _over: set[int] = field(init=False, factory=set)
+    _passed: set[int] = field(init=False, factory=set)
 
     @_read_to.default
     def _start(self) -> int:
@@ -61,6 +64,31 @@ class Window:
     def skip_to(self, seq: int) -> None:
         """There is nothing to send up to this number."""
         self._read_to = max(self._read_to, seq)
+        self._passed.discard(seq)
+
+    def pass_over(self, seq: int) -> None:
+        """There is nothing to send for this number, once it is reached.
+
+        A bounded many are remembered: a change may come up all the same.
+        """
+        if seq <= self._read_to:
+            return
+        if len(self._passed) >= MAX_PASSED:
+            self._passed = {each for each in self._passed if each > self._read_to}
+        if len(self._passed) < MAX_PASSED:
+            self._passed.add(seq)
+
+    def is_passed(self, seq: int) -> bool:
+        """Return whether there is nothing to send for a number."""
+        return seq in self._passed
+
+    def skip_passed(self) -> None:
+        """Move on over the numbers that come next and were passed over."""
+        following = self._read_to + 1
+        while following in self._passed:
+            self._passed.remove(following)
+            following += 1
+        self._read_to = following - 1
 
     def finish(self, seq: int) -> None:
         """A change is delivered, or given up."""

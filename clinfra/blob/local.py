@@ -55,9 +55,10 @@ class LocalBlobs(RoutedBlobs):
     async def _put(self, placement: Placement, body: bytes, write: Write) -> BlobInfo:
         if not self.is_here(placement):
             return await super()._put(placement, body, write)
+        ahead = self.concern.ahead(EVERYWHERE, Wish())
         with self.replica.room_for(len(body)):
-            row = await self.replica.put(placement.stored, body, write)
-        await self.concern.reach(row, EVERYWHERE, Wish())
+            row = await self.replica.put(placement.stored, body, write, ahead=ahead)
+        await self.concern.reach(row, EVERYWHERE, Wish(), ahead)
         return info_of(row, placement.buckets)
 
     async def _get(

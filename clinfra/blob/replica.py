@@ -36,6 +36,9 @@ SMALL_BYTES = 1 << 20
 HOT_BYTES = 1 << 18
 """Bodies up to this are kept in the hot cache."""
 
+Ahead = Callable[[Row, bytes], object]
+"""Hears of a change and its bytes while they are written."""
+
 _BLOB_BYTES = 4096
 """Disk space of a blob besides its bytes, about."""
 
@@ -82,7 +85,7 @@ class Replica:
         min_free_bytes: PUT is refused when less of the disk would be left.
 
     Attributes:
-        changed: called after each change that others want to hear of.
+        changed: called with the row after each change that took a number.
     """
 
     log = Logger()
@@ -97,7 +100,7 @@ class Replica:
     _min_free_bytes: int
     free_bytes: int = field(init=False, default=0)
     _coming_bytes: int = field(init=False, default=0)
-    changed: Callable[[], object] | None = field(init=False, default=None)
+    changed: Callable[[Row], object] | None = field(init=False, default=None)
     _loading: dict[str, list[Deferred[Hot | None]]] = field(init=False, factory=dict)
 
     # Changes
@@ -149,10 +152,14 @@ class Replica:
         announced: Announced | None = None,
         check: Check | None = None,
         mend: bool = False,
+        ahead: Ahead | None = None,
     ) -> Row:
         """Keep a body durably; return the row after merging.
 
         Args:
+            ahead: called at most once with the row and a small body that are about to
+                become durable; what it was told is so when this returns a row of the
+                very same `state`.
             mend: these are the bytes of what is known already, when that is so: keep
                 them in place of the damaged ones.
 
@@ -194,7 +201,7 @@ class Replica:
             return Plan(merged.state, fanout=write.fanout)
 
         if isinstance(body, bytes):
-            return await self._change(Job(name, plan, len(body)))
+            return await self._change(Job(name, plan, len(body), ahead=ahead))
         return await self._change(Job(name, plan, alone=True, cleanup=body.discard))
 
     async def expire(
@@ -240,8 +247,8 @@ class Replica:
                 waiter.errback(Failure(job.error))
             else:
                 waiter.callback(None)
-                if self.changed is not None and _is_numbered(job):
-                    self.changed()
+                if self.changed is not None and (row := _numbered(job)) is not None:
+                    self.changed(row)
 
         self._writer.submit(job, done)
         return waiter
@@ -394,8 +401,9 @@ def _stamps_of(row: Row | None) -> tuple[int, ...]:
     return (known,) if row.data is None else (known, row.data.modified)
 
 
-def _is_numbered(job: Job | Call) -> bool:
-    """Return whether a job took a number of the change feed."""
+def _numbered(job: Job | Call) -> Row | None:
+    """Return the row of a job that took a number of the change feed."""
     if not isinstance(job, Job) or job.after is None:
-        return False
-    return job.before is None or job.after.seq > job.before.seq
+        return None
+    before, after = job.before, job.after
+    return after if before is None or after.seq > before.seq else None

@@ -20,6 +20,7 @@ from clinfra.blob.destinations import Destination, destinations
 from clinfra.blob.feed import BackOff, Window
 from clinfra.blob.parking import Parking
 from clinfra.blob.peers import Peers
+from clinfra.blob.records import Row
 from clinfra.blob.replica import Replica
 from clinfra.blob.sending import Sender
 from clinfra.blob.topology import Topology
@@ -74,7 +75,7 @@ class Replication:
                 replica=self._replica,
                 workers=self._workers,
                 peers=self._peers,
-                send=self._sender.send,
+                sender=self._sender,
                 note=self._note,
                 reactor=self._reactor,
                 now=self._now,
@@ -112,7 +113,9 @@ class Replication:
             Call(partial(self._committer.move_cursors, {key: cursor}))
         )
 
-    def _changed(self) -> None:
+    def _changed(self, row: Row) -> None:
+        for delivery in self.deliveries.values():
+            delivery.notice(row)
         # On a later turn: what was pushed ahead of the feed is known by then.
         if self._waking is None:
             self._waking = self._reactor.callLater(0, self._wake_all)

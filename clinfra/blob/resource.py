@@ -26,6 +26,7 @@ from attrs import define, evolve
 
 from clinfra.blob import names, parameters
 from clinfra.blob.admin import Admin
+from clinfra.blob.ahead import HeadStart
 from clinfra.blob.answers import answer_read, check_precondition, is_conditional
 from clinfra.blob.batch import REPLICATE, Receiver
 from clinfra.blob.between import TREE, Between
@@ -254,10 +255,16 @@ class BlobHandler(RouterHandler):
             body = await self._intake.take(
                 exchange.body, placement.stored, write.content_type, announced
             )
+            ahead = blobs.concern.ahead(given.fanout, wish)
             row = await blobs.replica.put(
-                placement.stored, body, write, announced=announced, check=check
+                placement.stored,
+                body,
+                write,
+                announced=announced,
+                check=check,
+                ahead=ahead,
             )
-        return await self._kept(row, placement, given, wish)
+        return await self._kept(row, placement, given, wish, ahead)
 
     async def _delete(
         self, exchange: IExchange, placement: Placement, given: Parameters
@@ -271,10 +278,15 @@ class BlobHandler(RouterHandler):
         return await self._kept(row, placement, given, wish)
 
     async def _kept(
-        self, row: Row, placement: Placement, given: Parameters, wish: Wish
+        self,
+        row: Row,
+        placement: Placement,
+        given: Parameters,
+        wish: Wish,
+        ahead: HeadStart | None = None,
     ) -> Response:
         """Answer a change when it has the copies it should, or cannot get them."""
-        reached = await self._blobs.concern.reach(row, given.fanout, wish)
+        reached = await self._blobs.concern.reach(row, given.fanout, wish, ahead)
         if reached is None:
             return _info(row, placement)
         if wish.required and not reached.enough:

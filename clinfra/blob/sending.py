@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import define
+from twisted.internet.defer import Deferred
 
 from clinfra.blob.batch import Batches
 from clinfra.blob.hot import Hot
@@ -46,8 +47,14 @@ class Sender:
         row: Row,
         replicate: str,
         moved: Moved = lambda: None,
+        *,
+        newest: bool = False,
     ) -> None:
         """Have a replica merge a row, durably; a row that has changed is passed over.
+
+        Args:
+            newest: a row that has changed is not passed over, but sent as it is now:
+                somebody waits until the replica has it, or what came after it.
 
         Raises:
             peers.PeerRefused, errors.NotFound: it will not have it.
@@ -55,7 +62,7 @@ class Sender:
             errors.StorageDamaged, OSError: it is we who cannot send it.
         """
         hot = await self._replica.find(row.name)
-        if hot is None or hot.row.seq > row.seq:
+        if hot is None or (hot.row.seq > row.seq and not newest):
             # It is gone, or its newer state comes later in the feed.
             return
         if hot.row.seq < row.seq:
@@ -67,11 +74,21 @@ class Sender:
             if again is not None and again.row.seq == hot.row.seq:
                 raise
 
+    def send_ahead(self, peer: str, row: Row, body: bytes) -> Deferred[None] | None:
+        """Send a peer what is being committed here; None when no batch can take it.
+
+        Fails as `send` does.
+        """
+        if self._is_over(row) or not self._batches.takes(peer, row):
+            return None
+        return self._batches.send(peer, "replica", row, body)
+
+    def _is_over(self, row: Row) -> bool:
+        return row.expiry.passed(self._now() - self._forget_seconds)
+
     async def _send(self, peer: str, hot: Hot, replicate: str, moved: Moved) -> None:
         row, data = hot.row, hot.row.data
-        bytes_wanted = data is not None and not row.expiry.passed(
-            self._now() - self._forget_seconds
-        )
+        bytes_wanted = data is not None and not self._is_over(row)
         if (data is None or bytes_wanted) and self._batches.takes(peer, row):
             small = await self._replica.body(hot) if data is not None else None
             await self._batches.send(peer, replicate, row, small)

@@ -214,7 +214,11 @@ class BlobService(Service):
             ),
             healer=self._healer,
             concern=Concern(
-                self.topology, self.peers, self.replication.deliveries, reactor
+                self.topology,
+                self.peers,
+                sender,
+                self.replication.deliveries,
+                reactor,
             ),
             default_ttl_seconds=default_ttl,
             serve_deleted=config.serve_deleted,

@@ -11,7 +11,7 @@ from typing import Protocol
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from clinfra.blob.commit import MAX_BYTES, MAX_JOBS, Call, Committer, Job
+from clinfra.blob.commit import MAX_BYTES, MAX_JOBS, Call, Committer, Job, call_all
 
 GATHER_SECONDS = 0.002
 """How long jobs wait for others at most, while each reactor turn brings some."""
@@ -61,6 +61,11 @@ class WriterThread:
     _wake: threading.Event = field(init=False, factory=threading.Event)
     _stopping: bool = field(init=False, default=False)
     _thread: threading.Thread | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._committer.tell_ahead = lambda calls: self._call_back(
+            partial(call_all, calls)
+        )
 
     @property
     def waiting(self) -> int:

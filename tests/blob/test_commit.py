@@ -95,6 +95,29 @@ class CommitterTests(SynchronousTestCase):
         self.assertIsNotNone(self.index.get("c"))
         self.assertIsNone(self.index.get("big"))
 
+    def test_told_ahead(self) -> None:
+        """Jobs hear what they become before the sync; of a second attempt, nothing."""
+        told: list[tuple[Row, bytes]] = []
+        held: list[int] = []
+
+        def ahead(row: Row, body: bytes) -> None:
+            told.append((row, body))
+            held.append(len(self.store.volumes()))
+
+        jobs = [put("a", b"one"), put("big", bytes(200_000)), put("c", b"two")]
+        for job in jobs:
+            job.ahead = ahead
+        self.committer.run(jobs)
+
+        self.assertEqual([b"one", bytes(200_000), b"two"], [body for _, body in told])
+        self.assertEqual([0, 0, 0], held)
+        self.assertEqual([None, True, None], [j.error and True for j in jobs])
+        again = put("a", b"one")
+        again.ahead = ahead
+        self.committer.run([again])
+        assert again.after is not None
+        self.assertIs(told[-1][0].state, again.after.state)
+
     def test_live_bytes(self) -> None:
         """The marks know how much of a volume still counts."""
         self.committer.run([put("a", b"x" * 100), put("b", b"x" * 100)])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.blob.feed import BackOff, Window
+from clinfra.blob.feed import MAX_PASSED, BackOff, Window
 
 
 class WindowTests(SynchronousTestCase):
@@ -27,6 +27,32 @@ class WindowTests(SynchronousTestCase):
         window.finish(16)
         window.skip_to(20)
         self.assertEqual((20, 0), (window.cursor, window.under_way))
+
+    def test_passed_over(self) -> None:
+        """Numbers known to need nothing are skipped, once those before them are."""
+        window = Window(10)
+        for seq in (11, 12, 14, 9):
+            window.pass_over(seq)
+        window.skip_passed()
+
+        self.assertEqual((12, 12), (window.read_to, window.cursor))
+        self.assertEqual((True, False), (window.is_passed(14), window.is_passed(12)))
+        window.begin(13)
+        window.skip_passed()
+        self.assertEqual((14, 12), (window.read_to, window.cursor))
+        window.finish(13)
+        self.assertEqual(14, window.cursor)
+
+    def test_passed_over_is_bounded(self) -> None:
+        """However many are passed over behind a gap, memory is bounded."""
+        window = Window(0)
+        for seq in range(2, MAX_PASSED + 100):
+            window.pass_over(seq)
+
+        self.assertFalse(window.is_passed(MAX_PASSED + 50))
+        window.skip_to(1)
+        window.skip_passed()
+        self.assertEqual(MAX_PASSED + 1, window.read_to)
 
     def test_order(self) -> None:
         """Changes come in order, once."""

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import sha256
+from zlib import crc32
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.blob.concern import ALL, QUORUM, Wish, parse_wish
-from clinfra.errors import InvalidRequest
+from clinfra.blob.records import (
+    BYTES,
+    EVERYWHERE,
+    Data,
+    Expiry,
+    Locator,
+    Row,
+    State,
+)
+from clinfra.blob.stamps import stamp_at
+from clinfra.blob.store import Entry
+from clinfra.blob.store_memory import MemoryStore
+from clinfra.errors import InvalidRequest, StorageFull
+from tests.blob.support import NOW
 from tests.sim.cluster import Answer, Cluster, Host
+
+NOW_STAMP = stamp_at(NOW)
 
 
 class ConcernTests(SynchronousTestCase):
@@ -89,6 +108,124 @@ class ConcernTests(SynchronousTestCase):
         self.assertIn("000_a", hosts[1].rows())
         answer = cluster.put(hosts[0], "/a?copies=all&require", b"x")
         self.assertEqual((200, b"2/2", b"1/1"), self.told(answer))
+
+
+class AheadTests(SynchronousTestCase):
+    """A small blob travels to its peers while it is being written here."""
+
+    def setUp(self) -> None:
+        self.cluster = Cluster([[2]])
+        self.addCleanup(self.cluster.close)
+        self.here, self.there = self.cluster.hosts.values()
+        # By now they know of each other that they take batches.
+        self.assertEqual(200, self.cluster.put(self.here, "/first", b"1").status)
+        self.cluster.run(1)
+
+    def failing(self, error: Exception) -> None:
+        """Let the disk here take nothing until further notice."""
+
+        broken, real = self.here.store, MemoryStore.append
+
+        def append(
+            store: MemoryStore, entries: Sequence[Entry], now: float
+        ) -> list[Locator]:
+            if store is broken:
+                raise error
+            return real(store, entries, now)
+
+        self.failure = self.patch(MemoryStore, "append", append)
+
+    def stamp(self, host: Host, name: str) -> int | None:
+        row = host.rows().get(name)
+        return row.data.modified if row is not None and row.data is not None else None
+
+    def test_full_here(self) -> None:
+        """A full disk here is 507, whatever the peer has; then both have the same."""
+        self.failing(StorageFull("full"))
+        answer = self.cluster.put(self.here, "/a", b"never acknowledged")
+
+        self.assertEqual(507, answer.status)
+        self.cluster.run(1)
+        self.assertIsNone(self.stamp(self.here, "000_a"))
+        self.assertIsNotNone(self.stamp(self.there, "000_a"))
+        self.failure.restore()
+        self.cluster.run(700)
+        self.assertEqual(
+            self.stamp(self.there, "000_a"), self.stamp(self.here, "000_a")
+        )
+        for host in (self.here, self.there):
+            self.assertEqual(
+                b"never acknowledged", self.cluster.get(host, "/000_a").body
+            )
+
+    def test_written_again(self) -> None:
+        """What is acknowledged later wins over what failed, everywhere, at once."""
+        self.failing(OSError(5, "broken"))
+        self.assertEqual(500, self.cluster.put(self.here, "/a", b"old").status)
+        self.flushLoggedErrors(OSError)
+        self.failure.restore()
+        answer = self.cluster.put(self.here, "/a?copies=2&require", b"new")
+
+        self.assertEqual(200, answer.status)
+        for host in (self.here, self.there):
+            self.assertEqual(b"new", self.cluster.get(host, "/000_a").body)
+        self.assertEqual(
+            self.stamp(self.there, "000_a"), self.stamp(self.here, "000_a")
+        )
+
+    def test_crash_in_between(self) -> None:
+        """Dying before the bytes are written here leaves two equal replicas, too."""
+        self.failing(OSError(5, "dying"))
+        asking = self.cluster.ask(self.here, "PUT", "/a", b"unanswered")
+        self.cluster.run(0.5)
+        self.flushLoggedErrors(OSError)
+        self.cluster.crash(self.here)
+        asking.addErrback(lambda failure: None)
+        self.cluster.start(self.here)
+        self.cluster.run(700)
+
+        self.assertIsNotNone(self.stamp(self.there, "000_a"))
+        self.assertEqual(
+            self.stamp(self.there, "000_a"), self.stamp(self.here, "000_a")
+        )
+
+    def test_feed_passes_over(self) -> None:
+        """What went ahead is not sent again, and the cursor moves over it."""
+        for n in range(20):
+            self.cluster.put(self.here, f"/n{n}", b"x")
+        self.cluster.run(5)
+        assert self.here.service is not None and self.there.service is not None
+        told = [
+            next(iter(host.service.replication.report().values()))
+            for host in (self.here, self.there)
+            if host.service is not None
+        ]
+
+        self.assertEqual([(0, 21), (0, 21)], [(t["sent"], t["cursor"]) for t in told])
+
+    def test_other_state(self) -> None:
+        """What was sent ahead counts only for the very state that was committed."""
+        assert self.here.service is not None
+        concern = self.here.service.blobs.concern
+        old, new = (
+            Row(
+                "000_a",
+                State(
+                    Data(stamp, sha256(body).digest(), 3, crc32(body)), Expiry(stamp, 0)
+                ),
+                None,
+                9,
+                None,
+                EVERYWHERE | BYTES,
+            )
+            for stamp, body in ((NOW_STAMP, b"old"), (NOW_STAMP + 1, b"new"))
+        )
+        ahead = concern.ahead(EVERYWHERE, Wish())
+        assert ahead is not None
+        ahead(old, b"old")
+
+        self.assertEqual({"c0b0r1"}, set(ahead.begun(old)))
+        self.assertEqual({}, dict(ahead.begun(new)))
 
 
 class WishTests(SynchronousTestCase):
