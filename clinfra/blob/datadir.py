@@ -44,6 +44,11 @@ class DataDirectory:
         """Where the volumes are."""
         return self.path / STORE_DIRECTORY
 
+    def free_bytes(self) -> int:
+        """Return what its disk has left for us.  Any thread."""
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize
+
     def open(self) -> None:
         """Take the directory.  Raises StartupFailed."""
         try:

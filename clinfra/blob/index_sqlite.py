@@ -62,6 +62,7 @@ class SqliteIndex:
     path: Path
     by_leaf: bool = True
     _writer: sqlite3.Connection | None = field(init=False, default=None)
+    _is_full: bool = field(init=False, default=False)
     _readers: list[sqlite3.Connection] = field(init=False, factory=list)
     _local: threading.local = field(init=False, factory=threading.local)
     _lock: threading.Lock = field(init=False, factory=threading.Lock)
@@ -138,6 +139,16 @@ class SqliteIndex:
 
     def apply(self, batch: Batch) -> None:
         """Apply changes in one transaction."""
+        if self._is_full:
+            # Once there is space again, it is for what the log holds already.
+            self._copy_log()
+        try:
+            self._apply(batch)
+        except StorageFull:
+            self._is_full = True
+            raise
+
+    def _apply(self, batch: Batch) -> None:
         writer = self._writer
         if writer is None:
             raise RuntimeError("the index is closed")
@@ -184,7 +195,7 @@ class SqliteIndex:
                 isinstance(error, sqlite3.OperationalError)
                 and error.sqlite_errorcode == sqlite3.SQLITE_FULL
             ):
-                raise StorageFull("Not enough space to keep this blob") from error
+                raise StorageFull("Not enough space to note this") from error
             raise
 
     def _park(self, writer: sqlite3.Connection, batch: Batch) -> None:
@@ -209,7 +220,17 @@ class SqliteIndex:
             os.fsync(fd)
         finally:
             os.close(fd)
-        self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._copy_log()
+
+    def _copy_log(self) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._is_full = False
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
 
     # Reading: any thread
 

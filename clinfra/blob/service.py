@@ -309,7 +309,7 @@ class BlobService(Service):
             self.committer.load()
             self._handoff.open()
             self._take_over()
-            self.replica.free_bytes = self.committer.store.free_bytes()
+            self.replica.free_bytes = self._free_bytes()
             self._facts = self._collect_facts()
         except (OSError, StartupFailed) as error:
             self.close()
@@ -410,7 +410,7 @@ class BlobService(Service):
 
     def _measure(self) -> Deferred[None]:
         def measure() -> None:
-            self.replica.free_bytes = self.committer.store.free_bytes()
+            self.replica.free_bytes = self._free_bytes()
             self._facts = self._collect_facts()
 
         def failed(failure: Any) -> None:
@@ -419,6 +419,10 @@ class BlobService(Service):
         measuring = self.workers.run(measure)
         measuring.addCallback(lambda _: self.replication.measure())
         return measuring.addErrback(failed)
+
+    def _free_bytes(self) -> int:
+        """Return what the fuller disk has left: of the store, or of the index."""
+        return min(self.committer.store.free_bytes(), self._directory.free_bytes())
 
     def _collect_facts(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
         return self.committer.index.facts(), self.committer.store.facts()
