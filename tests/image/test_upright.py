@@ -81,7 +81,7 @@ WAYS: dict[str, Way] = {
     "100x200_pad_g-se_bg-f00": padded(100, 200, "#ff0000", 1, 1),
     "90x200_exact": lambda whole: whole.resize((90, 200), LANCZOS),
     "700x700_enlarge": contained(700, 700),
-    "700x700_pad_enlarge_bg-fff": padded(700, 700, "#ffffff"),
+    "720x720_pad_enlarge_bg-fff": padded(720, 720, "#ffffff"),
     "200x_rotate-90": turned(Image.Transpose.ROTATE_270, contained(200, 10**6)),
     "200x_rotate-180": turned(Image.Transpose.ROTATE_180, contained(200, 10**6)),
     "200x_rotate-270": turned(Image.Transpose.ROTATE_90, contained(200, 10**6)),
