@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from clinfra.errors import InvalidRequest
@@ -64,19 +65,31 @@ def _prefix(buckets: tuple[int, ...]) -> str:
 
 def decode(stored: str) -> Mapping[int, int]:
     """Return cluster → bucket as written in a stored name.  Raises InvalidRequest."""
-    head = stored.partition("_")[0]
     try:
-        version = from_base62(head[:1])
-        if version != 0:
-            raise InvalidRequest(f"Name version not valid: {stored}")
-        if len(head) % 2 == 0:
-            raise InvalidRequest(f"Name bucket list corrupt: {stored}")
-        return {
-            cluster: from_base62(head[at : at + 2])
-            for cluster, at in enumerate(range(1, len(head), 2))
-        }
+        return _buckets(stored.partition("_")[0])
+    except KeyError:
+        raise InvalidRequest(f"Name version not valid: {stored}") from None
     except ValueError:
         raise InvalidRequest(f"Name bucket list corrupt: {stored}") from None
+
+
+@lru_cache(4096)
+def _buckets(prefix: str) -> Mapping[int, int]:
+    """Return what the prefix of a stored name says.
+
+    Raises KeyError for an unknown version, ValueError.
+    """
+    version = from_base62(prefix[:1])
+    if version != 0:
+        raise KeyError(version)
+    if len(prefix) % 2 == 0:
+        raise ValueError(prefix)
+    return MappingProxyType(
+        {
+            cluster: from_base62(prefix[at : at + 2])
+            for cluster, at in enumerate(range(1, len(prefix), 2))
+        }
+    )
 
 
 def check(name: str) -> None:
