@@ -31,7 +31,7 @@ BODY_BYTES = 100
 LONG_AGO = 1_500_000_000
 """When blobs that have expired ended, unix seconds."""
 
-_FORMAT = 2
+_FORMAT = 3
 _AT_ONCE = 5000
 _FILLER = b"." * (BODY_BYTES - 16)
 

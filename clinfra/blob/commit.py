@@ -19,13 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.logger import Logger
 
 from clinfra.blob.index import Batch, IBlobIndex, VolumeMark
 from clinfra.blob.records import Locator, Row, State
 from clinfra.blob.store import Entry, IBlobStore, ISpool
-from clinfra.blob.trees import Forest
+from clinfra.blob.trees import Forest, digest_of
 from clinfra.blob.volume import VOLUME_HEAD_BYTES
 
 MAX_JOBS = 256
@@ -133,6 +133,7 @@ class Committer:
     tell_ahead: Callable[[Sequence[Callable[[], object]]], object] = field(
         init=False, default=call_all
     )
+    _undeleted: set[int] = field(init=False, factory=set)
     _seq: int = field(init=False, default=0)
     _slowest: int = field(init=False, default=0)
 
@@ -233,6 +234,7 @@ class Committer:
                     number,
                     volumes,
                     self._fanout(plan, change.row),
+                    digest_of(job.name, plan.state),
                 )
             job.after = change.row
             if job.ahead is not None and isinstance(plan.body, bytes) and job.after:
@@ -264,7 +266,9 @@ class Committer:
         self._seq = seq
         if self.forest is not None:
             for name, change in changes.items():
-                self.forest.replace(name, change.before, change.row)
+                self.forest.replace(
+                    name, _digest_of(change.before), _digest_of(change.row)
+                )
         for job in jobs:
             if job.name in changes and job.error is None and job.after is not None:
                 # Jobs of one name in one batch: all see the last place of the bytes.
@@ -301,22 +305,87 @@ class Committer:
                     at if number == change.entry else row.at,
                     _widened(row.volumes, at.volume),
                 )
+        held: dict[int, list[Row]] = {}
         for change in changes.values():
             old = change.before.at if change.before is not None else None
             new = change.row.at if change.row is not None else None
+            if change.row is not None and new is not None:
+                held.setdefault(new.volume, []).append(change.row)
             if old != new:
                 if old is not None:
                     live[old.volume] = live.get(old.volume, 0) - old.length
                 if new is not None:
                     live[new.volume] = live.get(new.volume, 0) + new.length
         marks: dict[int, VolumeMark] = {}
-        for number in indexed.keys() | live.keys():
+        for number in indexed.keys() | live.keys() | held.keys():
             mark = self.marks.get(number, VolumeMark(VOLUME_HEAD_BYTES, 0))
-            marks[number] = VolumeMark(
-                max(indexed.get(number, 0), mark.indexed),
-                mark.live + live.get(number, 0),
+            for row in held.get(number, ()):
+                mark = mark.holding(row)
+            marks[number] = evolve(
+                mark,
+                indexed=max(indexed.get(number, 0), mark.indexed),
+                live=mark.live + live.get(number, 0),
             )
         return marks
+
+    def drop_volumes(self, is_due: Callable[[VolumeMark], bool]) -> list[int]:
+        """Drop volumes whole, durably; return them, to be deleted.
+
+        Rows that point at them are left behind.
+
+        Args:
+            is_due: everything in it can be forgotten; asked of volumes that alone hold
+                bytes of their names.
+        """
+        if not self.store.holds_bodies:
+            return []
+        there = self.store.volumes()
+        numbers = [
+            number
+            for number, mark in self.marks.items()
+            if mark.live > 0 and number in there and not mark.spread and is_due(mark)
+        ]
+        if not numbers:
+            return []
+        for number in numbers:
+            self.store.seal(number)
+        marks = {
+            number: evolve(self.marks[number], live=0, dropped=True)
+            for number in numbers
+        }
+        self.index.apply(Batch(marks=marks))
+        self._undeleted.update(numbers)
+        self.marks.update(marks)
+        self.index.sync()
+        return numbers
+
+    def delete_dropped(self, number: int) -> None:
+        """Delete a volume that is dropped; otherwise the next start does."""
+        self.store.remove(number)
+        self._undeleted.discard(number)
+
+    def dropped_volumes(self) -> list[int]:
+        """Return the deleted volumes that rows may still point at.  Any thread."""
+        return [
+            number
+            for number, mark in list(self.marks.items())
+            if mark.dropped and number not in self._undeleted
+        ]
+
+    def forget_dropped(self, since: int, limit: int) -> Sequence[Row]:
+        """Remove some rows that dropped volumes left behind; return them."""
+        rows = self.index.left_behind(since, limit)
+        self.index.apply(Batch(forget=[row.name for row in rows]))
+        if self.forest is not None:
+            for row in rows:
+                self.forest.replace(row.name, row.digest, b"")
+        return rows
+
+    def forget_volumes(self, numbers: Sequence[int]) -> None:
+        """Forget volumes that are deleted, and that no row points at any more."""
+        self.index.apply(Batch(marks=dict.fromkeys(numbers)))
+        for number in numbers:
+            self.marks.pop(number, None)
 
     def remove_volume(self, number: int) -> None:
         """Delete a volume that nothing points at any more.
@@ -331,6 +400,10 @@ class Committer:
         self.store.remove(number)
         self.index.apply(Batch(marks={number: None}))
         self.marks.pop(number, None)
+
+
+def _digest_of(row: Row | None) -> bytes:
+    return row.digest if row is not None else b""
 
 
 def _widened(volumes: tuple[int, int] | None, number: int) -> tuple[int, int]:

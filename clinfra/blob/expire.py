@@ -1,5 +1,7 @@
 """What ends: purging expired blobs, deleting dead volumes, compacting half-dead ones.
 
+Volumes in which everything has expired go first, whole (see `drop`).
+
 Everything is compare-and-delete: a plan is made on what was read, and carried out in
 the writer thread only if the row is still that one.  One bad blob or volume is logged
 and stepped over; it never stops the rest.
@@ -18,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from clinfra.blob.commit import Call, Committer, Job, Plan
+from clinfra.blob.drop import Dropper
 from clinfra.blob.parameters import MIN_TIME
 from clinfra.blob.records import Locator, Row, State
 from clinfra.blob.replica import Replica
@@ -73,13 +76,35 @@ class Reaper:
     _expiration_delay_seconds: float
     _may_forget: Callable[[Row], bool] = lambda row: True
     status: str = field(init=False, default="start delay")
-    purged: int = field(init=False, default=0)
+    dropper: Dropper = field(init=False)
+    _purged: int = field(init=False, default=0)
     _looked_at: dict[int, float] = field(init=False, factory=dict)
 
+    @dropper.default
+    def _make_dropper(self) -> Dropper:
+        return Dropper(
+            self._replica,
+            self._committer,
+            self._reactor,
+            self._now,
+            self._expiration_delay_seconds,
+            self._may_forget,
+        )
+
+    @property
+    def purged(self) -> int:
+        """How many blobs were purged since the start."""
+        return self._purged + self.dropper.forgotten
+
     async def run(self) -> int:
-        """Purge, then tidy the volumes; return how many blobs were purged."""
+        """Drop volumes, purge, tidy the volumes; return how many blobs were purged.
+
+        Rows of dropped volumes are removed later, and do not count.
+        """
+        await self.dropper.drop()
         purged = await self.purge()
         await self.tidy()
+        self.dropper.start()
         self.status = f"purged {purged}"
         return purged
 
@@ -101,7 +126,7 @@ class Reaper:
             self.status = f"delete_expired {len(rows)}"
             done = await gatherResults([self._forget(row) for row in rows])
             purged += sum(done)
-            self.purged += sum(done)
+            self._purged += sum(done)
 
     def _forget(self, expected: Row) -> Deferred[bool]:
         """Remove a row if it is still the one expected; never fails.
@@ -115,7 +140,7 @@ class Reaper:
             if not self._may_forget(row):
                 return Plan(State(None, row.expiry), counted=False)
             # Records of it may be met when the index is rebuilt: leave word.
-            logged = row.data is not None
+            logged = row.volumes is not None
             return Plan(row.state, logged=logged, counted=False, forget=True)
 
         job = Job(expected.name, plan)

@@ -9,6 +9,7 @@ state.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 
 from attrs import define, field
 
@@ -114,6 +115,13 @@ class HotCache:
         if found is not None:
             found.valid = False
             self._row_bytes -= found.row_bytes
+
+    def drop_volumes(self, numbers: Collection[int]) -> None:
+        """Forget all names whose bytes are in some volumes."""
+        places = [(name, found.row.at) for name, found in self._rows.items()]
+        for name, at in places:
+            if at is not None and at.volume in numbers:
+                self.drop(name)
 
     def remember_target(self, target: bytes, hot: Hot) -> None:
         """Let a request target lead straight to a blob."""

@@ -5,6 +5,10 @@ applied when the *machine* dies (never when the process does): the store has rec
 everything, durable before `apply`, and recovery reads them again from where the index
 ends.  So a commit waits for the disk once, not twice.
 
+A volume is *dropped* by its mark alone, however many rows point at it.  From then on
+these are told as if their data had been purged: without data, and not at all where only
+data or what is to be purged is asked for.  They are to be forgotten in time.
+
 `apply` is called in the writer thread only; what reads may be called in any thread and
 sees every change applied before.
 """
@@ -13,10 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from zope.interface import Interface
 
 from clinfra.blob.records import Parked, Row
+
+NEVER = 1 << 62
+"""When something ends that does not, unix seconds."""
 
 
 @frozen
@@ -26,10 +33,28 @@ class VolumeMark:
     Attributes:
         indexed: everything before this offset has been indexed, bytes.
         live: bytes of records that rows point at.
+        ends: by then all rows that ever pointed at it have ended, unix seconds.
+        seq: none of them has a higher change number.
+        spread: bytes of their names may be in other volumes, too.
+        dropped: it is deleted; rows that point at it are told without their data.
     """
 
     indexed: int
     live: int
+    ends: int = 0
+    seq: int = 0
+    spread: bool = False
+    dropped: bool = False
+
+    def holding(self, row: Row) -> VolumeMark:
+        """Return the mark when `row`, too, points at the volume."""
+        first, last = row.volumes or (0, 1)
+        return evolve(
+            self,
+            ends=max(self.ends, row.expiry.deleted or NEVER),
+            seq=max(self.seq, row.seq),
+            spread=self.spread or first != last,
+        )
 
 
 @frozen(eq=False)
@@ -97,6 +122,13 @@ class IBlobIndex(Interface):
     def expired(before: int, after: tuple[int, str], limit: int) -> Sequence[Row]:
         """Return rows that ended before a time, by (deleted, name), above `after`."""
 
+    def left_behind(since: int, limit: int) -> Sequence[Row]:
+        """Return rows that point at dropped volumes, those that ended first first.
+
+        Args:
+            since: the first that ended then, unix seconds.
+        """
+
     def names_after(name: str, limit: int) -> Sequence[Row]:
         """Return rows in order of name, above `name`."""
 
@@ -104,6 +136,9 @@ class IBlobIndex(Interface):
         first: int, last: int, after: tuple[int, str], limit: int
     ) -> Sequence[Row]:
         """Return rows of leaves (see `trees`), by (leaf, name), above `after`."""
+
+    def digests(first: int, last: int) -> Sequence[tuple[int, str, bytes]]:
+        """Return (leaf, name, digest) of the rows of leaves, in any order."""
 
     def listing(start: int | None, stop: int | None, limit: int) -> Sequence[Row]:
         """Return rows with data by `modified`, start <= modified < stop."""

@@ -8,8 +8,8 @@ from attrs import define, evolve, field
 from zope.interface import implementer
 
 from clinfra.blob.index import Batch, IBlobIndex, VolumeMark
-from clinfra.blob.records import Parked, Row
-from clinfra.blob.trees import leaf_of
+from clinfra.blob.records import Parked, Row, without_data
+from clinfra.blob.trees import digest_of, leaf_of
 
 
 @implementer(IBlobIndex)
@@ -39,16 +39,27 @@ class MemoryIndex:
 
     def get(self, name: str) -> Row | None:
         """Return the row of a stored name."""
-        return self._rows.get(name)
+        row = self._rows.get(name)
+        return None if row is None else self._told(row)
+
+    def _told(self, row: Row) -> Row:
+        return without_data(row) if self._is_dropped(row) else row
+
+    def _is_dropped(self, row: Row) -> bool:
+        mark = None if row.at is None else self._marks.get(row.at.volume)
+        return mark is not None and mark.dropped
 
     def get_many(self, names: Collection[str]) -> Mapping[str, Row]:
         """Return the rows of some stored names."""
-        return {name: self._rows[name] for name in names if name in self._rows}
+        return {
+            name: self._told(self._rows[name]) for name in names if name in self._rows
+        }
 
     def apply(self, batch: Batch) -> None:
         """Apply changes."""
         for row in batch.rows:
-            self._rows[row.name] = row
+            digest = row.digest or digest_of(row.name, row.state)
+            self._rows[row.name] = evolve(row, digest=digest)
             self._seq = max(self._seq, row.seq)
         self._seq = max(self._seq, batch.seq)
         for name in batch.forget:
@@ -85,7 +96,8 @@ class MemoryIndex:
         self, wanted: Callable[[Row], bool], key: Callable[[Row], object], limit: int
     ) -> list[Row]:
         found = filter(wanted, list(self._rows.values()))
-        return sorted(found, key=key)[:limit]  # type: ignore[arg-type]  # keys compare
+        rows = sorted(found, key=key)[:limit]  # type: ignore[arg-type]  # keys compare
+        return list(map(self._told, rows))
 
     def changes(self, after: int, limit: int) -> Sequence[Row]:
         """Return rows by change number."""
@@ -105,9 +117,18 @@ class MemoryIndex:
             lambda row: (
                 row.expiry.deleted != 0
                 and row.expiry.deleted < before
+                and not self._is_dropped(row)
                 and key(row) > after
             ),
             key,
+            limit,
+        )
+
+    def left_behind(self, since: int, limit: int) -> Sequence[Row]:
+        """Return rows that point at dropped volumes."""
+        return self._sorted(
+            lambda row: row.expiry.deleted >= since and self._is_dropped(row),
+            lambda row: (row.expiry.deleted, row.name),
             limit,
         )
 
@@ -132,11 +153,20 @@ class MemoryIndex:
             limit,
         )
 
+    def digests(self, first: int, last: int) -> Sequence[tuple[int, str, bytes]]:
+        """Return (leaf, name, digest) of the rows of leaves."""
+        return [
+            (leaf, row.name, row.digest)
+            for row in list(self._rows.values())
+            if first <= (leaf := leaf_of(row.name)) <= last
+        ]
+
     def listing(self, start: int | None, stop: int | None, limit: int) -> Sequence[Row]:
         """Return rows with data by `modified`."""
         return self._sorted(
             lambda row: (
                 row.data is not None
+                and not self._is_dropped(row)
                 and (start is None or row.data.modified >= start)
                 and (stop is None or row.data.modified < stop)
             ),

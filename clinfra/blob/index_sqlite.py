@@ -23,16 +23,19 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
-from clinfra.blob.records import Parked, Row
+from clinfra.blob.records import Parked, Row, without_data
 from clinfra.blob.sqlite_rows import (
+    IS_DROPPED,
     LEAF_INDEX,
     NO_LEAF_INDEX,
+    NOT_DROPPED,
     PARK,
     PARKED,
     REPLACE,
     SCHEMA,
     SELECT,
     VERSION,
+    Columns,
     columns_of,
     row_of,
 )
@@ -66,6 +69,7 @@ class SqliteIndex:
     _readers: list[sqlite3.Connection] = field(init=False, factory=list)
     _local: threading.local = field(init=False, factory=threading.local)
     _lock: threading.Lock = field(init=False, factory=threading.Lock)
+    _dropped: frozenset[int] = frozenset()
 
     # Opening and closing
 
@@ -84,7 +88,8 @@ class SqliteIndex:
             self._writer.execute(LEAF_INDEX if self.by_leaf else NO_LEAF_INDEX)
             self._writer.executescript(PARKED)
             self._writer.execute(SELECT + "LIMIT 1").fetchone()
-            self.marks()
+            self._dropped = frozenset()
+            self._note_dropped(self.marks())
             self.last_seq()
             if not clean:
                 # Whatever ended the last run may have hurt it: 0.6 s a million rows.
@@ -172,8 +177,8 @@ class SqliteIndex:
                     writer.execute("DELETE FROM volume WHERE number = ?", (number,))
                 else:
                     writer.execute(
-                        "INSERT OR REPLACE INTO volume VALUES (?, ?, ?)",
-                        (number, mark.indexed, mark.live),
+                        "INSERT OR REPLACE INTO volume VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        (number, *attrs.astuple(mark)),
                     )
             for destination, cursor in batch.cursors.items():
                 if cursor is None:
@@ -197,6 +202,12 @@ class SqliteIndex:
             ):
                 raise StorageFull("Not enough space to note this") from error
             raise
+        self._note_dropped(batch.marks)
+
+    def _note_dropped(self, marks: Mapping[int, VolumeMark | None]) -> None:
+        new = {number for number, mark in marks.items() if mark and mark.dropped}
+        if new or self._dropped & marks.keys():
+            self._dropped = self._dropped - marks.keys() | new
 
     def _park(self, writer: sqlite3.Connection, batch: Batch) -> None:
         if batch.parked:
@@ -250,14 +261,18 @@ class SqliteIndex:
         return connection
 
     def _rows(self, where: str, *arguments: object) -> list[Row]:
-        return [
-            row_of(found) for found in self._reader().execute(SELECT + where, arguments)
-        ]
+        return list(map(self._told, self._reader().execute(SELECT + where, arguments)))
+
+    def _told(self, columns: Columns) -> Row:
+        row = row_of(columns)
+        if self._dropped and row.at is not None and row.at.volume in self._dropped:
+            return without_data(row)
+        return row
 
     def get(self, name: str) -> Row | None:
         """Return the row of a stored name."""
         found = self._reader().execute(SELECT + "WHERE name = ?", (name,)).fetchone()
-        return None if found is None else row_of(found)
+        return None if found is None else self._told(found)
 
     def get_many(self, names: Collection[str]) -> Mapping[str, Row]:
         """Return the rows of some stored names, a few hundred in one query."""
@@ -290,9 +305,18 @@ class SqliteIndex:
         """Return rows that ended before a time."""
         return self._rows(
             "WHERE deleted <> 0 AND deleted < ? AND (deleted, name) > (?, ?)"
-            " ORDER BY deleted, name LIMIT ?",
+            f" AND {NOT_DROPPED} ORDER BY deleted, name LIMIT ?",
             before,
             *after,
+            limit,
+        )
+
+    def left_behind(self, since: int, limit: int) -> Sequence[Row]:
+        """Return rows that point at dropped volumes."""
+        return self._rows(
+            f"INDEXED BY blob_deleted WHERE deleted <> 0 AND deleted >= ?"
+            f" AND {IS_DROPPED} ORDER BY deleted, name LIMIT ?",
+            since,
             limit,
         )
 
@@ -313,13 +337,29 @@ class SqliteIndex:
             limit,
         )
 
+    def digests(self, first: int, last: int) -> Sequence[tuple[int, str, bytes]]:
+        """Return (leaf, name, digest) of the rows of leaves."""
+        return (
+            self._reader()
+            .execute(
+                "SELECT leaf, name, digest FROM blob WHERE leaf BETWEEN ? AND ?",
+                (first, last),
+            )
+            .fetchall()
+        )
+
     def listing(self, start: int | None, stop: int | None, limit: int) -> Sequence[Row]:
         """Return rows with data by `modified`."""
         return self._rows(
-            "WHERE modified >= ? AND modified < ? ORDER BY modified LIMIT ?",
+            f"WHERE modified >= ? AND modified < ?{self._still_there()}"
+            " ORDER BY modified LIMIT ?",
             *_bounds(start, stop),
             limit,
         )
+
+    def _still_there(self) -> str:
+        """Return the condition on rows with data, while volumes are dropped."""
+        return f" AND {NOT_DROPPED}" if self._dropped else ""
 
     def windows(
         self, start: int | None, stop: int | None, width: int, limit: int
@@ -327,22 +367,21 @@ class SqliteIndex:
         """Return the checksum of each non-empty window."""
         reader = self._reader()
         low, high = _bounds(start, stop)
+        among = f"FROM blob WHERE modified >= ? AND modified < ?{self._still_there()}"
         found: list[tuple[int, int, int, int]] = []
         while len(found) < limit:
             # Jump to the next row: empty windows cost nothing.
             first = reader.execute(
-                "SELECT min(modified) FROM blob WHERE modified >= ? AND modified < ?",
-                (low, high),
-            ).fetchone()[0]
+                f"SELECT modified {among} ORDER BY modified LIMIT 1", (low, high)
+            ).fetchone()
             if first is None:
                 return found
-            begin = from_signed(first) // width * width
+            begin = from_signed(first[0]) // width * width
             end = begin + width
             low, after = max(low, to_signed(begin)), min(high, to_signed(end))
             count, average, average_deleted = reader.execute(
                 "SELECT count(*), avg(modified + 9223372036854775807 + 1),"
-                " avg(modified_deleted + 9223372036854775807 + 1)"
-                " FROM blob WHERE modified >= ? AND modified < ?",
+                f" avg(modified_deleted + 9223372036854775807 + 1) {among}",
                 (low, after),
             ).fetchone()
             found.append((begin, end, count, int(average + average_deleted) // 2))
@@ -352,9 +391,9 @@ class SqliteIndex:
     def marks(self) -> Mapping[int, VolumeMark]:
         """Return what is known of the volumes."""
         return {
-            number: VolumeMark(indexed, live)
-            for number, indexed, live in self._reader().execute(
-                "SELECT number, indexed, live FROM volume"
+            number: VolumeMark(indexed, live, ends, seq, bool(spread), bool(dropped))
+            for number, indexed, live, ends, seq, spread, dropped in (
+                self._reader().execute("SELECT * FROM volume")
             )
         }
 

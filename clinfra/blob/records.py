@@ -9,7 +9,7 @@ Pure.
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 PEERS, CLUSTERS, BYTES = 1, 2, 4
 """What a change is still to be sent to (`Row.fanout`); BYTES: it brought new bytes."""
@@ -92,6 +92,7 @@ class Row:
             and the record of the delete that outdid them must be kept.
         fanout: PEERS, CLUSTERS and BYTES, or'ed, of all changes that somebody has not
             had yet.
+        digest: what the trees have for it (see `trees`), once it is in the index.
     """
 
     name: str
@@ -100,10 +101,13 @@ class Row:
     seq: int = 0
     volumes: tuple[int, int] | None = None
     fanout: int = 0
+    digest: bytes = field(default=b"", eq=False)
 
     def placed(self, at: Locator | None, volumes: tuple[int, int] | None) -> Row:
         """Return the row with its bytes somewhere else."""
-        return Row(self.name, self.state, at, self.seq, volumes, self.fanout)
+        return Row(
+            self.name, self.state, at, self.seq, volumes, self.fanout, self.digest
+        )
 
     @property
     def data(self) -> Data | None:
@@ -133,3 +137,8 @@ class Parked:
     reason: str
     since: float
     until: float
+
+
+def without_data(row: Row) -> Row:
+    """Return a row whose bytes are deleted, as it is from then on."""
+    return evolve(row, state=State(None, row.expiry), at=None)

@@ -65,8 +65,9 @@ class Recovery:
         except IndexDamaged as error:
             self.log.error("the index is rebuilt: {error}", error=error)
             self.index.clear()
-        volumes = self._volumes = self.store.volumes()
         self._marks = dict(self.index.marks())
+        self._finish_drops()
+        volumes = self._volumes = self.store.volumes()
         self._seq = self.index.last_seq()
         # Rows may still point into a volume that is lost.
         self.store.reserve(max(self._marks, default=0))
@@ -101,7 +102,22 @@ class Recovery:
                 name, seq = found.record.name, found.record.seq
                 self._purges[name] = max(self._purges.get(name, 0), seq)
 
+    def _finish_drops(self) -> None:
+        """Delete volumes that were dropped, and survived that."""
+        for number in self.store.volumes().keys() & self._marks.keys():
+            if self._marks[number].dropped:
+                try:
+                    self.store.remove(number)
+                except OSError as error:
+                    self.log.error(
+                        "cannot delete volume {number}: {error}",
+                        number=number,
+                        error=error,
+                    )
+
     def _missing(self, number: int, mark: VolumeMark) -> None:
+        if mark.dropped:
+            return
         if mark.live > 0:
             self.log.error(
                 "volume {number} is gone, with {live} bytes of blobs",
@@ -175,7 +191,7 @@ class Recovery:
             at = found.at
             self._count_live(at, 1)
         self._seq += 1
-        self._rows[record.name] = Row(
+        row = self._rows[record.name] = Row(
             record.name,
             merged.state,
             at,
@@ -188,6 +204,8 @@ class Recovery:
             # Whether anybody had it, nobody knows.
             EVERYWHERE | (row.fanout if row is not None else 0),
         )
+        if at is not None and at.volume in self._marks:
+            self._marks[at.volume] = self._marks[at.volume].holding(row)
         self.summary.adopted += 1
 
     def _is_there(self, at: Locator | None) -> bool:

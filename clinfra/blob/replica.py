@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from attrs import define, field, frozen
@@ -252,6 +252,12 @@ class Replica:
 
         self._writer.submit(job, done)
         return waiter
+
+    def volumes_dropped(self, numbers: Collection[int]) -> None:
+        """Forget what memory holds of blobs in these volumes: it is there no more."""
+        self.hot.drop_volumes(numbers)
+        # Who asks from now on must not be answered by a read begun before.
+        self._loading.clear()
 
     # Reads
 

@@ -334,6 +334,7 @@ class BlobService(Service):
         self._purging.start(self._purge_interval, now=False)
         self._measuring.start(SPACE_SECONDS, now=False)
         self.scrubber.start(self._directory.was_killed)
+        self.reaper.dropper.start()
         if destinations(self.topology):
             self.replication.start()
             self.repair.start()
@@ -349,6 +350,7 @@ class BlobService(Service):
                 loop.stop()
         if self._reaping is not None:
             self._reaping.cancel()
+        self.reaper.dropper.stop()
         self._replica_admin.stop()
         self._healer.stop()
         self._handoff.stop()
@@ -370,6 +372,7 @@ class BlobService(Service):
     def close(self) -> None:
         """Close files and let go of the data directory."""
         self.scrubber.stop()
+        self.reaper.dropper.stop()
         self.committer.index.close()
         self.committer.store.close()
         self._directory.close()

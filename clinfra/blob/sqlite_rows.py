@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from clinfra.blob.records import Data, Expiry, Locator, Row, State
 from clinfra.blob.stamps import from_signed, to_signed
-from clinfra.blob.trees import leaf_of
+from clinfra.blob.trees import digest_of, leaf_of
 
-VERSION = 3
+VERSION = 4
 
 SCHEMA = """
 CREATE TABLE blob (
@@ -32,15 +32,20 @@ CREATE TABLE blob (
     first_volume INTEGER,
     last_volume INTEGER,
     fanout INTEGER NOT NULL DEFAULT 0,
-    leaf INTEGER NOT NULL DEFAULT 0
+    leaf INTEGER NOT NULL,
+    digest BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX blob_seq ON blob (seq);
-CREATE INDEX blob_deleted ON blob (deleted, name) WHERE deleted <> 0;
+CREATE INDEX blob_deleted ON blob (deleted, name, volume) WHERE deleted <> 0;
 CREATE INDEX blob_modified ON blob (modified) WHERE modified IS NOT NULL;
 CREATE TABLE volume (
     number INTEGER PRIMARY KEY,
     indexed INTEGER NOT NULL,
-    live INTEGER NOT NULL
+    live INTEGER NOT NULL,
+    ends INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    spread INTEGER NOT NULL,
+    dropped INTEGER NOT NULL
 );
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO counter VALUES ('seq', 0);
@@ -49,7 +54,7 @@ CREATE TABLE cursor (
 ) WITHOUT ROWID;
 """
 
-LEAF_INDEX = "CREATE INDEX IF NOT EXISTS blob_leaf ON blob (leaf)"
+LEAF_INDEX = "CREATE INDEX IF NOT EXISTS blob_leaf ON blob (leaf, name, digest)"
 NO_LEAF_INDEX = "DROP INDEX IF EXISTS blob_leaf"
 
 PARKED = """
@@ -68,17 +73,20 @@ PARK = (
     " SET reason = excluded.reason, until = excluded.until"
 )
 
+IS_DROPPED = "volume IN (SELECT number FROM volume WHERE dropped)"
+NOT_DROPPED = f"(volume IS NULL OR NOT {IS_DROPPED})"
+
 _COLUMNS = (
     "name, modified, sha256, size, crc32, content_type, modified_deleted, deleted,"
     " volume, offset, head_bytes, length, seq, first_volume, last_volume,"
-    " fanout"
+    " fanout, digest"
 )
 SELECT = f"SELECT {_COLUMNS} FROM blob "
 REPLACE = (
-    f"INSERT OR REPLACE INTO blob ({_COLUMNS}, leaf) VALUES ({', '.join('?' * 17)})"
+    f"INSERT OR REPLACE INTO blob ({_COLUMNS}, leaf) VALUES ({', '.join('?' * 18)})"
 )
 
-_Columns = tuple[
+Columns = tuple[
     str,
     int | None,
     bytes,
@@ -95,10 +103,11 @@ _Columns = tuple[
     int | None,
     int,
     int,
+    bytes,
 ]
 
 
-def row_of(columns: _Columns) -> Row:
+def row_of(columns: Columns) -> Row:
     (
         name,
         modified,
@@ -116,6 +125,7 @@ def row_of(columns: _Columns) -> Row:
         first_volume,
         last_volume,
         fanout,
+        digest,
     ) = columns
     data = at = None
     if modified is not None:
@@ -128,6 +138,7 @@ def row_of(columns: _Columns) -> Row:
         seq,
         None if first_volume is None else (first_volume, last_volume),
         fanout,
+        digest,
     )
 
 
@@ -156,5 +167,6 @@ def columns_of(row: Row) -> tuple[object, ...]:
         row.seq,
         *(row.volumes or (None, None)),
         row.fanout,
+        row.digest or digest_of(row.name, row.state),
         leaf_of(row.name),
     )

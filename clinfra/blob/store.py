@@ -84,6 +84,8 @@ class VolumeFacts:
 class IBlobStore(Interface):
     """Somewhere durable to append records to."""
 
+    holds_bodies = Attribute("volumes hold the bodies: they go with them")
+
     def open() -> None:
         """Make it ready.  What does not belong there is set aside, never an error."""
 

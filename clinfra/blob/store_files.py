@@ -88,6 +88,7 @@ class FilesStore:
     """
 
     log = Logger()
+    holds_bodies = False
 
     path: Path
     _journal: VolumeStore

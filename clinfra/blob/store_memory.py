@@ -66,6 +66,8 @@ class MemoryStore:
         capacity_bytes: what the "disk" holds.
     """
 
+    holds_bodies = True
+
     _volume_bytes: int = 1 << 20
     capacity_bytes: int = 1 << 30
     _volumes: dict[int, _Volume] = field(init=False, factory=dict)

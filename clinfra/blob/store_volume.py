@@ -61,6 +61,7 @@ class VolumeStore:
     """
 
     log = Logger()
+    holds_bodies = True
 
     _path: Path
     _volume_bytes: int

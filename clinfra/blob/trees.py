@@ -9,9 +9,12 @@ leaves of the branches that differ, and to the rows of those leaves.
 There is one tree for all names of a replica, to compare with its peers, and one for
 each bucket of another cluster, of the names that live there too.
 
-Note [Trees are not stored]: they are made anew after each start, in the background,
-name by name in the writer thread's pauses; changes of names not yet reached are left to
-that.  So they can never disagree with the index, whatever was lost in a crash.
+Note [Digests are stored, sums are not]: the digest of a name is a column of its row,
+written with it, and copied into the index by leaf.  After each start the trees are
+summed up from there alone, a branch at a time in the writer thread's pauses, without
+looking at rows; changes of branches not yet reached are left to that.  And what a
+change takes out of the sum is what the column says.  So trees can never disagree with
+the index, whatever was lost in a crash.
 
 Pure.
 """
@@ -24,7 +27,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define, field
 
-from clinfra.blob.records import Row, State
+from clinfra.blob.records import State
 
 LEAVES = 65536
 BRANCHES = 256
@@ -42,7 +45,7 @@ def leaf_of(name: str) -> int:
     return int.from_bytes(digest.digest()[:2], "big")
 
 
-def digest_of(name: str, state: State) -> int:
+def digest_of(name: str, state: State) -> bytes:
     """Return the digest of what is known of a name."""
     data, expiry = state.data, state.expiry
     packed = _NUMBERS.pack(
@@ -56,7 +59,7 @@ def digest_of(name: str, state: State) -> int:
         digest.update(data.sha256)
         digest.update(data.content_type.encode("utf-8") + b"\0")
     digest.update(name.encode("utf-8", "surrogatepass"))
-    return int.from_bytes(digest.digest(), "big")
+    return digest.digest()
 
 
 @define(eq=False)
@@ -90,42 +93,51 @@ class Forest:
         places_of: returns the places that a stored name also lives in.
 
     Attributes:
-        grown_to: names up to this one are in the trees.
-        complete: all names are.
+        grown_to: names of the leaves below this one are in the trees.
     """
 
     _places: Iterable[tuple[int, int]]
     _places_of: Callable[[str], Iterable[tuple[int, int]]]
-    grown_to: str = field(init=False, default="")
-    complete: bool = field(init=False, default=False)
+    grown_to: int = field(init=False, default=0)
     trees: Mapping[Place, Tree] = field(init=False)
 
     @trees.default
     def _make_trees(self) -> Mapping[Place, Tree]:
         return {None: Tree(), **{place: Tree() for place in self._places}}
 
-    def grow(self, rows: Sequence[Row]) -> None:
-        """Take up the rows after `grown_to`, in order of name; none: that was all."""
-        for row in rows:
-            self._add(row.name, digest_of(row.name, row.state))
-        if rows:
-            self.grown_to = rows[-1].name
-        else:
-            self.complete = True
+    @property
+    def complete(self) -> bool:
+        """All names are in the trees."""
+        return self.grown_to == LEAVES
 
-    def replace(self, name: str, before: Row | None, after: Row | None) -> None:
-        """A name has changed."""
-        # In the order of bytes, as the index has it.
-        if not self.complete and name.encode() > self.grown_to.encode():
+    def grow(self, to: int, digests: Iterable[tuple[int, str, bytes]]) -> None:
+        """Take up the names of the leaves from `grown_to` up to `to`, exclusive.
+
+        Args:
+            digests: (leaf, name, digest) of all of them.
+        """
+        first, elsewhere = self.grown_to, len(self.trees) > 1
+        sums = [0] * (to - first)
+        for leaf, name, digest in digests:
+            number = int.from_bytes(digest, "big")
+            sums[leaf - first] += number
+            if elsewhere:
+                self._add_elsewhere(leaf, name, number)
+        for leaf, number in enumerate(sums, first):
+            self.trees[None].add(leaf, number)
+        self.grown_to = to
+
+    def replace(self, name: str, before: bytes, after: bytes) -> None:
+        """The digest of a name has changed; it is b"" while there is no row."""
+        if before == after:
             return
-        old = digest_of(name, before.state) if before is not None else 0
-        new = digest_of(name, after.state) if after is not None else 0
-        if old != new:
-            self._add(name, new - old)
-
-    def _add(self, name: str, difference: int) -> None:
         leaf = leaf_of(name)
-        self.trees[None].add(leaf, difference)
+        if leaf < self.grown_to:
+            difference = int.from_bytes(after, "big") - int.from_bytes(before, "big")
+            self.trees[None].add(leaf, difference)
+            self._add_elsewhere(leaf, name, difference)
+
+    def _add_elsewhere(self, leaf: int, name: str, difference: int) -> None:
         for place in self._places_of(name):
             tree = self.trees.get(place)
             if tree is not None:

@@ -163,6 +163,7 @@ class Rig:
 
     def _let_reaper_end(self) -> None:
         for _ in range(1000):
-            if self.service._reaping is None:
+            busy = self.service._reaping is not None
+            if not busy and not self.service.reaper.dropper.is_running:
                 break
             self.clock.advance(0.1)

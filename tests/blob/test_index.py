@@ -16,7 +16,7 @@ from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
 from clinfra.blob.index_memory import MemoryIndex
 from clinfra.blob.index_sqlite import SqliteIndex
 from clinfra.blob.records import Data, Expiry, Locator, Parked, Row, State
-from clinfra.blob.trees import leaf_of
+from clinfra.blob.trees import LEAVES, digest_of, leaf_of
 
 DAY = 86400 << 32
 
@@ -217,6 +217,60 @@ class IndexContract(SynchronousTestCase):
         self.index.apply(Batch(marks={1: VolumeMark(5, 0), 2: None}))
 
         self.assertEqual({1: VolumeMark(5, 0)}, dict(self.index.marks()))
+
+    def test_dropped(self) -> None:
+        """Rows of a dropped volume have no data any more, and go bit by bit."""
+        at = Locator(7, 64, 8, 16)
+        gone = [
+            evolve(row(f"g{n}", 10 + n, deleted=5 + n, seq=n), at=at) for n in (1, 2, 3)
+        ]
+        self.put(*gone, row("keep", 20, deleted=5))
+        mark = VolumeMark(99, 0, ends=9, seq=3, spread=True, dropped=True)
+        self.index.apply(Batch(marks={7: mark}))
+        self.index.close()
+        self.index.open()
+
+        told = self.index.get("g1")
+        assert told is not None
+        self.assertEqual((None, None), (told.data, told.at))
+        self.assertEqual(gone[0].expiry, told.expiry)
+        self.assertEqual(digest_of("g1", gone[0].state), told.digest)
+        names = ["g1", "g2", "g3", "keep"]
+        for found in (
+            self.index.get_many(names).values(),
+            self.index.names_after("", 9),
+            self.index.changes(-1, 9),
+            self.index.leaves(0, LEAVES - 1, (0, ""), 9),
+        ):
+            self.assertEqual(names, sorted(each.name for each in found))
+            self.assertEqual(["keep"], [each.name for each in found if each.data])
+        for found in (
+            self.index.expired(100, (-9, ""), 9),
+            self.index.listing(None, None, 9),
+        ):
+            self.assertEqual(["keep"], [each.name for each in found])
+        ((_, _, count, _),) = self.index.windows(None, None, DAY, 9)
+        self.assertEqual(1, count)
+        self.put(row("g2", 30))
+
+        (first,) = self.index.left_behind(-(1 << 63), 1)
+        self.assertEqual(told, first)
+        self.assertEqual(["g3"], [each.name for each in self.index.left_behind(7, 9)])
+        self.index.apply(Batch(forget=["g1", "g3"]))
+        self.assertEqual([], list(self.index.left_behind(-9, 9)))
+        left = self.index.names_after("", 9)
+        self.assertEqual([row("g2", 30), row("keep", 20, deleted=5)], left)
+        self.assertEqual({7: mark}, dict(self.index.marks()))
+
+    def test_digests(self) -> None:
+        """What the trees are made of is kept with each row."""
+        rows = [row("a"), row("b", None, 5), row("c", deleted=8)]
+        self.put(row("a", 99), *rows)
+        told = {(leaf_of(r.name), r.name, digest_of(r.name, r.state)) for r in rows}
+
+        self.assertEqual(told, set(self.index.digests(0, LEAVES - 1)))
+        (one,) = self.index.digests(leaf_of("b"), leaf_of("b"))
+        self.assertEqual("b", one[1])
 
     def test_clear(self) -> None:
         """Cleared, it is as new."""

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.blob.records import Data, Expiry, Row, State
 from clinfra.blob.trees import (
+    LEAVES,
     Forest,
     differing,
     digest_of,
@@ -24,9 +25,13 @@ from tests.blob.test_index import row
 def forest(rows: Iterable[Row]) -> Forest:
     """Return the trees of some rows; names with an "x" live in (1, 0) too."""
     made = Forest([(1, 0)], lambda name: [(1, 0)] if "x" in name else [])
-    made.grow(sorted(rows, key=lambda row: row.name.encode()))
-    made.grow([])
+    made.grow(LEAVES, map(told, rows))
     return made
+
+
+def told(row: Row) -> tuple[int, str, bytes]:
+    """Return what the index tells of a row for the trees."""
+    return leaf_of(row.name), row.name, digest_of(row.name, row.state)
 
 
 class TreeTests(SynchronousTestCase):
@@ -38,11 +43,12 @@ class TreeTests(SynchronousTestCase):
         one = forest(rows)
         other = forest([])
         for each in reversed(rows):
-            other.replace(each.name, None, evolve(each, seq=7, volumes=None))
+            changed = evolve(each, seq=7, volumes=None)
+            other.replace(each.name, b"", digest_of(each.name, changed.state))
 
         self.assertEqual(one.trees[None].branches(), other.trees[None].branches())
         for each in rows:
-            other.replace(each.name, each, None)
+            other.replace(each.name, digest_of(each.name, each.state), b"")
         self.assertEqual([0] * 256, other.trees[None].branches())
 
     def test_points_at_difference(self) -> None:
@@ -89,17 +95,26 @@ class TreeTests(SynchronousTestCase):
         """Changes while the trees grow are counted once, before and after."""
         known: dict[str, Row] = {name: row(name, 1) for name in "adgxz"}
         growing = Forest([(1, 0)], lambda name: [(1, 0)] if "x" in name else [])
+
+        def grow() -> None:
+            first, end = growing.grown_to, growing.grown_to + LEAVES // 16
+            found = map(told, known.values())
+            growing.grow(end, [each for each in found if first <= each[0] < end])
+
         for name, stamp in changes:
             new = row(name, stamp) if stamp < 9 else None
-            growing.replace(name, known.get(name), new)
-            known.pop(name, None)
+            old = known.pop(name, None)
+            growing.replace(
+                name,
+                digest_of(name, old.state) if old is not None else b"",
+                digest_of(name, new.state) if new is not None else b"",
+            )
             if new is not None:
                 known[name] = new
-            above = [known[n] for n in sorted(known) if n > growing.grown_to]
             if not growing.complete:
-                growing.grow(above[:1])
+                grow()
         while not growing.complete:
-            growing.grow([known[n] for n in sorted(known) if n > growing.grown_to][:2])
+            grow()
 
         whole = forest(known.values())
         for place in (None, (1, 0)):
