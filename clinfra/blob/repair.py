@@ -121,17 +121,32 @@ class Repair:
         await self._grow()
         await self._rest(FIRST_SECONDS)
         while True:
-            for destination in self._destinations:
-                try:
-                    await self._compare_with_any(destination)
-                except (Trouble, ValueError, OSError) as trouble:
-                    self._trouble[destination.key] = str(trouble)
-                    self.log.info(
-                        "cannot compare with {key}: {trouble}",
-                        key=destination.key,
-                        trouble=trouble,
-                    )
-            await self._rest(self._compare_seconds)
+            left, pause = self._compare_seconds, FIRST_SECONDS
+            behind = await self._compare_with(self._destinations)
+            # Who has just started, as all do after a power cut, is soon asked again.
+            while behind and pause < left:
+                await self._rest(pause)
+                left, pause = left - pause, 2 * pause
+                behind = await self._compare_with(behind)
+            await self._rest(left)
+
+    async def _compare_with(
+        self, destinations: Sequence[Destination]
+    ) -> list[Destination]:
+        """Compare with each; return those that could not be compared with."""
+        behind = []
+        for destination in destinations:
+            try:
+                await self._compare_with_any(destination)
+            except (Trouble, ValueError, OSError) as trouble:
+                behind.append(destination)
+                self._trouble[destination.key] = str(trouble)
+                self.log.info(
+                    "cannot compare with {key}: {trouble}",
+                    key=destination.key,
+                    trouble=trouble,
+                )
+        return behind
 
     async def _rest(self, seconds: float) -> None:
         await deferLater(self._reactor, seconds * self._rng.uniform(0.7, 1.3))

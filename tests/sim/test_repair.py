@@ -50,6 +50,20 @@ class RepairTests(SynchronousTestCase):
         assert first.service is not None
         self.assertGreaterEqual(first.service.repair.repaired, 300)
 
+    def test_all_started_at_once(self) -> None:
+        """After a power cut nobody waits for the next comparison but one."""
+        cluster, hosts = self.cluster([3])
+        for host in hosts:
+            cluster.put(host, f"/of-{host.name}?replicate=replica", b"x")
+        for host in hosts:
+            cluster.crash(host)
+        for host in hosts:
+            cluster.start(host)
+        cluster.run(60)
+
+        for host in hosts:
+            self.assertEqual(3, len(host.rows()))
+
     def test_equal_replicas_compare_quietly(self) -> None:
         """Between equal replicas only branches travel, and nothing is sent."""
         cluster, (first, second) = self.cluster([2])

@@ -101,15 +101,14 @@ class ReplicationTests(SynchronousTestCase):
         first, second = cluster.hosts["c0b0r0"], cluster.hosts["c0b0r1"]
         second.offset = -4000.0
         cluster.put(first, "/a", b"from its future")
-        cluster.run(5)
-        second.offset = 0.0
-        cluster.put(first, "/b", b"now")
-        cluster.run(5)
+        cluster.put(first, "/b?modified=5", b"long ago")
+        cluster.run(10)
         assert first.service is not None
         (report,) = first.service.replication.report().values()
 
         self.assertEqual((0, 1), (report["under_way"], report["parked"]))
         self.assertEqual({"000_b"}, set(second.rows()))
+        second.offset = 0.0
         self.flushLoggedErrors()
         cluster.run(2 * 3600)
         self.assertEqual({"000_a", "000_b"}, set(second.rows()))
