@@ -44,6 +44,7 @@ SET_ASIDE = "_set-aside"
 DONE = "taken-over.json"
 
 _PAGE = 500
+_OTHER_DEPTHS = (1, 3, 4)
 _SKEW_SECONDS = 300
 _PROGRESS_SECONDS = 10.0
 _READ_BYTES = 1 << 20
@@ -121,6 +122,7 @@ class TakeOver:
             uri = f"{self.database.absolute().as_uri()}?mode=rw"
             with closing(sqlite3.connect(uri, uri=True)) as index:
                 index.text_factory = bytes
+                self._check_depth(index)
                 self._take(index)
             for upload in self._all_uploads():
                 self._set_aside(upload)
@@ -142,6 +144,28 @@ class TakeOver:
             raise StartupFailed(
                 f"{self.path} belongs to replica {owner}, not to {self.replica}"
             )
+
+    def _check_depth(self, index: sqlite3.Connection) -> None:
+        """Raise StartupFailed when its files are not as deep as ours will be.
+
+        Else every blob would seem to be missing.
+        """
+        rows = index.execute(
+            "SELECT name FROM blob WHERE modified IS NOT NULL LIMIT ?", (_PAGE,)
+        )
+        for (raw,) in rows:
+            name = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else ""
+            plain = layout.path_of(name)
+            if "/" in name or (self.path / plain).exists():
+                continue
+            digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+            for depth in _OTHER_DEPTHS:
+                pairs = (digest[at : at + 2] for at in range(0, 2 * depth, 2))
+                if self.path.joinpath(*pairs, name).is_file():
+                    raise StartupFailed(
+                        f"{self.path} was written with store.disk.path_depth {depth};"
+                        " only 2, the default, can be taken over"
+                    )
 
     # Rows
 

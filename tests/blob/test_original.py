@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -306,6 +307,22 @@ class TakeOverTests(SynchronousTestCase):
             self.start()
 
         self.assertIn("belongs to replica r7, not to blob", str(caught.exception))
+
+    def test_other_depth(self) -> None:
+        """Files in other depths are none that seem to be missing: it does not start."""
+        for depth in (1, 3):
+            self.original.put("000_a", b"here")
+            old = self.original.file("000_a")
+            top = old.parent.parent
+            digest = hashlib.md5(b"000_a").hexdigest()
+            deeper = old.parent / digest[4:6] / "000_a"
+            new = top / "000_a" if depth == 1 else deeper
+            new.parent.mkdir(exist_ok=True)
+            old.rename(new)
+            with self.assertRaisesRegex(StartupFailed, f"path_depth {depth}; only 2"):
+                self.start()
+            self.original.do("DELETE FROM blob")
+            new.unlink()
 
     def test_index_elsewhere(self) -> None:
         """Its index may be anywhere, and is never silently done without."""
