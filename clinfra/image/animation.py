@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from typing import Final
 
 from attrs import frozen
@@ -80,3 +82,30 @@ def gif_frames(data: bytes, enough: int) -> int:
 def _gif_palette(flags: bytes) -> int:
     """Return how many bytes of palette follow some flags."""
     return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
+
+
+_BOXES_OF_BOXES: Final = frozenset({b"moov", b"trak", b"mdia"})
+_DATED_BOXES: Final = frozenset({b"mvhd", b"tkhd", b"mdhd"})
+_DATES: Final = {0: 8, 1: 16}
+"""Version of a dated box → bytes of its two dates."""
+
+
+def without_dates(avif: bytes) -> bytes:
+    """Return an AVIF without when it was made: the same pictures are the same bytes."""
+    undated = bytearray(avif)
+    for at in _dated_boxes(avif, 0, len(avif)):
+        length = _DATES[avif[at + 8]]
+        undated[at + 12 : at + 12 + length] = bytes(length)
+    return bytes(undated)
+
+
+def _dated_boxes(data: bytes, at: int, end: int) -> Iterator[int]:
+    """Yield where boxes of ISO media begin that say when they were made."""
+    while at + 8 <= end:
+        length, name = struct.unpack_from(">I4s", data, at)
+        if name in _DATED_BOXES:
+            yield at
+        elif name in _BOXES_OF_BOXES:
+            yield from _dated_boxes(data, at + 8, at + length)
+        # Neither of the two other ways to give a length is for a box of these.
+        at += max(length, 8)

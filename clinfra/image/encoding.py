@@ -2,7 +2,8 @@
 
 The only place that knows encoders, so that their settings can be tuned here and
 nowhere else.  The same picture, recipe and quality give the same bytes: encoders run
-in one thread, and nothing that Pillow remembers of the file is written.
+in one thread, and nothing that Pillow remembers of the file is written.  Lossless AVIF
+may be off by a level or two, because it stores no RGB.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from PIL import Image
 
+from clinfra.image import animation
 from clinfra.image.animation import Film
 from clinfra.image.sizes import Recipe
 
@@ -81,7 +83,12 @@ def encode(
         options["exif"] = (b"Exif\0\0" if name == "jpeg" else b"") + exif
     # Pillow writes some of what it has read unless it is told otherwise.
     picture.info = {}
-    picture.save(sink, name.upper(), **options)
+    if film is not None and name == "avif":
+        memory = io.BytesIO()
+        picture.save(memory, name.upper(), **options)
+        sink.write(animation.without_dates(memory.getvalue()))
+    else:
+        picture.save(sink, name.upper(), **options)
     return f"image/{name}"
 
 
