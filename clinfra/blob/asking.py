@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 
-from attrs import define
+from attrs import define, field
 
+from clinfra.blob.health import Hedging
 from clinfra.blob.info import NOT_FOUND
+from clinfra.blob.race import Ask, Race
 from clinfra.blob.servers import Server, Servers
 from clinfra.blob.topology import Placement
 from clinfra.errors import (
@@ -46,6 +49,7 @@ class Asker:
 
     _pool: Pool
     _servers: Servers
+    hedging: Hedging = field(init=False, factory=Hedging)
 
     async def whole(
         self,
@@ -72,10 +76,12 @@ class Asker:
         """Ask one server after the other; return the first that answers well.
 
         Those that keep the blob come first.  When each of them says that there is none,
-        that is the answer; when some could not be asked, a few others are.
+        that is the answer; when some could not be asked, a few others are.  A read that
+        takes longer than nearly all do is sent to the next one, too.
         """
         trouble: Trouble | None = None
         asked: list[Server] = []
+        hedged = method == b"GET" and placement is not None
         for choice in ("first", "others"):
             if only is not None:
                 servers = [only] if choice == "first" else []
@@ -83,21 +89,51 @@ class Asker:
                 servers = self._servers.order(placement, method == b"GET")
             else:
                 servers = self._servers.others(asked)
+            asked += servers
+            by_name = {server.name: server for server in servers}
+
+            async def ask(
+                name: str, by_name: Mapping[str, Server] = by_name
+            ) -> OriginResponse:
+                return await self._ask(by_name[name], method, target, fields, body)
+
+            race = self._race(ask, by_name, hedged)
+            try:
+                found = await race.run(lambda response: True)
+            except BaseException:
+                race.cancel()
+                raise
+            finally:
+                race.end()
+            if found is not None:
+                return by_name[found[0]], found[1]
             missing: Trouble | None = None
-            for server in servers:
-                asked.append(server)
-                try:
-                    return server, await self._ask(server, method, target, fields, body)
-                except NotFound as error:
+            for _, error in race.failed:
+                if isinstance(error, NotFound):
                     missing = error
-                except (Overloaded, StorageFull) as error:
+                elif isinstance(error, Overloaded | StorageFull):
                     trouble = error
-                except OriginFailed as error:
+                elif isinstance(error, OriginFailed):
                     # What a server says is worth more than another's silence.
                     trouble = trouble or error
             if missing is not None and (trouble is None or choice == "others"):
                 raise missing
         raise trouble or NotFound(NOT_FOUND)
+
+    def _race(self, ask: Ask, by_name: Mapping[str, Server], hedged: bool) -> Race:
+        hedging = self.hedging
+        race = Race(
+            ask,
+            deque(by_name),
+            (NotFound, Overloaded, StorageFull, OriginFailed),
+            self._pool.reactor,
+            hedging.after_seconds if hedged else None,
+            hedging.take,
+            lambda name: self._servers.is_slow(by_name[name]),
+        )
+        if hedged:
+            race.answered_after = hedging.took
+        return race
 
     async def _ask(
         self,

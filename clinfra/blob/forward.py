@@ -143,8 +143,10 @@ class Forwarder:
         )
 
     def _body(self, found: Found, asked: _Asked) -> AsyncGenerator[bytes, None]:
-        def resume(rest: Rest) -> Awaitable[Found]:
-            return self._find(evolve(asked, fields=rest.fields, rest=rest))
+        def resume(rest: Rest, spared: frozenset[str]) -> Awaitable[Found]:
+            return self._find(
+                evolve(asked, fields=rest.fields, rest=rest, spared=spared)
+            )
 
         return pieces(found, self.router.peers.health.failed, resume)
 
@@ -209,6 +211,8 @@ class Forwarder:
         peers = self.router.peers
 
         async def ask(peer: str) -> OriginResponse:
+            if peer in asked.spared:
+                raise PeerFailed(peer, 0, "it broke off before")
             # Originals know no HEAD.
             method = b"HEAD" if asked.head_only and peers.is_ours(peer) else b"GET"
             target = peers.path(peer, asked.placement.stored) + b"?response="
@@ -343,6 +347,7 @@ class _Asked:
         missing: it should be here, and is not.
         at: the server that keeps it for others; None asks those it belongs to.
         rest: take no other bytes than these.
+        spared: who is not to be asked.
     """
 
     placement: Placement
@@ -352,6 +357,7 @@ class _Asked:
     missing: bool = False
     at: str | None = None
     rest: Rest | None = None
+    spared: frozenset[str] = frozenset()
 
 
 @frozen

@@ -17,10 +17,8 @@ from clinfra.blob.router import Found
 from clinfra.errors import OriginFailed, Trouble
 from clinfra.web.heads import Fields, ResponseHead
 
-ATTEMPTS = 3
-"""Replicas asked in a row that brought less than `PROGRESS_BYTES`."""
-
 PROGRESS_BYTES = 1 << 18
+"""Who breaks off before it has sent so much is not asked for the rest."""
 
 _CONTENT_RANGE = re.compile(rb"bytes (\d+)-(\d+)/(\d+)\Z")
 
@@ -59,8 +57,8 @@ class Rest:
         return (b"Range", wanted), (b"If-Match", self.etag)
 
 
-Resume = Callable[[Rest], Awaitable[Found]]
-"""Asks for the rest.  Raises Trouble when nobody has it."""
+Resume = Callable[[Rest, frozenset[str]], Awaitable[Found]]
+"""Asks for the rest, but none of those.  Raises Trouble when nobody has it."""
 
 
 async def pieces(
@@ -74,27 +72,27 @@ async def pieces(
     Raises errors.OriginFailed: nobody has the rest.
     """
     whole = Rest.told(found.response.head)
-    received, since, attempts = 0, 0, 0
+    received, since = 0, 0
+    spared: frozenset[str] = frozenset()
     try:
         while True:
             try:
                 piece = await found.response.read()
             except OriginFailed as trouble:
                 broke_off(found.peer)
-                if whole is None or attempts == ATTEMPTS:
+                if whole is None:
                     raise
-                attempts += 1
+                if received - since < PROGRESS_BYTES:
+                    spared |= {found.peer}
                 since = received
                 try:
-                    found = await resume(whole.after(received))
+                    found = await resume(whole.after(received), spared)
                 except Trouble:
                     raise trouble from None
                 continue
             if not piece:
                 return
             received += len(piece)
-            if received - since >= PROGRESS_BYTES:
-                attempts = 0
             yield piece
     finally:
         found.response.abort()

@@ -14,16 +14,15 @@ after a silence does no harm.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.defer import Deferred, DeferredQueue
-from twisted.python.failure import Failure
 
 from clinfra.blob.health import Hedging
 from clinfra.blob.info import NOT_FOUND
 from clinfra.blob.peers import KNOWN_GONE, PeerFailed, PeerRefused, Peers
+from clinfra.blob.race import Ask, Race
 from clinfra.blob.replica import Write, end_of
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.topology import Placement, Topology
@@ -35,9 +34,6 @@ MAX_READS = 1024
 
 WRITE_PATIENCE_SECONDS = 2.0
 """How long a replica may take to keep a small blob before another is asked to."""
-
-LAST_PATIENCE_SECONDS = 1.0
-"""After how long more any read is sent to a second replica."""
 
 _GONE = KNOWN_GONE.lower()
 _COPIES = b"x-clblob-copies"
@@ -63,10 +59,6 @@ class Found:
 
     peer: str
     response: OriginResponse
-
-
-Ask = Callable[[str], Coroutine[Any, Any, OriginResponse]]
-"""Sends one peer a request."""
 
 
 @define(eq=False)
@@ -186,7 +178,7 @@ class Router:
         if self._reads >= MAX_READS:
             raise Overloaded("Too many reads wait for other replicas")
         hedging = self.hedging
-        race = _Race(self, ask, deque(order), hedging.after_seconds, hedging.take)
+        race = self._race(ask, order, hedging.after_seconds, hedging.take)
         race.answered_after = hedging.took
         self._reads += 1
         try:
@@ -194,14 +186,15 @@ class Router:
         finally:
             race.end()
             self._reads -= 1
-        if found is not None and found.response.head.status != 404:
-            return found
         if found is not None:
-            found.response.abort()
-            stamp = found.response.head.get(_GONE) or b""
+            peer, response = found
+            if response.head.status != 404:
+                return Found(peer, response)
+            response.abort()
+            stamp = response.head.get(_GONE) or b""
             raise Gone(int(stamp) if stamp.isdigit() else 0)
         missed = [name for name, status in race.answers if status == 404]
-        silent = len(race.answers) - len(missed)
+        silent = len(race.answers) + len(race.failed) - len(missed)
         if not silent or sum(name in near for name in missed) >= enough:
             raise NotFound(NOT_FOUND)
         raise Overloaded("The replicas that keep this blob cannot be reached")
@@ -230,18 +223,31 @@ class Router:
         if once:
             del order[1:]
         patience = WRITE_PATIENCE_SECONDS if hurry else None
-        race = _Race(self, send, deque(order), patience, lambda: True)
+        race = self._race(send, order, patience, lambda: True)
         try:
             found = await race.run(_settles_write)
         finally:
             race.end()
         if found is not None:
-            return found
-        if race.refused and len(race.refused) == len(race.answers):
-            raise InvalidRequest(race.refused[0])
+            return Found(*found)
+        refused = [why for _, why in race.failed if isinstance(why, PeerRefused)]
+        if refused and not race.answers and len(refused) == len(race.failed):
+            raise InvalidRequest(refused[0].sentence)
         if any(status == 507 for _, status in race.answers):
             raise StorageFull("Not enough space to keep this blob")
         raise Overloaded(f"No replica that keeps {placement.stored} can be reached")
+
+    def _race(
+        self,
+        ask: Ask,
+        order: Iterable[str],
+        patience: float | None,
+        may_hurry: Callable[[], bool],
+    ) -> Race:
+        slow = self.peers.health.is_slow
+        return Race(
+            ask, deque(order), (PeerFailed,), self.clock, patience, may_hurry, slow
+        )
 
 
 def _settles_read(response: OriginResponse) -> bool:
@@ -255,110 +261,3 @@ def _settles_write(response: OriginResponse) -> bool:
     # A 503 that tells of copies has kept the blob: it was told to say so.
     status = response.head.status
     return (status < 500 and status not in _NOT_NOW) or _COPIES in response.head.index
-
-
-@define(eq=False)
-class _Race:
-    """One request that several replicas may be asked, one after the other.
-
-    Args:
-        patience: seconds after which the next is asked too; None for ever.
-        may_hurry: whether it may be.
-
-    Attributes:
-        answers: who answered what; status 0 for silence.
-        refused: why some were not even asked.
-        answered_after: told how long each answer took, seconds.
-    """
-
-    _router: Router
-    _ask: Ask
-    _waiting: deque[str]
-    _patience: float | None
-    _may_hurry: Callable[[], bool]
-    answered_after: Callable[[float], object] = field(
-        init=False, default=lambda seconds: None
-    )
-    answers: list[tuple[str, int]] = field(init=False, factory=list)
-    refused: list[str] = field(init=False, factory=list)
-    _running: dict[str, Deferred[None]] = field(init=False, factory=dict)
-    _events: DeferredQueue[tuple[str, Any] | None] = field(
-        init=False, factory=DeferredQueue
-    )
-    _over: bool = field(init=False, default=False)
-    _hurried: bool = field(init=False, default=False)
-    _timer: Any = field(init=False, default=None)
-
-    async def run(self, settles: Callable[[OriginResponse], bool]) -> Found | None:
-        """Return the first answer that settles it, if there is one."""
-        self._start()
-        while self._running:
-            event = await self._events.get()
-            if event is None:
-                self._late()
-                continue
-            peer, answer = event
-            del self._running[peer]
-            if isinstance(answer, OriginResponse):
-                if settles(answer):
-                    return Found(peer, answer)
-                self.answers.append((peer, answer.head.status))
-                answer.abort()
-            elif answer.check(PeerFailed):
-                self.answers.append((peer, 0))
-                if answer.check(PeerRefused):
-                    self.refused.append(answer.value.sentence)
-            else:
-                answer.raiseException()
-            if not self._running:
-                self._start()
-        return None
-
-    def _start(self) -> None:
-        """Ask the next one."""
-        if not self._waiting:
-            return
-        peer = self._waiting.popleft()
-        clock = self._router.clock
-        began = clock.seconds()
-
-        def answered(answer: OriginResponse | Failure) -> None:
-            if isinstance(answer, OriginResponse):
-                self.answered_after(clock.seconds() - began)
-            if not self._over:
-                self._events.put((peer, answer))
-            elif isinstance(answer, OriginResponse):
-                answer.abort()
-
-        self._stop_timer()
-        if self._patience is not None:
-            self._timer = clock.callLater(self._patience, self._events.put, None)
-        asking = Deferred.fromCoroutine(self._ask(peer))
-        self._running[peer] = asking.addBoth(answered)
-
-    def _late(self) -> None:
-        """Those who are being asked take longer than they should."""
-        self._timer = None
-        for peer in self._running:
-            self._router.peers.health.is_slow(peer)
-        if self._waiting and (self._hurried or self._may_hurry()):
-            self._start()
-        elif self._waiting:
-            # Enough others hurry already; but nobody waits for a time-out.
-            self._hurried = True
-            self._timer = self._router.clock.callLater(
-                LAST_PATIENCE_SECONDS, self._events.put, None
-            )
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
-
-    def end(self) -> None:
-        """Nobody waits any more; who is still being asked may tell how it is."""
-        self._over = True
-        self._stop_timer()
-        for event in self._events.pending:
-            if event is not None and isinstance(event[1], OriginResponse):
-                event[1].abort()

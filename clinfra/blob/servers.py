@@ -49,6 +49,9 @@ class Servers(Protocol):
     def answered(self, server: Server, well: bool) -> None:
         """A server did, or did not, do what it should."""
 
+    def is_slow(self, server: Server) -> None:
+        """A server takes longer than nearly all reads do."""
+
 
 @define(eq=False)
 class OneServer:
@@ -94,6 +97,9 @@ class OneServer:
 
     def answered(self, server: Server, well: bool) -> None:
         """There is no choice to be made."""
+
+    def is_slow(self, server: Server) -> None:
+        """Nobody else could be asked."""
 
 
 @define(eq=False)
@@ -149,3 +155,7 @@ class ClusterServers:
             self._health.succeeded(server.name)
         else:
             self._health.failed(server.name)
+
+    def is_slow(self, server: Server) -> None:
+        """Ask others first for a while."""
+        self._health.is_slow(server.name)

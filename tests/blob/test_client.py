@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -187,6 +188,98 @@ class WholeClusterTests(ClientCase):
 
         for n in range(6):
             self.assertEqual(b"%d" % n, self.wait(self.client.get(f"000_{n}"))[1])
+
+
+class HedgeTests(ClientCase):
+    """Reads that take longer than nearly all do."""
+
+    def setUp(self) -> None:
+        self.start([3])
+        self.names = [
+            self.wait(self.client.put(f"{n}", b"%d" % n)).name for n in range(40)
+        ]
+        self.cluster.run(30)
+
+    def read_all(self) -> list[float]:
+        """Read every blob; return how long each took, seconds."""
+        took = []
+        for n, name in enumerate(self.names):
+            began = self.cluster.clock.seconds()
+            info, body = self.wait(self.client.get(name))
+            took.append(self.cluster.clock.seconds() - began)
+            self.assertEqual((name, b"%d" % n), (info.name, body))
+        return took
+
+    def test_hung(self) -> None:
+        """One that hangs costs a few reads a moment, and soon none any."""
+        self.read_all()
+        self.cluster.network.cut(CLIENT, self.hosts["c0b0r1"].ip)
+        took = self.read_all()
+        self.assertLess(max(took), 3)
+        self.assertLess(sum(took), 8)
+        self.assertLess(max(self.read_all()[20:]), 3)
+
+    def test_bounded(self) -> None:
+        """When all are slow, few reads are sent twice."""
+        asked: list[bytes] = []
+        for host in self.hosts.values():
+            assert host.service is not None
+            inner = host.service.resource
+
+            async def slowly(exchange: IExchange, inner: Any = inner) -> Response:
+                asked.append(exchange.head.target)
+                await deferLater(self.cluster.clock, self.slow.random())
+                found: Response = await inner.respond(exchange)
+                return found
+
+            site = Site(Handled(slowly), reactor=self.cluster.clock, limits=LIMITS)
+            self.cluster.network.listeners[Origin(host.ip, 80)] = cast(Factory, site)
+        self.client.close()
+        self.connect([[3]])
+        for _ in range(5):
+            self.read_all()
+        # Each is two requests: the bytes and the info.
+        self.assertLess(len(asked), 1.12 * 5 * 2 * len(self.names))
+        self.assertGreater(len(asked), 5 * 2 * len(self.names))
+
+    slow = random.Random(4)
+
+    def test_writes_are_not_hedged(self) -> None:
+        """A change goes to one server, however long that takes."""
+        asked: list[str] = []
+        for host in self.hosts.values():
+            assert host.service is not None
+            inner, name = host.service.resource, host.name
+
+            async def slowly(
+                exchange: IExchange, inner: Any = inner, name: str = name
+            ) -> Response:
+                if exchange.head.method == b"PUT" and b"replicate=all" in (
+                    exchange.head.target
+                ):
+                    asked.append(name)
+                    await deferLater(self.cluster.clock, 3.0)
+                found: Response = await inner.respond(exchange)
+                return found
+
+            site = Site(Handled(slowly), reactor=self.cluster.clock, limits=LIMITS)
+            self.cluster.network.listeners[Origin(host.ip, 80)] = cast(Factory, site)
+        self.client.close()
+        self.connect([[3]])
+        self.wait(self.client.put("x", b"1"))
+        self.assertEqual(1, len(asked))
+
+    def test_given_up(self) -> None:
+        """Who gives a read up asks nobody any more."""
+        for host in self.hosts.values():
+            self.cluster.network.cut(CLIENT, host.ip)
+        reading = Deferred.fromCoroutine(self.client.get(self.names[0]))
+        self.cluster.run(0.1)
+        reading.cancel()
+        self.failureResultOf(reading)
+        self.assertEqual(
+            [0], sorted({each["active"] for each in self.pool.report().values()} | {0})
+        )
 
 
 class UploadTests(ClientCase):
