@@ -78,6 +78,8 @@ def _best(profile: list[float], share: float) -> float:
 
     What lies in the middle of a window counts more than what it just includes.
     """
+    if max(profile) == min(profile):
+        return 0.5
     cells = len(profile)
     window = min(max(round(cells * share), 1), cells)
     half = window / 2

@@ -32,13 +32,13 @@ def balls(clear: bool = True) -> list[Image.Image]:
 
 def film(name: str, frames: list[Image.Image], **options: Any) -> bytes:
     """Return an animation in a format."""
-    kept: dict[str, Any] = {
+    kinds: dict[str, dict[str, Any]] = {
         "GIF": {"disposal": 2},
         "WEBP": {"lossless": True},
         "AVIF": {"quality": 95, "subsampling": "4:4:4"},
         "PNG": {},
-    }[name]
-    settings: dict[str, Any] = {"duration": DURATIONS, "loop": 3, **kept, **options}
+    }
+    settings = {"duration": DURATIONS, "loop": 3, **kinds[name], **options}
     return encode(frames[0], name, save_all=True, append_images=frames[1:], **settings)
 
 
