@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -224,22 +224,14 @@ def _many(stage: Stage, plan: Plan) -> Iterator[Reading]:
         )
         for name, b in (("r0", "r1"), ("r1", "r0"))
     }
-    starts: list[float] = []
-    for _ in range(3):
-        began = time.perf_counter()
-        server = peers.clinfra_replica(stage, "r0", ports, copies["r0"])
-        starts.append(time.perf_counter() - began)
-        server.stop()
-    yield Reading(
-        f"start with {blobs} blobs", "s until it listens", tuple(starts), at_most=3
-    )
-    began = time.perf_counter()
+    yield from _starts(stage, blobs, ports, copies["r0"])
+    stage.remove_now(copies["r0"])
+    prepared.copy(copies["r0"], replica="r0", sent_to=("r1",))
     replicas = [
         peers.clinfra_replica(stage, name, ports, data, on_load_core=name == "r1")
         for name, data in copies.items()
     ]
     _wait_for(lambda: all(map(_has_trees, replicas)), "the trees are complete")
-    grown = time.perf_counter() - began
     times, wire_bytes = [], 0
     for _ in range(10):
         wire_bytes, begun = 0, time.perf_counter()
@@ -252,13 +244,7 @@ def _many(stage: Stage, plan: Plan) -> Iterator[Reading]:
         if told[0] != told[1] or len(told[0]) != 4096:
             raise BenchmarkFailed("replicas that are equal say that they are not")
     title = f"comparing two equal replicas of {blobs} blobs"
-    yield Reading(
-        title,
-        "s",
-        (median(times),),
-        at_most=1,
-        note=f"trees are kept in memory: they were complete {grown:.1f} s after start",
-    )
+    yield Reading(title, "s", (median(times),), at_most=1)
     yield Reading(title, "KB on the wire", (wire_bytes / 1000,), at_most=2000)
     _check_some(replicas[0], prepared, _READ)
     megabytes = _resident_bytes(replicas[0]) / 1e6
@@ -271,6 +257,40 @@ def _many(stage: Stage, plan: Plan) -> Iterator[Reading]:
         at_most=200,
         note=f"with its trees, after {_READ} GETs at random",
     )
+
+
+def _starts(
+    stage: Stage, blobs: int, ports: Mapping[str, int], data: Path
+) -> Iterator[Reading]:
+    """Start a replica that was stopped in order, and one that was killed at work."""
+    listening: list[float] = []
+    comparable: list[float] = []
+    for start in range(4):
+        began = time.perf_counter()
+        server = peers.clinfra_replica(stage, "r0", ports, data)
+        listening.append(time.perf_counter() - began)
+        _wait_for(partial(_has_trees, server), "the trees are complete", 0.02)
+        comparable.append(time.perf_counter() - began)
+        if start == 2:
+            load.drive(
+                server,
+                "/",
+                core=stage.cores.load,
+                connections=_PUT_CONNECTIONS,
+                seconds=2,
+                script=("put", "/killed-", str(BODY_BYTES), ""),
+            )
+            server.process.kill()
+        server.stop()
+    for title, which in (
+        (f"start with {blobs} blobs", slice(3)),
+        (f"start with {blobs} blobs, killed while it was written to", slice(3, 4)),
+    ):
+        for unit, seconds in (
+            ("s until it listens", listening),
+            ("s until it can be compared with", comparable),
+        ):
+            yield Reading(title, unit, tuple(seconds[which]), at_most=3)
 
 
 def _has_trees(server: Server) -> bool:
@@ -296,34 +316,93 @@ def _resident_bytes(server: Server) -> int:
 
 
 def _purge(stage: Stage, plan: Plan) -> Iterator[Reading]:
-    """Time how a volume goes, all of whose blobs have expired: a small and a large."""
+    """Drop a volume, all of whose blobs have expired: a small one and a large one.
+
+    Its disk space is back at once.  Its rows in the index, which nobody sees any more,
+    are removed afterwards, slowly; what writers notice of that is told, too.
+    """
     counts = (max(1, plan.blobs // 10), plan.blobs)
-    seconds = [_purge_seconds(stage, count) for count in counts]
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
+    for _ in range(3):
+        for count in counts:
+            server, volume = _expired(stage, count)
+            seconds[count].append(_drop(server, volume))
+            server.stop()
+    small, large = (median(seconds[count]) for count in counts)
     yield Reading(
         f"purge of an expired volume of {counts[1]} blobs",
-        f"x the time for one of {counts[0]}",
-        (seconds[1] / seconds[0],),
+        f"x the time for one of {counts[0]}, until the disk space is back",
+        (large / small,),
         at_most=2,
-        note=f"{seconds[0]:.2f} s and {seconds[1]:.2f} s",
+        note=f"{1000 * small:.0f} ms and {1000 * large:.0f} ms",
+    )
+    yield from _clean_up(stage, plan)
+
+
+def _clean_up(stage: Stage, plan: Plan) -> Iterator[Reading]:
+    """Measure PUT before a volume is dropped, and while its rows are removed."""
+
+    def put(name: str) -> Sample:
+        return load.drive(
+            server,
+            "/",
+            core=stage.cores.load,
+            connections=_PUT_CONNECTIONS,
+            seconds=plan.seconds,
+            script=("put", f"/{name}-", str(_PUT_BYTES), ""),
+        )
+
+    server, volume = _expired(stage, plan.blobs)
+    before = put("before")
+    _drop(server, volume)
+    began = time.perf_counter()
+    during = put("during")
+    removed = _purged(server)
+    _wait_for(lambda: _purged(server) >= plan.blobs, "the rows are removed", 0.5, 1200)
+    seconds = time.perf_counter() - began
+    after = put("after")
+    server.stop()
+    title = f"removing the rows of {plan.blobs} expired blobs, in the background"
+    yield Reading(
+        title,
+        "s after the disk space is back",
+        (seconds,),
+        note=f"{removed} of them in {plan.seconds:g} s under full load",
+    )
+    quiet = (before.rate + after.rate) / 2
+    yield Reading(
+        title,
+        "x the PUTs a second without",
+        (during.rate / quiet,),
+        note="median and p99 before, meanwhile and after: "
+        + ", ".join(
+            f"{each.p50_ms:.1f} and {each.p99_ms:.1f} ms"
+            for each in (before, during, after)
+        ),
     )
 
 
-def _purge_seconds(stage: Stage, blobs: int) -> float:
+def _expired(stage: Stage, blobs: int) -> tuple[Server, Path]:
+    """Start a replica with a volume that has expired; return it, and the file."""
     prepared = prepare(stage.directory / "prepared", blobs, expired=True)
     data = prepared.copy(stage.directory / "purge", replica="blob")
-    volumes = data / "blob" / "volumes"
-    old = set(volumes.glob("*.volume"))
-    server = peers.clinfra_purging(stage, data)
+    (volume,) = (data / "blob" / "volumes").glob("*.volume")
+    return peers.clinfra_purging(stage, data), volume
+
+
+def _drop(server: Server, volume: Path) -> float:
+    """Have a volume purged; return how long that took, seconds."""
     began = time.perf_counter()
     answer = load.ask(server, "GET", "/_purge")
     if answer.status != 200:
         raise BenchmarkFailed(f"_purge was answered with {answer.status}")
-    _wait_for(
-        lambda: not any(path.exists() for path in old), "the volume is deleted", 0.01
-    )
-    seconds = time.perf_counter() - began
-    server.stop()
-    return seconds
+    _wait_for(lambda: not volume.exists(), "the volume is deleted", 0.001)
+    return time.perf_counter() - began
+
+
+def _purged(server: Server) -> int:
+    purged: int = json.loads(load.ask(server, "GET", "/_status").body)["purged"]
+    return purged
 
 
 # Asking and waiting
@@ -347,9 +426,12 @@ def _check_some(server: Server, prepared: Prepared, count: int = 50) -> None:
 
 
 def _wait_for(
-    condition: Callable[[], bool], what: str, every_seconds: float = 0.1
+    condition: Callable[[], bool],
+    what: str,
+    every_seconds: float = 0.1,
+    patience_seconds: float = _PATIENCE_SECONDS,
 ) -> None:
-    give_up = time.monotonic() + _PATIENCE_SECONDS
+    give_up = time.monotonic() + patience_seconds
     while not condition():
         if time.monotonic() > give_up:
             raise BenchmarkFailed(f"waited in vain: {what}")

@@ -121,19 +121,23 @@ class Dropper:
         while numbers := self._committer.dropped_volumes():
             since, found = MIN_TIME, ROWS
             while found == ROWS:
-                began = self._reactor.seconds()
-                call = Call(partial(self._committer.forget_dropped, since, ROWS))
+                call = Call(partial(self._forget_some, since))
                 await self._replica.commit(call)
-                rows = cast(Sequence[Row], call.result)
+                rows, took = cast(tuple[Sequence[Row], float], call.result)
                 found = len(rows)
                 for row in rows:
                     self._replica.hot.drop(row.name)
                     since = row.expiry.deleted
                 self.forgotten += found
                 if found == ROWS:
-                    took = self._reactor.seconds() - began
                     await deferLater(
                         self._reactor, max(REST_SECONDS, REST_SHARE * took)
                     )
             forget = partial(self._committer.forget_volumes, numbers)
             await self._replica.commit(Call(forget))
+
+    def _forget_some(self, since: int) -> tuple[Sequence[Row], float]:
+        """Remove some rows; return them, and how long it took.  The writer thread."""
+        began = self._reactor.seconds()
+        rows = self._committer.forget_dropped(since, ROWS)
+        return rows, self._reactor.seconds() - began
