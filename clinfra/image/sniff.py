@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 from attrs import frozen
@@ -33,9 +34,11 @@ _UNIT_PIXELS: Final = 12e6
 
 # Start-of-frame markers that have a size: all of C0 to CF but DHT, JPG and DAC.
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL_FRAMES: Final = frozenset({0xC0, 0xC1})
 _PROGRESSIVE_FRAMES: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _START_OF_SCAN: Final = 0xDA
 _END_OF_IMAGE: Final = 0xD9
+_MOST_SEGMENTS: Final = 10_000
 _ALONE: Final = frozenset({0x01, 0xD8})
 _SCAN: Final = b"\xff\xda"
 # In the data of a scan FF stands before 00, and before restart and fill bytes.
@@ -95,6 +98,8 @@ def scans(data: bytes, enough: int) -> int:
     Every further scan of a progressive JPEG costs a pass over the whole picture, and
     takes 75 bytes.
     """
+    if _is_one_scan(data):
+        return 1
     # Never less than the truth, but films that phones put behind their pictures and
     # thumbnails before them may look like scans; then it pays to look closely.
     found = data.count(_SCAN)
@@ -120,18 +125,44 @@ def _sized(name: str, head: bytes, layout: str, offset: int) -> Kind:
 
 
 def _jpeg(head: bytes) -> Kind:
-    at = 2
-    while at + 9 <= len(head) and head[at] == 0xFF:
-        marker = head[at + 1]
+    for marker, at in _segments(head):
         if marker in _FRAMES:
             height, width = struct.unpack_from(">HH", head, at + 5)
             return Kind("JPEG", width, height, marker in _PROGRESSIVE_FRAMES)
-        if marker == _START_OF_SCAN:
-            break
+    return Kind("JPEG")
+
+
+def _is_one_scan(data: bytes) -> bool:
+    """Tell whether the first scan of a JPEG has all there is, as cameras write it.
+
+    A decoder reads no other then; it is an error if there is one.
+    """
+    components = 0
+    for marker, at in _segments(data):
+        if marker in _SEQUENTIAL_FRAMES and at + 9 < len(data):
+            components = data[at + 9]
+        elif marker == _START_OF_SCAN:
+            return data[at + 4] == components
+    return False
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield markers of a JPEG and where they are, up to the first scan.
+
+    At least nine bytes are there from a marker on.
+    """
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        if at + 9 > len(data) or data[at] != 0xFF or data[at + 1] == 0:
+            # Decoders look for the next marker here: what they find is not known.
+            return
+        marker = data[at + 1]
         if marker == 0xFF:
             at += 1
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
             at += 2
         else:
-            at += 2 + struct.unpack_from(">H", head, at + 2)[0]
-    return Kind("JPEG")
+            yield marker, at
+            if marker == _START_OF_SCAN:
+                return
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]

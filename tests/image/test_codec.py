@@ -477,10 +477,11 @@ class DamageTests(SynchronousTestCase):
     def test_scan_bomb(self) -> None:
         """Scans beyond reason are refused before they cost anything."""
         self.assert_bad(scan_bomb(300), "more than 64 scans")
-        # The same trick without the progressive mark.
+        # Without the progressive mark the first scan is all that a decoder reads.
         plain = encode(Image.new("L", (64, 64)), quality=50)
         scan = plain[plain.rindex(b"\xff\xda") : -2]
-        self.assert_bad(plain[:-2] + scan * 300 + plain[-2:], "more than 64 scans")
+        many = plain[:-2] + scan * 300 + plain[-2:]
+        self.assertEqual(result(plain).tobytes(), result(many).tobytes())
 
     def test_damaged_anywhere(self) -> None:
         """Whatever byte is wrong, a picture is rendered or refused, nothing else."""

@@ -96,6 +96,16 @@ class ScansTests(SynchronousTestCase):
             self.assertLess(scans(plain + film, 65), 20)
             self.assertLess(scans(jpeg(64, 48, restart_marker_rows=1) + film, 65), 20)
 
+    def test_one_scan(self) -> None:
+        """A scan that has everything is the only one, unless the file is odd."""
+        plain = jpeg(640, 480)
+        scan = plain[plain.index(b"\xff\xda") : -2]
+        self.assertEqual(1, scans(plain + scan * 100, 65))
+        # Decoders take what follows stuffing for markers; a walk might step over it.
+        bomb = scan_bomb(300, side=64)
+        odd = b"\xff\xd8\xff\x00" + struct.pack(">H", len(bomb)) + bomb[2:]
+        self.assertEqual(65, scans(odd + plain[2:], 65))
+
     def test_hidden(self) -> None:
         """Scans cannot be hidden behind an end that is none."""
         bomb = scan_bomb(300, side=64)
