@@ -45,6 +45,10 @@ class TooLarge(Trouble):
     """The body is over the configured limit."""
 
 
+class Misdirected(Trouble):
+    """It was sent to a server that does not answer for it."""
+
+
 class UnsupportedMedia(Trouble):
     """The bytes are not of a kind this service accepts."""
 

@@ -188,9 +188,8 @@ class Peers:
             replicate=replicate,
             encoded=True,
         )
-        fields: Fields = (
-            (b"Content-Digest", b"sha-256=:" + b64encode(data.sha256) + b":"),
-        )
+        digest = b"sha-256=:" + b64encode(data.sha256) + b":"
+        fields: Fields = (HOP, (b"Content-Digest", digest))
         if data.content_type:
             fields += ((b"Content-Type", data.content_type.encode("latin-1")),)
         return self._info(peer, await self._whole(peer, b"PUT", target, fields, body))
@@ -205,7 +204,7 @@ class Peers:
             modified_deleted=expiry.modified_deleted,
             replicate=replicate,
         )
-        return self._info(peer, await self._whole(peer, b"DELETE", target))
+        return self._info(peer, await self._whole(peer, b"DELETE", target, (HOP,)))
 
     async def info(self, peer: str, stored: str) -> BlobInfo:
         """Return what a peer itself knows of a blob.

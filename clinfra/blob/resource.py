@@ -50,8 +50,8 @@ from clinfra.errors import (
     Forbidden,
     InvalidRequest,
     MethodNotAllowed,
+    Misdirected,
     NotFound,
-    Overloaded,
     StorageDamaged,
     TooLarge,
     Trouble,
@@ -151,9 +151,9 @@ class RouterHandler:
         return await forwarder.delete(exchange, placement, write, given.replicate)
 
     def _forwarder(self, exchange: IExchange, placement: Placement) -> Forwarder:
-        """Return who passes a request on.  Raises Overloaded: it was passed on here."""
+        """Return who passes a request on.  Raises Misdirected: it was, to us."""
         if is_forwarded(exchange.head):
-            raise Overloaded(f"{placement.stored} is not kept here", 60)
+            raise Misdirected(f"{placement.stored} is not kept here")
         return self._blobs.forwarder
 
     def _asked(self, head: RequestHead, given: Parameters) -> tuple[Write, Announced]:

@@ -37,8 +37,8 @@ WRITE_PATIENCE_SECONDS = 2.0
 
 _GONE = KNOWN_GONE.lower()
 _COPIES = b"x-clblob-copies"
-_NOT_NOW = (408, 429)
-"""4xx that say nothing of the request."""
+_NOT_NOW = (408, 421, 429)
+"""4xx that say nothing of the request: another replica may see it otherwise."""
 
 
 class Gone(NotFound):

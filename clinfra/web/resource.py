@@ -34,6 +34,7 @@ STATUS_OF: dict[type[errors.Trouble], int] = {
     errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
     errors.UnsupportedMedia: 415,
+    errors.Misdirected: 421,
     errors.RuleFailed: 500,
     errors.StorageDamaged: 500,
     errors.OriginFailed: 502,

@@ -122,7 +122,7 @@ class PeersTests(SynchronousTestCase):
         )
 
     def test_fields(self) -> None:
-        """A PUT says its length, its digest and its type, if it has one."""
+        """A PUT says its length, its digest, its type, and to pass it on no more."""
         heads: list[RequestHead] = []
 
         def script(head: RequestHead, body: bytes) -> Response:
@@ -133,6 +133,7 @@ class PeersTests(SynchronousTestCase):
         self.put(body=b"")
         self.put(kind="text/x")
         self.assertEqual([b"0", b"2"], [head.get(b"content-length") for head in heads])
+        self.assertEqual([b"1"] * 2, [head.get(b"x-clblob-hop") for head in heads])
         self.assertEqual(
             [None, b"text/x"], [head.get(b"content-type") for head in heads]
         )

@@ -367,7 +367,7 @@ class StrangerTests(WireCase):
             body = b"x" if method == "PUT" else None
             target = "/001_a?encoded=1" if body else "/001_a"
             answer = self.ask(first, method, target, body, HOP)
-            self.assertEqual(503, answer.status, method)
+            self.assertEqual(421, answer.status, method)
         self.assertEqual({}, second.rows())
 
     def test_another_configuration(self) -> None:
