@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from ipaddress import ip_address
+from itertools import chain
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from clinfra.blob import names, parameters, volume
@@ -64,10 +65,10 @@ class Arrived:
     body: bytes | None
 
 
-def pack(row: Row, body: bytes | None) -> bytes:
-    """Return a record as it travels."""
+def pack(row: Row, body: bytes | None) -> tuple[bytes, bytes]:
+    """Return a record as it travels: what comes before its body, and that."""
     head = volume.pack_record_head(row.name, row.state, None, has_body=body is not None)
-    return head + (body or b"")
+    return head, body or b""
 
 
 def unpack(raw: bytes) -> Iterator[Arrived]:
@@ -111,9 +112,10 @@ class Receiver:
         records = list(unpack(b"".join(pieces)))
         self._replica.check_space(size)
         fanout = PEERS if onward else 0
-        said = await gatherResults(
-            [Deferred.fromCoroutine(self._keep(record, fanout)) for record in records]
-        )
+        keeping = [
+            Deferred.fromCoroutine(self._keep(record, fanout)) for record in records
+        ]
+        said = [await each for each in keeping]
         return Response(
             200, ((b"Content-Type", b"application/octet-stream"),), bytes(said)
         )
@@ -159,7 +161,7 @@ class Receiver:
 class _Waiting:
     """A record on its way, and who waits for it."""
 
-    packed: bytes
+    packed: tuple[bytes, bytes]
     done: Deferred[None]
 
 
@@ -227,7 +229,7 @@ class Batches:
             size = 0
             while line.waiting and len(batch) < MAX_RECORDS and size < BATCH_BYTES:
                 batch.append(line.waiting.popleft())
-                size += len(batch[-1].packed)
+                size += sum(map(len, batch[-1].packed))
             line.under_way += 1
             sending = Deferred.fromCoroutine(self._send(peer, replicate, batch))
             sending.addErrback(_failed, peer, batch)
@@ -244,7 +246,7 @@ class Batches:
             b"POST",
             f"/{REPLICATE}?replicate={replicate}".encode("ascii"),
             (),
-            b"".join(waiting.packed for waiting in batch),
+            b"".join(chain.from_iterable(waiting.packed for waiting in batch)),
         )
         async with response:
             said = await response.read_all(1 << 16)

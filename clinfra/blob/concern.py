@@ -12,6 +12,7 @@ committed here (see `ahead`); the rest is the feed's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from attrs import define, field, frozen
@@ -79,6 +80,7 @@ class Reached:
         )
 
 
+@lru_cache(256)
 def parse_wish(query: bytes) -> Wish:
     """Return what a query asks for.  Raises InvalidRequest."""
     if b"copies" not in query and b"clusters" not in query and b"require" not in query:
@@ -141,11 +143,7 @@ class Concern:
         """
         if not self._deliveries and wish == Wish():
             return None
-        places = [
-            key
-            for cluster, bucket in sorted(self._buckets_of(row).items())
-            if (key := f"cluster:{cluster}:{bucket}") in self._deliveries
-        ]
+        places = self._places_of(row)
         of_copies, of_clusters = 1 + len(self._bucket), 1 + len(places)
         patience = Patience(self._clock, row.data.size if row.data is not None else 0)
         peers = _Race()
@@ -188,8 +186,13 @@ class Concern:
             return of_copies // 2 + 1
         return wish.copies
 
-    def _buckets_of(self, row: Row) -> dict[int, int]:
-        return dict(self._topology.place(row.name, encoded=True).buckets)
+    def _places_of(self, row: Row) -> list[str]:
+        """Return the keys of the other clusters' buckets that a name belongs to."""
+        if len(self._deliveries) == len(self._bucket):
+            return []
+        buckets = self._topology.place(row.name, encoded=True).buckets
+        keys = (f"cluster:{each}:{buckets[each]}" for each in sorted(buckets))
+        return [key for key in keys if key in self._deliveries]
 
     def _push(
         self,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import mimetypes
 from collections.abc import Mapping
-from typing import Any
 
 from clinfra.blob.records import Row
 from clinfra.interfaces import BlobInfo
@@ -18,7 +17,7 @@ from clinfra.interfaces import BlobInfo
 NOT_FOUND = "404 Not Found"
 """The original's sentence for what is not there."""
 
-_compact = json.JSONEncoder(separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring_ascii
 
 _TYPES = mimetypes.MimeTypes()
 """Python's own table: what the machine's files say must not change answers."""
@@ -55,18 +54,19 @@ def info_of(row: Row, buckets: Mapping[int, int]) -> BlobInfo:
 
 def to_json(info: BlobInfo) -> bytes:
     """Return the info JSON, compact as the original's."""
-    told: dict[str, Any] = {
-        "name": info.name,
-        "modified": info.modified,
-        "deleted": info.deleted,
-        "modified_deleted": info.modified_deleted,
-        "buckets": {str(cluster): bucket for cluster, bucket in info.buckets.items()},
-    }
+    modified = "null" if info.modified is None else info.modified
+    buckets = ",".join(f'"{each}":{number}' for each, number in info.buckets.items())
+    told = (
+        f'{{"name":{_quoted(info.name)},"modified":{modified},'
+        f'"deleted":{info.deleted},"modified_deleted":{info.modified_deleted},'
+        f'"buckets":{{{buckets}}}'
+    )
     if info.sha256 is not None:
-        told["size"] = info.size
-        told["sha256"] = info.sha256
-        told["content_type"] = info.content_type
-    return _compact(told).encode("ascii")
+        told += (
+            f',"size":{info.size},"sha256":"{info.sha256}",'
+            f'"content_type":{_quoted(info.content_type)}'
+        )
+    return told.encode("ascii") + b"}"
 
 
 def from_json(raw: bytes) -> BlobInfo:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -96,6 +97,7 @@ def boolean(key: str, value: str | None) -> bool:
     return found
 
 
+@lru_cache(256)
 def parse(method: str, query: bytes) -> Parameters:
     """Return the parameters of a request of that method.  Raises InvalidRequest.
 

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from queue import SimpleQueue
 from typing import Protocol
 
 from attrs import define, field
@@ -58,7 +59,7 @@ class WriterThread:
     _under_way: bool = field(init=False, default=False)
     _seen: int = field(init=False, default=0)
     _deadline: float = field(init=False, default=0.0)
-    _wake: threading.Event = field(init=False, factory=threading.Event)
+    _wake: SimpleQueue[None] = field(init=False, factory=SimpleQueue)
     _stopping: bool = field(init=False, default=False)
     _thread: threading.Thread | None = field(init=False, default=None)
 
@@ -84,7 +85,7 @@ class WriterThread:
         """Finish what waits, then end."""
         if self._thread is not None:
             self._stopping = True
-            self._wake.set()
+            self._wake.put(None)
             self._thread.join()
             self._thread = None
 
@@ -108,7 +109,7 @@ class WriterThread:
             self._seen = found
             self._clock.callLater(0, self._turn_over)
         else:
-            self._wake.set()
+            self._wake.put(None)
 
     def _answer(self, batch: list[_Waiting]) -> None:
         for _, done in batch:
@@ -121,9 +122,8 @@ class WriterThread:
 
     def _work(self) -> None:
         while self._waiting or not self._stopping:
-            self._wake.wait()
             if not self._stopping:
-                self._wake.clear()
+                self._wake.get()
             batch = self._take()
             self._committer.run([job for job, _ in batch])
             self._call_back(partial(self._answer, batch))

@@ -22,6 +22,11 @@ def made(name: str, body: bytes, seconds: float = 0) -> Row:
     return Row(name, State(data, Expiry(stamp, 0)), None)
 
 
+def packed(row: Row, body: bytes | None) -> bytes:
+    """Return a record as it travels, in one piece."""
+    return b"".join(pack(row, body))
+
+
 class BatchTests(SynchronousTestCase):
     """`POST /_replicate`."""
 
@@ -48,15 +53,15 @@ class BatchTests(SynchronousTestCase):
         cluster = Cluster([[1, 1]])
         self.addCleanup(cluster.close)
         first = cluster.hosts["c0b0r0"]
-        wrong = pack(made("000_wrong", b"right"), b"wrong")
+        wrong = packed(made("000_wrong", b"right"), b"wrong")
         body = b"".join(
             [
-                pack(made("000_a", b"one"), b"one"),
+                packed(made("000_a", b"one"), b"one"),
                 wrong,
-                pack(made("001_elsewhere", b"x"), b"x"),
-                pack(made("00001_no_such_cluster", b"x"), b"x"),
-                pack(made("000_future", b"x", 4000), b"x"),
-                pack(made("000_b", b"two"), b"two"),
+                packed(made("001_elsewhere", b"x"), b"x"),
+                packed(made("00001_no_such_cluster", b"x"), b"x"),
+                packed(made("000_future", b"x", 4000), b"x"),
+                packed(made("000_b", b"two"), b"two"),
             ]
         )
         # From an address of the cluster file.
@@ -81,7 +86,7 @@ class BatchTests(SynchronousTestCase):
         """Records come back as they were sent; half of one is refused."""
         row = made("000_ü", b"hello")
         gone = Row("000_g", State(None, Expiry(7, -1)), None)
-        raw = pack(row, b"hello") + pack(gone, None)
+        raw = packed(row, b"hello") + packed(gone, None)
 
         self.assertEqual(
             [
