@@ -319,8 +319,8 @@ class Committer:
         marks: dict[int, VolumeMark] = {}
         for number in indexed.keys() | live.keys() | held.keys():
             mark = self.marks.get(number, VolumeMark(VOLUME_HEAD_BYTES, 0))
-            for row in held.get(number, ()):
-                mark = mark.holding(row)
+            if number in held:
+                mark = mark.holding(held[number])
             marks[number] = evolve(
                 mark,
                 indexed=max(indexed.get(number, 0), mark.indexed),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from zope.interface import Interface
 
 from clinfra.blob.records import Parked, Row
@@ -46,14 +46,16 @@ class VolumeMark:
     spread: bool = False
     dropped: bool = False
 
-    def holding(self, row: Row) -> VolumeMark:
-        """Return the mark when `row`, too, points at the volume."""
-        first, last = row.volumes or (0, 1)
-        return evolve(
-            self,
-            ends=max(self.ends, row.expiry.deleted or NEVER),
-            seq=max(self.seq, row.seq),
-            spread=self.spread or first != last,
+    def holding(self, rows: Sequence[Row]) -> VolumeMark:
+        """Return the mark when these rows, too, point at the volume."""
+        spans = {row.volumes or (0, 1) for row in rows}
+        return VolumeMark(
+            self.indexed,
+            self.live,
+            max(self.ends, max(row.expiry.deleted or NEVER for row in rows)),
+            max(self.seq, max(row.seq for row in rows)),
+            self.spread or any(first != last for first, last in spans),
+            self.dropped,
         )
 
 

@@ -205,7 +205,7 @@ class Recovery:
             EVERYWHERE | (row.fanout if row is not None else 0),
         )
         if at is not None and at.volume in self._marks:
-            self._marks[at.volume] = self._marks[at.volume].holding(row)
+            self._marks[at.volume] = self._marks[at.volume].holding([row])
         self.summary.adopted += 1
 
     def _is_there(self, at: Locator | None) -> bool:

@@ -54,12 +54,10 @@ def digest_of(name: str, state: State) -> bytes:
         expiry.deleted & ((1 << 64) - 1),
         data is not None,
     )
-    digest = hashlib.blake2b(packed, digest_size=DIGEST_BYTES)
     if data is not None:
-        digest.update(data.sha256)
-        digest.update(data.content_type.encode("utf-8") + b"\0")
-    digest.update(name.encode("utf-8", "surrogatepass"))
-    return digest.digest()
+        packed += data.sha256 + data.content_type.encode("utf-8") + b"\0"
+    packed += name.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(packed, digest_size=DIGEST_BYTES).digest()
 
 
 @define(eq=False)
