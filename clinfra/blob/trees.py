@@ -122,7 +122,8 @@ class Forest:
             if elsewhere:
                 self._add_elsewhere(leaf, name, number)
         for leaf, number in enumerate(sums, first):
-            self.trees[None].add(leaf, number)
+            if number:
+                self.trees[None].add(leaf, number)
         self.grown_to = to
 
     def replace(self, name: str, before: bytes, after: bytes) -> None:
