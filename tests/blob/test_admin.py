@@ -265,6 +265,10 @@ class SyncTests(ClusterCase):
     def setUp(self) -> None:
         self.start([3])
         self.second = self.cluster.hosts["c0b0r1"]
+        for host in self.cluster.hosts.values():
+            # It would bring everything before anybody asks for it.
+            assert host.service is not None
+            host.service.repair.stop()
 
     def put(self, host: Host, target: str, body: bytes = b"x") -> None:
         mark = "&" if "?" in target else "?"
