@@ -20,7 +20,7 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import define, field
@@ -142,35 +142,45 @@ def _render(
             output.write(target, effects.finished(picture, target))
         if job.want_info and frame == 0:
             info |= _seen(source, chain)
-    if films:
-        _shoot(source, job, films, output)
+    for reels in _batches(films, job.bounds.max_size_pixels):
+        _shoot(source, job, reels, output)
     return info, output.spans
 
 
-def _sorted(source: Source, job: Job) -> tuple[dict[int, list[Recipe]], list[Recipe]]:
-    """Return frame → recipes of stills, and recipes that keep an animation.
+def _sorted(
+    source: Source, job: Job
+) -> tuple[dict[int, list[Recipe]], dict[Recipe, int]]:
+    """Return frame → recipes of stills; and recipe → all pixels of animations to make.
 
     Raises ResultTooLarge and NoSuchFrame before anything was decoded.
     """
     # Without recipes a picture is only looked at from outside.
     stills: dict[int, list[Recipe]] = {0: []} if job.want_info and job.recipes else {}
-    films = []
+    films = {}
     for recipe in job.recipes:
         target = _checked(make_target(recipe, *source.size, source.orientation), job)
         if not source.reaches(recipe.frame):
             raise NoSuchFrame(recipe.name)
-        if recipe.animate and _moves(source, target, job):
-            films.append(recipe)
+        pixels = source.frames * target.canvas_pixels if recipe.animate else 0
+        if recipe.animate and source.moves and pixels <= job.bounds.max_size_pixels:
+            films[recipe] = pixels
         else:
             stills.setdefault(recipe.frame, []).append(recipe)
     return stills, films
 
 
-def _moves(source: Source, target: Target, job: Job) -> bool:
-    """Tell whether an animation, and what is made of it, are within bounds."""
-    return source.moves and (
-        source.frames * target.canvas_pixels <= job.bounds.max_film_pixels
-    )
+def _batches(films: Mapping[Recipe, int], most: int) -> Iterator[list[Recipe]]:
+    """Yield animations that may be in memory together, of so many pixels at most."""
+    batch: list[Recipe] = []
+    total = 0
+    for recipe, pixels in films.items():
+        if batch and total + pixels > most:
+            yield batch
+            batch, total = [], 0
+        batch.append(recipe)
+        total += pixels
+    if batch:
+        yield batch
 
 
 def _checked(target: Target, job: Job) -> Target:
@@ -350,6 +360,10 @@ def _shoot(
     first = source.first_moving
     source.go_to(first)
     chain, targets = _begin(source, job, recipes)
+    for target in targets:
+        # It may have other proportions than expected once it is trimmed.
+        if source.frames * target.canvas_pixels > 2 * job.bounds.max_size_pixels:
+            raise ResultTooLarge(target.name)
     plays = animation.plays(source.image)
     durations = []
     reels: dict[Target, list[Image.Image]] = {target: [] for target in targets}

@@ -106,7 +106,7 @@ def _converted(picture: Image.Image, profile: object) -> Image.Image:
             converted = ImageCms.applyTransform(picture, transform)
             assert converted is not None
             return converted.convert("L") if picture.mode == "L" else converted
-    if picture.mode == "L":
+    if picture.mode in ("L", "RGB"):
         return picture
     if picture.mode == "LAB":
         converted = ImageCms.applyTransform(picture, _lab_to_srgb())

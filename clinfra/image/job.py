@@ -46,9 +46,10 @@ class Bounds:
     """What a picture may be, checked before it is decoded.
 
     Attributes:
+        max_size_pixels: of one result; of an animation, in all its frames together.
         max_frames: an animation of more is not kept; its first frame is taken.
-        max_film_pixels: most pixels of all frames of an animation together, and of
-            those that must be decoded to get at a later frame.
+        max_film_pixels: most pixels of all frames of an upload together for it to be
+            kept as an animation, and of those decoded to get at a later frame.
     """
 
     formats: tuple[str, ...]

@@ -67,6 +67,7 @@ class Source:
         orientation: EXIF orientation, 1 to 8.
         width: pixels of the frame at hand as stored.
         height: pixels of the frame at hand as stored.
+        profile: its ICC profile, if it has one.
     """
 
     def __init__(self, data: bytes, format_name: str, bounds: Bounds) -> None:
@@ -87,6 +88,7 @@ class Source:
 
     def _measure(self) -> None:
         self.width, self.height = self.image.size
+        self.profile: object = self.image.info.get("icc_profile")
         bounds = self._bounds
         if not (
             0 < self.width <= bounds.max_width
@@ -99,11 +101,6 @@ class Source:
     def size(self) -> tuple[int, int]:
         """Width and height of the frame at hand as stored."""
         return self.width, self.height
-
-    @property
-    def profile(self) -> object:
-        """The ICC profile of the frame at hand, as far as it has one."""
-        return self.image.info.get("icc_profile")
 
     @property
     def reducible(self) -> bool:
@@ -175,7 +172,7 @@ class Source:
         self.image.load()
         self._decoded = True
         picture = colour.workable(self.image)
-        if picture is self.image and self.format in _MOVING:
+        if picture is self.image and self.format in _MOVING and self.frames > 1:
             # The next frame may be painted over it.
             picture = picture.copy()
         return picture, Level((0, 0, *self.size), 1 / reached, 1 / reached)

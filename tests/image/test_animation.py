@@ -138,7 +138,18 @@ class BoundTests(SynchronousTestCase):
         self.assertEqual(1, self.frames(max_film_pixels=pixels - 1))
         # The source is within bounds, but not what is to be made of it.
         large = "320x240_exact_animate_webp"
-        self.assertEqual(1, self.frames(large, max_film_pixels=pixels))
+        self.assertEqual(1, self.frames(large, max_size_pixels=5 * 320 * 240 - 1))
+        self.assertEqual(5, self.frames(large, max_size_pixels=5 * 320 * 240))
+
+    def test_one_after_the_other(self) -> None:
+        """Several that are too large together are made one after the other."""
+        data = film("GIF", balls(False))
+        names = ["80x60_animate_webp", "60x45_animate_webp", "50x50c_animate_png"]
+        for most in (5 * 80 * 60, 10**6):
+            rendered = render(data, *names, max_size_pixels=most)
+            self.assertEqual(set(names), set(rendered.renditions))
+            for rendition in rendered.renditions.values():
+                self.assertEqual(5, len(_reel_of(rendition.body)))
 
     def test_far_frame(self) -> None:
         """A frame that is not there, or costs too much to get at, is refused."""
