@@ -168,8 +168,9 @@ class FaultTests(ClusterFaultCase):
         name = self.put(first, "/a", b"good bytes")
         self.cluster.run(5)
         assert first.service is not None
-        (volume,) = first.store._volumes.values()
-        volume.content[-20:-8] = bytes(12)
+        at = first.rows()[name].at
+        assert at is not None
+        first.file_of(at).content[-20:-8] = bytes(12)
         first.service.replica.hot.drop(name)
 
         self.assertEqual(b"good bytes", self.cluster.get(first, f"/{name}").body)
@@ -223,8 +224,9 @@ class FaultTests(ClusterFaultCase):
         self.cluster.crash(second)
         names = [self.put(first, f"/n{n}", b"%d" % n * 100) for n in range(20)]
         assert first.service is not None
-        (volume,) = first.store._volumes.values()
-        volume.content[100:400] = bytes(300)
+        at = first.rows()[names[0]].at
+        assert at is not None
+        first.file_of(at).content[100:400] = bytes(300)
         for name in names:
             first.service.replica.hot.drop(name)
         self.cluster.start(second)

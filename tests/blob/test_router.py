@@ -75,7 +75,7 @@ class RouterCase(SynchronousTestCase):
 
     def elsewhere(self, count: int = 1) -> list[str]:
         """Return plain names that do not live where `self.first` is."""
-        place = self.cluster._topology.place
+        place = self.cluster.topology.place
         wanted = []
         for n in range(1000):
             if place(f"n{n}.txt", encoded=False).buckets[0] == 1:
@@ -244,7 +244,7 @@ class ForwardTests(RouterCase):
     def test_nowhere(self) -> None:
         """What nobody has is 404, also when one keeper cannot say."""
         (name,) = self.elsewhere()
-        stored = self.cluster._topology.place(name, encoded=False).stored
+        stored = self.cluster.topology.place(name, encoded=False).stored
         self.assertEqual(404, self.ask(self.first, "GET", f"/{stored}").status)
         self.cluster.crash(self.keepers(stored)[0])
         self.assertEqual(404, self.ask(self.first, "GET", f"/{stored}").status)
@@ -350,10 +350,7 @@ class RescueTests(RouterCase):
         self.cluster.run(5)
         host = self.keepers(stored)[0]
         assert host.service is not None
-        for volume in host.store._volumes.values():
-            at = volume.content.find(b"hello, world")
-            if at >= 0:
-                volume.content[at] ^= 1
+        host.flip(stored)
         host.service.replica.hot.drop(stored)
         with_hop = self.ask(host, "GET", f"/{stored}", fields=(HOP,))
         self.assertEqual(404, with_hop.status)
@@ -407,7 +404,7 @@ class RouterOnlyTests(RouterCase):
         self.cluster.run(60)
         self.assertEqual([], list(kept.iterdir()))
         for name, body in (("a", b"small"), ("b", LARGE)):
-            stored = self.cluster._topology.place(name, encoded=False).stored
+            stored = self.cluster.topology.place(name, encoded=False).stored
             self.assertEqual(body, self.ask("192.0.2.7", "GET", f"/{stored}").body)
 
     def test_answers_for_all(self) -> None:
@@ -499,7 +496,7 @@ class ResendTests(RouterCase):
         (name,) = [
             name
             for name in (f"a/b{n}" for n in range(9))
-            if self.cluster._topology.place(name, encoded=False).buckets[0] == 1
+            if self.cluster.topology.place(name, encoded=False).buckets[0] == 1
         ][:1]
         put = self.ask(self.first, "PUT", f"/{name}", b"x")
         self.assertEqual(400, put.status, put.body)

@@ -1,63 +1,74 @@
-"""A cluster on bad days, and what must be true afterwards.
+"""A cluster on bad days, and what must be true of it, then and afterwards.
 
 Everything follows from one seed: the cluster, what clients do, what breaks and when.
-While it lasts, no read may return bytes that nobody wrote under that name.  After it,
-when all are back and connected and some time has passed:
+While it lasts, no read may return bytes that nobody wrote under that name, and no
+client waits for ever.  After it, when all are back and connected, within a bounded time
 
-* every change that was answered is there, or a later one (of those that said they had
-  two copies, when a disk died);
-* all replicas that keep a name show the same of it;
-* every replica answers with the bytes of the winning write, or 404 where it ended.
+* all replicas that keep a name show the same of it, which is what was promised
+  (`promises`), or a later change; of what had one copy only, unless its disk was hurt;
+* every server answers with the bytes of the winning write, or 404 where it ended;
+* the digest trees tell what the indexes say.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
-from typing import Any
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-from attrs import define, field
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred, FirstError
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
-from clinfra.blob.index_memory import MemoryIndex
-from clinfra.blob.records import Expiry, Row, State
+from clinfra.blob.index import Batch
+from clinfra.blob.records import Row, State
+from clinfra.blob.stamps import stamp_at
+from clinfra.blob.trees import BRANCHES, LEAVES, Place, digest_of
 from clinfra.config import Seconds
-from tests.sim.cluster import Answer, Cluster, Host, copy_index
-
-LAYOUTS: tuple[list[list[int]], ...] = (
-    [[2]],
-    [[3]],
-    [[2], [1]],
-    [[2], [2]],
-    [[2, 1], [1, 2]],
-)
+from clinfra.errors import StartupFailed, Trouble
+from tests.sim.clock import Hang
+from tests.sim.cluster import Answer, Cluster, Host
+from tests.sim.disk import CAPACITY_BYTES
+from tests.sim.promises import Broken, Change, Name, Promise, told_of
 
 SECONDS = 40.0
 """How long the bad days last."""
 
-HEALING_SECONDS = 1000.0
+HEALING_SECONDS = 1500.0
+"""After that, how long it may take until all are the same."""
+
+LONGEST_ANSWER_SECONDS = 120.0
+
+AFTERWARDS_SECONDS = 1500.0
+"""Then, now and then, how long it is watched whether it stays so."""
+
+DAY = 86400.0
+
+MOST_TOLD = 100
+"""Lines of a story."""
 
 
-class Broken(AssertionError):
-    """A promise was not kept."""
+@frozen
+class Shape:
+    """A cluster file, and who in it is an original."""
+
+    layout: Sequence[Sequence[int]]
+    originals: frozenset[str] = frozenset()
 
 
-@define(eq=False)
-class Name:
-    """What clients know of a name.
+SMALL: tuple[Shape, ...] = (
+    Shape([[2]]),
+    Shape([[3]]),
+    Shape([[2], [1]]),
+    Shape([[2], [2]]),
+    Shape([[2, 1], [1, 2]]),
+    Shape([[3]], frozenset({"c0b0r2"})),
+    Shape([[2], [1]], frozenset({"c1b0r0"})),
+)
 
-    Attributes:
-        bodies: digest → everything that was sent under it.
-        data, expiry: the greatest registers that were promised.
-        heard: every expiry that was answered, promised or not.
-        unsure: some change of it was not answered.
-    """
-
-    bodies: dict[bytes, bytes] = field(factory=dict)
-    data: tuple[int, str] = (0, "")
-    expiry: tuple[int, int] = (0, 0)
-    heard: set[tuple[int, int]] = field(factory=set)
-    unsure: bool = False
+LARGE: tuple[Shape, ...] = (Shape([[2], [2], [2]]), Shape([[3, 3], [3, 3]]))
 
 
 @define(eq=False)
@@ -66,218 +77,552 @@ class Chaos:
 
     Args:
         seed: decides everything.
+        writes: by clients, before all is well again.
+
+    Attributes:
+        damaged: the host whose disk may be hurt, if any: never more than one.
     """
 
     seed: int
     writes: int = 60
     rng: random.Random = field(init=False)
+    shape: Shape = field(init=False)
     cluster: Cluster = field(init=False)
     names: dict[str, Name] = field(init=False, factory=dict)
     answered: int = field(init=False, default=0)
-    disk_may_die: bool = field(init=False, default=False)
-    history: list[str] = field(init=False, factory=list)
-    _wiped: bool = field(init=False, default=False)
-    _snapshots: dict[str, MemoryIndex] = field(init=False, factory=dict)
+    damaged: str | None = field(init=False, default=None)
+    faults: dict[str, int] = field(init=False, factory=dict)
+    history: list[tuple[float, str, str]] = field(init=False, factory=list)
+    _began: float = field(init=False, default=0.0)
+    _absent: str = field(init=False, default="")
+    _outstanding: dict[int, tuple[float, str]] = field(init=False, factory=dict)
+    _asked: int = field(init=False, default=0)
+    _failures: list[str] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.rng = random.Random(self.seed)
-        layout = self.rng.choice(LAYOUTS)
+        self.rng = rng = random.Random(self.seed)
+        self.shape = rng.choice(LARGE if rng.random() < 0.08 else SMALL)
         config: dict[str, Any] = {}
-        if self.rng.random() < 0.5:
+        if rng.random() < 0.5:
             # What ends is purged while the others may not have heard of it.
             config = {"purge_interval": Seconds(3), "expiration_delay": Seconds(1)}
-        self.disk_may_die = self.rng.random() < 0.3
-        self.cluster = Cluster(layout, self.seed, **config)
-        slow = self.rng.choice((0.01, 0.01, 0.5))
-        self.cluster.network.delays = (0.0002, slow)
-        self.note(f"layout {layout}")
+        self.cluster = Cluster(
+            self.shape.layout,
+            self.seed,
+            originals=self.shape.originals,
+            slowness=rng.choice((0.0, 0.01, 0.3)),
+            volume_bytes=rng.choice((2048, 1 << 15, 1 << 20)),
+            **config,
+        )
+        network = self.cluster.network
+        network.delays = (0.0002, rng.choice((0.01, 0.01, 0.5)))
+        network.repeats = rng.choice((0.0, 0.1, 0.3))
+        network.repeated = self._repeated
+        self._began = self.cluster.clock.seconds()
+        if rng.random() < 0.5 and not self.shape.originals:
+            self.damaged = rng.choice(sorted(self.cluster.hosts))
+        if rng.random() < 0.15 and len(self.cluster.hosts) > 1:
+            self._absent = rng.choice(sorted(self.cluster.hosts))
+        for host in self.cluster.hosts.values():
+            self._watch(host)
+        self.note(
+            f"{self.shape} {config and 'purging quickly'}"
+            f" hurt disk: {self.damaged} long away: {self._absent or None}"
+        )
 
-    def note(self, what: str) -> None:
+    # The story
+
+    def note(self, what: str, name: str = "") -> None:
         """Write down what happens, for whoever has to find out why."""
-        self.history.append(f"{self.cluster.clock.seconds():.3f} {what}")
+        self.history.append((self.cluster.clock.seconds() - self._began, name, what))
+
+    def story(self, name: str = "") -> str:
+        """Return what broke, and what happened to a name; without one, everything."""
+        told = [
+            f"{at:10.3f} {what}"
+            for at, about, what in self.history
+            if about in ("", name) or not name
+        ]
+        if len(told) > MOST_TOLD:
+            told[1 : 1 - MOST_TOLD] = ["…"]
+        return "\n".join(told)
+
+    def _repeated(self, source: str, host: str, request: bytes) -> None:
+        line = request.partition(b"\r\n")[0].decode("latin-1")[:60]
+        name = line.split(" ")[1].partition("?")[0].strip("/")
+        self.note(f"{host} is asked once more by {source}: {line}", name)
+
+    def _watch(self, host: Host) -> None:
+        """Note what a replica keeps, from now on."""
+        index = host.disk.index
+        known = host.rows()
+
+        def applied(batch: Batch) -> None:
+            now = self.cluster.clock.seconds()
+            before, after = dict(known), {row.name: row for row in index.rows()}
+            known.clear()
+            known.update(after)
+            for stored in {**before, **after}:
+                old, new = before.get(stored), after.get(stored)
+                if old is new or (old and new and old.state == new.state):
+                    continue
+                name = self.names.setdefault(stored, Name(stored))
+                news = name.applied(host.name, old, new, now)
+                told = told_of(new.state) if new is not None else "nothing"
+                self.note(f"{host.name} {news or f'keeps {told}'}", stored)
+
+        index.applied = applied
+
+    def _logged(self, event: LogEvent) -> None:
+        """Take a logged traceback for a bug, unless it tells of a fault."""
+        failure = event.get("log_failure")
+        while failure is not None and failure.check(FirstError):
+            failure = failure.value.subFailure
+        if failure is None or failure.check(
+            OSError, Trouble, StartupFailed, CancelledError
+        ):
+            return
+        if "already awaited coroutine" in str(failure.value):
+            # What a dead process was in the middle of is collected.
+            return
+        where = "".join(traceback.format_tb(failure.getTracebackObject())[-4:])
+        self._failures.append(f"{event.get('log_format')}: {failure.value!r}\n{where}")
+
+    # Living through it
 
     def run(self) -> None:
-        """Live through it all.  Raises Broken."""
+        """Live through it all.  Raises Broken or Hang."""
+        observer = cast(ILogObserver, self._logged)
+        globalLogPublisher.addObserver(observer)
         try:
             self._plan(self._write, self.writes)
             self._plan(self._read, self.writes // 2)
-            self._plan(self._break, self.rng.randrange(12))
+            self._plan(self._break, self.rng.randrange(14))
+            if self._absent:
+                host = self.cluster.hosts[self._absent]
+                self._later(self.rng.uniform(3, 20), self._crash, host, False)
             self.cluster.run(SECONDS)
+            if self._absent:
+                self._let_days_pass()
             self._heal()
-            self._check()
+            self._wait()
+            self.check()
+            if self._absent or self.rng.random() < 0.1:
+                self.cluster.run(AFTERWARDS_SECONDS)
+                self._wait()
+                self.check()
+            if self._failures:
+                raise Broken(f"something unforeseen failed: {self._failures[0]}")
         finally:
+            globalLogPublisher.removeObserver(observer)
             self.cluster.close()
+
+    def _later(self, wait: float, what: Callable[..., object], *how: object) -> None:
+        self.cluster.clock.callLater(wait, what, *how)
 
     def _plan(self, what: Callable[[], None], times: int) -> None:
         for _ in range(times):
-            self.cluster.clock.callLater(self.rng.uniform(0, SECONDS), what)
+            self._later(self.rng.uniform(0, SECONDS), what)
+
+    def _let_days_pass(self) -> None:
+        """Let one replica miss much: all others have time to forget what they may."""
+        for host in self.cluster.hosts.values():
+            if host.name != self._absent:
+                self._restart(host)
+        self.cluster.network.join()
+        for _ in range(2):
+            days = self.rng.choice((0.1, 3.0, 12.0))
+            self.note(f"{days} days pass")
+            self.cluster.clock.advance(days * DAY)
+            self._plan(self._write, 4)
+            self.cluster.run(800)
 
     # What clients do
 
-    def _someone(self) -> Host:
-        return self.rng.choice(list(self.cluster.hosts.values()))
+    def _running(self) -> list[Host]:
+        return [host for host in self.cluster.hosts.values() if host.service]
 
     def _stored(self) -> str:
-        service = next(h.service for h in self.cluster.hosts.values() if h.service)
         plain = f"n{self.rng.randrange(6)}"
-        return service.topology.place(plain, encoded=False).stored
+        return self.cluster.topology.place(plain, encoded=False).stored
 
-    def _keeper(self, stored: str) -> Host | None:
-        """Return a replica that keeps a name and is running."""
+    def _server(self, stored: str) -> Host | None:
+        """Return somebody to be asked, most often one that keeps a name."""
         keepers = [host for host in self.cluster.keepers(stored) if host.service]
+        others = self._running()
+        if self.rng.random() < 0.15 or not keepers:
+            keepers = others
         return self.rng.choice(keepers) if keepers else None
 
+    def _ask(
+        self, host: Host, method: str, target: str, body: bytes | None = None
+    ) -> Deferred[Answer]:
+        """Ask; somebody who is not answered for very long has found a hang."""
+        self._asked += 1
+        number = self._asked
+        asked = f"{method} {target} at {host.name}"
+        self._outstanding[number] = self.cluster.clock.seconds(), asked
+
+        def over(answer: Answer) -> Answer:
+            del self._outstanding[number]
+            return answer
+
+        return self.cluster.ask(host, method, target, body).addCallback(over)
+
     def _write(self) -> None:
-        if not any(host.service for host in self.cluster.hosts.values()):
-            return
         stored = self._stored()
-        host = self._keeper(stored)
+        chance = self.rng.random()
+        if chance < 0.25:
+            self._change(stored, None)
+        elif chance < 0.3:
+            # Somebody who chooses his own stamps gave one to two writes.
+            stamp = stamp_at(self.cluster.clock.seconds(), self.rng.getrandbits(12))
+            self._change(stored, self._body(stored), f"&modified={stamp}", stamp)
+            self._change(stored, self._body(stored), f"&modified={stamp}", stamp)
+        else:
+            queries = ("", "", "&copies=all", "&copies=1", "&ttl=1000000", "&ttl=15")
+            self._change(stored, self._body(stored), self.rng.choice(queries))
+
+    def _body(self, stored: str) -> bytes:
+        body = b"%s %d " % (stored.encode(), self.rng.getrandbits(64))
+        chance = self.rng.random()
+        if chance < 0.003:
+            return body * 50_000
+        return body * 3000 if chance < 0.1 else body
+
+    def _change(
+        self, stored: str, body: bytes | None, query: str = "", stamp: int | None = None
+    ) -> None:
+        host = self._server(stored)
         if host is None:
             return
-        name = self.names.setdefault(stored, Name())
-        if self.rng.random() < 0.25:
-            asked = self.cluster.ask(host, "DELETE", f"/{stored}")
-            self.note(f"DELETE {stored} at {host.name}")
+        name = self.names.setdefault(stored, Name(stored))
+        now = self.cluster.clock.seconds()
+        if body is None:
+            change = Change(None, None, now)
+            asked = self._ask(host, "DELETE", f"/{stored}")
+            self.note(f"DELETE at {host.name}", stored)
         else:
-            body = b"%s %d" % (stored.encode(), self.rng.getrandbits(64))
-            if self.rng.random() < 0.1:
-                body *= 3000
-            name.bodies[hashlib.sha256(body).digest()] = body
-            query = self.rng.choice(
-                ("", "", "&copies=all", "&copies=1", "&ttl=1000000")
-            )
-            asked = self.cluster.ask(host, "PUT", f"/{stored}?encoded=1{query}", body)
-            self.note(f"PUT {stored} at {host.name} {body[:40]!r}")
-        asked.addCallback(self._wrote, name, host)
+            digest = hashlib.sha256(body).digest()
+            name.bodies[digest] = body
+            ttl = int(query[5:]) if query.startswith("&ttl=") else None
+            change = Change(digest, ttl, now, stamp)
+            asked = self._ask(host, "PUT", f"/{stored}?encoded=1{query}", body)
+            told = f"PUT {digest.hex()[:8]} {len(body)} bytes {query} at {host.name}"
+            self.note(told, stored)
+        name.changes.append(change)
+        asked.addCallback(self._changed, name, change, host)
 
-    def _wrote(self, answer: Answer, name: Name, host: Host) -> None:
+    def _changed(self, answer: Answer, name: Name, change: Change, host: Host) -> None:
+        digest = change.sha256.hex()[:8] if change.sha256 else "DELETE"
         if answer.status != 200:
             # It may have been kept all the same.
-            name.unsure = True
+            self.note(f"{host.name} answered {answer.status} to {digest}", name.stored)
             return
         self.answered += 1
-        told = answer.told
+        change.ended = self.cluster.clock.seconds()
+        told, copies = answer.told, answer.fields.get(b"x-clblob-copies", b"1/1")
+        self.note(
+            f"{host.name} answered {digest}: {told['modified']},"
+            f" ends {told['deleted']} by {told['modified_deleted']},"
+            f" copies {copies.decode()}",
+            name.stored,
+        )
+        data = None
+        if told["modified"] is not None and told.get("sha256"):
+            data = told["modified"], bytes.fromhex(told["sha256"])
+        is_handed_off = b"x-clblob-handoff" in answer.fields
+        answering = host.name
+        if host not in self.cluster.keepers(name.stored) and not is_handed_off:
+            answering = ""
         expiry = told["modified_deleted"], told["deleted"]
-        name.heard.add(expiry)
-        self.note(f"{host.name} answered {told} {answer.fields[b'x-clblob-copies']!r}")
-        if self.disk_may_die and answer.fields[b"x-clblob-copies"][:1] == b"1":
-            # One copy is not promised to outlive its disk.
-            return
-        if told["modified"] is not None:
-            name.data = max(name.data, (told["modified"], told["sha256"]))
-        name.expiry = max(name.expiry, expiry)
+        name.promises.append(
+            Promise(change, answering, int(copies.partition(b"/")[0]), data, expiry)
+        )
 
     def _read(self) -> None:
-        if not self.names:
-            return
-        stored = self.rng.choice(list(self.names))
-        host = self._keeper(stored)
+        stored = self._stored()
+        host = self._server(stored)
         if host is not None:
-            asked = self.cluster.ask(host, "GET", f"/{stored}")
-            asked.addCallback(self._was_read, self.names[stored], stored)
+            asked = self._ask(host, "GET", f"/{stored}")
+            asked.addCallback(self._was_read, stored, host)
 
-    def _was_read(self, answer: Answer, name: Name, stored: str) -> None:
-        if answer.status == 200:
-            digest = hashlib.sha256(answer.body).digest()
-            if digest not in name.bodies:
-                raise Broken(f"{stored} was read as {answer.body[:60]!r}")
+    def _was_read(self, answer: Answer, stored: str, host: Host) -> None:
+        name = self.names.setdefault(stored, Name(stored))
+        if answer.status != 200:
+            return
+        if hashlib.sha256(answer.body).digest() not in name.bodies:
+            self._fail(f"{host.name} served {stored} as {answer.body[:60]!r}", stored)
+
+    def _fail(self, what: str, name: str) -> None:
+        raise Broken(what, name)
 
     # What breaks
 
     def _break(self) -> None:
-        kind = self.rng.choice(("crash", "crash", "cut", "clock", "snapshot", "wipe"))
-        host = self._someone()
-        later = self.cluster.clock.callLater
-        self.note(f"{kind} {host.name}")
-        if kind == "crash":
-            self._crash(host)
-            later(self.rng.uniform(0.1, SECONDS), self._restart, host)
-        elif kind == "wipe":
-            if self.disk_may_die and not self._wiped:
-                self._wiped = True
-                self.cluster.wipe(host)
-                later(self.rng.uniform(0.1, SECONDS), self._restart, host)
-        elif kind == "cut":
-            self.cluster.network.cut(host.ip, self._someone().ip)
-            later(self.rng.uniform(0.1, SECONDS), self.cluster.network.join)
-        elif kind == "clock":
-            host.offset = self.rng.choice((-600, -200, 0, 200, 600))
-        else:
-            self._snapshots[host.name] = copy_index(host.index)
+        kinds: list[Callable[[Host], str]] = [
+            self._kill,
+            self._kill,
+            self._cut_power,
+            self._cut_power,
+            self._cut_short,
+            self._cut_short,
+            self._cut,
+            self._cut,
+            self._isolate,
+            self._set_clock,
+            self._halt,
+            self._stop,
+            self._lose_index,
+            self._fill,
+            self._fail_syncs,
+        ]
+        host = self.rng.choice(list(self.cluster.hosts.values()))
+        if self.damaged is not None and self.rng.random() < 0.3:
+            kinds = [self._wipe, self._flip, self._flip]
+            host = self.cluster.hosts[self.damaged]
+        kind = self.rng.choice(kinds)
+        said = kind(host)
+        self.faults[kind.__name__] = self.faults.get(kind.__name__, 0) + 1
+        self.note(f"{host.name}: {said}")
 
-    def _crash(self, host: Host) -> None:
-        if host.service is None:
-            return
-        self.cluster.crash(host)
-        snapshot = self._snapshots.pop(host.name, None)
-        if snapshot is not None:
-            # The machine died, and with it the end of the index's log.
-            host.index = snapshot
+    def _kill(self, host: Host) -> str:
+        self._crash(host, False)
+        return "killed"
+
+    def _cut_power(self, host: Host) -> str:
+        self._crash(host, True)
+        return "without power"
+
+    def _cut_short(self, host: Host) -> str:
+        """Let it die in the middle of something."""
+        power_failed = self.rng.random() < 0.6
+        host.disk.fuse = self.rng.randint(1, 25)
+        host.disk.blow = lambda: self._crash(host, power_failed)
+        return f"dies in {host.disk.fuse} steps{', power too' * power_failed}"
+
+    def _stop(self, host: Host) -> str:
+        self.cluster.stop(host)
+        self._restart_later(host)
+        return "stopped in order"
+
+    def _halt(self, host: Host) -> str:
+        host.process.stopped_until = self.cluster.clock.seconds() + self.rng.uniform(
+            0.1, 30
+        )
+        return "stands still"
+
+    def _cut(self, host: Host) -> str:
+        other = self.rng.choice(list(self.cluster.hosts.values()))
+        self.cluster.network.cut(host.ip, other.ip)
+        self._later(self.rng.uniform(0.1, SECONDS), self.cluster.network.join)
+        return f"cut from {other.name}"
+
+    def _isolate(self, host: Host) -> str:
+        for other in self.cluster.topology.peers.values():
+            self.cluster.network.cut(host.ip, other.ip)
+        self._later(self.rng.uniform(0.1, SECONDS), self.cluster.network.join)
+        return "cut from everybody"
+
+    def _set_clock(self, host: Host) -> str:
+        host.offset = self.rng.choice((-600, -200, 0, 200, 600))
+        return f"its clock is wrong by {host.offset}"
+
+    def _lose_index(self, host: Host) -> str:
+        self._crash(host, self.rng.random() < 0.5)
+        host.disk.index.clear()
+        return "killed, its index is lost"
+
+    def _fill(self, host: Host) -> str:
+        host.disk.capacity = host.disk.used_bytes() + self.rng.randrange(3000)
+
+        def empty() -> None:
+            host.disk.capacity = CAPACITY_BYTES
+
+        self._later(self.rng.uniform(0.1, SECONDS), empty)
+        return "its disk is full"
+
+    def _fail_syncs(self, host: Host) -> str:
+        host.disk.syncs_fail = self.rng.randint(1, 3)
+        return "its disk fails to sync"
+
+    def _wipe(self, host: Host) -> str:
+        self._crash(host, False)
+        self.cluster.wipe(host)
+        return "wiped"
+
+    def _flip(self, host: Host) -> str:
+        """Flip bits of one file."""
+        inodes = [
+            inode
+            for found in host.disk.names.values()
+            for inode in found.values()
+            if inode.content
+        ]
+        if not inodes:
+            return "has nothing to be hurt"
+        inode = self.rng.choice(inodes)
+        for _ in range(self.rng.choice((1, 1, 8))):
+            at = self.rng.randrange(len(inode.content))
+            host.disk.flip(inode, at, self.rng.randrange(8))
+        return "bits of it flip"
+
+    def _crash(self, host: Host, power_failed: bool) -> None:
+        if not host.process.dead:
+            self.cluster.crash(host, power_failed=power_failed)
+            self.note(f"{host.name} is dead{', power failed' * power_failed}")
+            self._restart_later(host)
+
+    def _restart_later(self, host: Host) -> None:
+        if host.name != self._absent:
+            self._later(self.rng.uniform(0.1, SECONDS), self._restart, host)
 
     def _restart(self, host: Host) -> None:
-        if host.service is None:
-            self.cluster.start(host)
+        if host.service is not None:
+            return
+        self.cluster.crash(host)
+        self._watch(host)
+        if self.rng.random() < 0.1:
+            self._cut_short(host)
+        self.note(f"{host.name} starts")
+        self.cluster.start(host)
 
     # What must be true
 
     def _heal(self) -> None:
-        self.note("healing")
+        self.note("all is well from here on")
+        self._absent = self._absent and " "
         self.cluster.network.join()
         for host in self.cluster.hosts.values():
             host.offset = 0.0
-            self._restart(host)
-        self.cluster.run(HEALING_SECONDS)
+            host.process.stopped_until = 0.0
+            host.disk.capacity, host.disk.syncs_fail = CAPACITY_BYTES, 0
+            host.disk.fuse = None
+            while host.service is None:
+                self._restart(host)
+                host.disk.fuse = None
 
-    def _check(self) -> None:
+    def _wait(self) -> None:
+        """Let time pass until all are the same, or too much has."""
+        end = self.cluster.clock.seconds() + HEALING_SECONDS
+        while True:
+            self.cluster.run(5)
+            kept = any(
+                host.service.report()["handoff"]["waiting"]
+                for host in self.cluster.hosts.values()
+                if host.service is not None
+            )
+            if not kept and not self._outstanding and self._agree():
+                return
+            if self.cluster.clock.seconds() > end:
+                return
+
+    def _agree(self) -> bool:
+        """Return whether all replicas show the same of every name."""
+        rows = {host.name: host.rows() for host in self.cluster.hosts.values()}
         for stored, name in self.names.items():
-            keepers = self.cluster.keepers(stored)
-            rows = [host.rows().get(stored) for host in keepers]
-            self._check_rows(stored, name, rows, [host.name for host in keepers])
-            for host in keepers:
-                self._check_answer(stored, name, host, host.rows().get(stored))
+            if len(set(self._shown(name, rows))) > 1:
+                return False
+            state = self._visible(name, rows)
+            for original in self.cluster.keeping_originals(stored):
+                if self._original_differs(original.blobs.get(stored), state):
+                    return False
+        return True
 
-    def _check_rows(
-        self, stored: str, name: Name, rows: list[Row | None], hosts: list[str]
-    ) -> None:
-        # Who never knew a name need not know that it has ended.
-        states = {self._visible(row) for row in rows}
-        if len(states) > 1:
-            raise Broken(f"{stored} is not the same at {hosts}: {rows}")
-        (state,) = states
-        known = [(0, 0)] + [
-            (row.expiry.modified_deleted, row.expiry.deleted)
-            for row in rows
-            if row is not None
-        ]
-        # What has ended may be forgotten by now.
+    def _shown(self, name: Name, rows: dict[str, dict[str, Row]]) -> list[State | None]:
+        """Return what the replicas that keep a name show of it.
+
+        What only one ever had is passed over when its disk was hurt.
+        """
         now = self.cluster.clock.seconds()
-        ended = name.unsure or any(
-            Expiry(*expiry).passed(now)
-            for expiry in name.heard
-            if expiry >= name.expiry
-        )
-        if max(known) < name.expiry and not (ended and state is None):
-            raise Broken(f"{stored} was answered {name.expiry} and is {rows}")
-        if state is None or state.data is None:
-            return
-        if state.data.sha256 not in name.bodies:
-            raise Broken(f"nobody wrote what {stored} is: {state}")
-        if (state.data.modified, state.data.sha256.hex()) < name.data:
-            raise Broken(f"{stored} was answered {name.data} and is {state}")
+        shown: list[State | None] = []
+        for host in self.cluster.keepers(name.stored):
+            row = rows[host.name].get(name.stored)
+            state = row.state if row is not None else None
+            if state is not None and state.expiry.passed(now):
+                state = None
+            if not (host.name == self.damaged and name.only_had(state, host.name)):
+                shown.append(state)
+        return shown
 
-    def _visible(self, row: Row | None) -> State | None:
-        if row is None or row.expiry.passed(self.cluster.clock.seconds()):
-            return None
-        return row.state
+    def _visible(self, name: Name, rows: dict[str, dict[str, Row]]) -> State | None:
+        shown = self._shown(name, rows)
+        return shown[0] if shown else None
 
-    def _check_answer(
-        self, stored: str, name: Name, host: Host, row: Row | None
-    ) -> None:
-        answer: Any = self.cluster.get(host, f"/{stored}")
-        state = self._visible(row)
-        if state is None or state.data is None:
-            if answer.status != 404:
-                raise Broken(f"{stored} is gone, and {host.name} serves {answer}")
-            return
-        if answer.body != name.bodies[state.data.sha256]:
-            raise Broken(f"{host.name} serves {answer} for {stored}")
+    def _original_differs(
+        self, kept: tuple[int | None, int, int, bytes] | None, state: State | None
+    ) -> bool:
+        modified, deleted, _, _ = kept or (None, 0, 0, b"")
+        if 0 != deleted <= self.cluster.clock.seconds():
+            modified = None
+        ours = state.data.modified if state is not None and state.data else None
+        return modified != ours
+
+    def check(self) -> None:
+        """Raise Broken unless all is as it was promised, Hang when somebody waits."""
+        now = self.cluster.clock.seconds()
+        for began, asked in self._outstanding.values():
+            if now - began > LONGEST_ANSWER_SECONDS:
+                raise Hang(f"{asked} is not answered")
+        rows = {host.name: host.rows() for host in self.cluster.hosts.values()}
+        for stored, name in self.names.items():
+            shown = self._shown(name, rows)
+            if len(set(shown)) > 1:
+                told = ", ".join(told_of(each) if each else "-" for each in shown)
+                raise Broken(f"{stored} is not the same everywhere: {told}", stored)
+            state = self._visible(name, rows)
+            if shown:
+                name.check(state, self.damaged, self.cluster.clock.seconds())
+            for original in self.cluster.keeping_originals(stored):
+                kept = original.blobs.get(stored)
+                if self._original_differs(kept, state):
+                    raise Broken(f"{stored} is {kept} at an original", stored)
+            self._check_answers(name, state, bool(shown))
+        self._check_trees()
+
+    def _check_answers(self, name: Name, state: State | None, known: bool) -> None:
+        for host in self.cluster.hosts.values():
+            asked = self._ask(host, "GET", f"/{name.stored}")
+            answer: Answer = self.cluster.finish(asked, LONGEST_ANSWER_SECONDS)
+            if state is not None and state.expiry.passed(self.cluster.clock.seconds()):
+                # It has ended meanwhile, before it was asked for or after.
+                return
+            row = host.rows().get(name.stored)
+            if host.name == self.damaged and name.only_had(
+                row.state if row else None, host.name
+            ):
+                known = False
+            said = f"{host.name} answers {answer.status} {answer.body[:60]!r}"
+            if answer.status == 200:
+                digest = hashlib.sha256(answer.body).digest()
+                if digest not in name.bodies:
+                    raise Broken(f"{said} for {name.stored}", name.stored)
+                if not known:
+                    continue
+                if state is None or state.data is None or digest != state.data.sha256:
+                    told = told_of(state) if state is not None else "gone"
+                    raise Broken(f"{name.stored} is {told}, {said}", name.stored)
+            elif known and not (
+                answer.status == 404 and (state is None or state.data is None)
+            ):
+                raise Broken(f"{name.stored} is there, and {said}", name.stored)
+
+    def _check_trees(self) -> None:
+        for host in self.cluster.hosts.values():
+            forest = host.service.committer.forest if host.service else None
+            if forest is None or not forest.complete:
+                continue
+            sums: dict[Place, list[int]] = {
+                place: [0] * BRANCHES for place in forest.trees
+            }
+            shown = host.rows()
+            for leaf, name, digest in host.index.digests(0, LEAVES - 1):
+                row = shown[name]
+                if row.at is not None and digest != digest_of(name, row.state):
+                    raise Broken(f"{host.name} has a wrong digest of {name}", name)
+                for place in (None, *forest._places_of(name)):
+                    if place in sums:
+                        sums[place][leaf >> 8] += int.from_bytes(digest, "big")
+            for place, tree in forest.trees.items():
+                if tree.branches() != [each % (1 << 128) for each in sums[place]]:
+                    raise Broken(f"the tree of {host.name} for {place} is wrong")

@@ -1,34 +1,40 @@
 """A cluster of whole replicas in one process: started, asked, crashed, stopped.
 
-A replica keeps its index and store in memory; what was committed survives its crash.
+A replica is the real one, on a simulated disk, network and clock; other files of its
+directory (what it keeps for others, what the scrubber noted) are real and survive.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
-from twisted.internet.task import Clock
 
 from clinfra.blob import names, topology
-from clinfra.blob.index_memory import MemoryIndex
-from clinfra.blob.records import Row
+from clinfra.blob.records import Locator, Row
 from clinfra.blob.service import BlobService
-from clinfra.blob.store_memory import MemoryStore
 from clinfra.config import BlobConfig, Bytes
 from clinfra.errors import OriginFailed
 from clinfra.web.exchange import IBody
 from clinfra.web.pool import Origin, Pool, PoolSettings
 from clinfra.web.site import Site
 from tests.blob.support import LIMITS, NOW
+from tests.sim import disk
+from tests.sim.clock import Hang, Process, ProcessClock, SimClock
+from tests.sim.disk import Disk, Inode, SimIndex, SimPath, SimStore
 from tests.sim.network import Network
+from tests.sim.original import Original
+from tests.sim.threads import SlowWorkers, SlowWriter
 
 CLIENT = "192.0.2.1"
 
@@ -59,19 +65,43 @@ class Host:
 
     Attributes:
         service: while it runs.
+        stopping: while it stops in order.
         offset: how wrong its clock is, seconds.
     """
 
     name: str
     ip: str
-    index: MemoryIndex = field(factory=MemoryIndex)
-    store: MemoryStore = field(factory=MemoryStore)
+    disk: Disk
+    data_dir: Path
     service: BlobService | None = None
+    stopping: BlobService | None = None
+    process: Process = field(factory=lambda: Process(dead=True))
     offset: float = 0.0
+
+    @property
+    def index(self) -> SimIndex:
+        """What it knows, running or not."""
+        return self.disk.index
+
+    @property
+    def store(self) -> SimStore:
+        """Where its bytes are, while it runs."""
+        assert self.service is not None
+        return cast(SimStore, self.service.replica.store)
 
     def rows(self) -> dict[str, Row]:
         """Return what it knows."""
-        return {row.name: row for row in self.index.names_after("", 1 << 30)}
+        return {row.name: row for row in self.index.rows()}
+
+    def file_of(self, at: Locator) -> Inode:
+        """Return the file that a record is in."""
+        return SimPath(self.disk, f"/volumes/{at.volume:016x}.volume").inode
+
+    def flip(self, stored: str) -> None:
+        """Flip a bit of a blob on its disk."""
+        at = self.rows()[stored].at
+        assert at is not None
+        self.disk.flip(self.file_of(at), at.offset + at.head_bytes + 2, 3)
 
 
 @define
@@ -95,29 +125,49 @@ class Cluster:
     Args:
         layout: see `cluster_file`.
         seed: of everything that happens by chance.
+        originals: replicas that are of the original's kind.
+        slowness: what threads take for anything, at most, seconds; 0: no threads.
+        volume_bytes: a volume that has reached this is sealed.
         config: keys of `[blob]`.
     """
 
     def __init__(
-        self, layout: Sequence[Sequence[int]], seed: int = 0, **config: Any
+        self,
+        layout: Sequence[Sequence[int]],
+        seed: int = 0,
+        *,
+        originals: Collection[str] = (),
+        slowness: float = 0.0,
+        volume_bytes: int = 1 << 20,
+        **config: Any,
     ) -> None:
-        self.clock = Clock()
+        self.clock = SimClock()
         self.clock.advance(NOW)
         self.rng = random.Random(seed)
         self.network = Network(self.clock, random.Random(self.rng.random()))
-        self._directory = tempfile.TemporaryDirectory(prefix="clinfra-sim-")
-        self._file = Path(self._directory.name) / "cluster.json"
+        shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._directory = tempfile.TemporaryDirectory(prefix="clinfra-sim-", dir=shm)
+        self._closed = False
+        self._dead: list[BlobService] = []
+        disk.install()
+        root = Path(self._directory.name)
+        self._file = root / "cluster.json"
         text = cluster_file(layout)
         self._file.write_text(text, encoding="utf-8")
-        self._topology = topology.read(text, None, "cluster.json")
+        self.topology = topology.read(text, None, "cluster.json")
         self._config = config
-        self.hosts = {
-            f"c{c}b{b}r{r}": Host(f"c{c}b{b}r{r}", f"10.{c}.{b}.{r}")
-            for c, buckets in enumerate(layout)
-            for b, count in enumerate(buckets)
-            for r in range(count)
-        }
-        self._starts = 0
+        self._slowness = slowness
+        self._volume_bytes = volume_bytes
+        self.hosts: dict[str, Host] = {}
+        self.originals: dict[str, Original] = {}
+        for name, peer in self.topology.peers.items():
+            if name in originals:
+                original = Original(now=self.clock.seconds)
+                self.originals[name] = original
+                self.network.listeners[Origin(peer.ip, 80)] = original
+            else:
+                rng = random.Random(f"disk {name} {seed}")
+                self.hosts[name] = Host(name, peer.ip, Disk(rng), root / name)
         settings = PoolSettings(response_timeout=20.0, read_timeout=20.0)
         self._pools = {
             ip: Pool(self.clock, settings, self.network.connector(ip))
@@ -127,17 +177,42 @@ class Cluster:
             self.start(host)
 
     def keepers(self, stored: str) -> list[Host]:
-        """Return all replicas that keep a stored name, in every cluster."""
+        """Return all our replicas that keep a stored name, in every cluster."""
         return [
-            self.hosts[name]
+            self.hosts[name] for name in self._keepers(stored) if name in self.hosts
+        ]
+
+    def keeping_originals(self, stored: str) -> list[Original]:
+        """Return all replicas of the original's kind that keep a stored name."""
+        return [
+            self.originals[name]
+            for name in self._keepers(stored)
+            if name in self.originals
+        ]
+
+    def _keepers(self, stored: str) -> list[str]:
+        return [
+            name
             for cluster, bucket in names.decode(stored).items()
-            for name in self._topology.clusters[cluster][bucket].replicas
+            for name in self.topology.clusters[cluster][bucket].replicas
         ]
 
     def start(self, host: Host) -> None:
-        """Start a replica on what its disk holds."""
-        self._starts += 1
-        service = BlobService(
+        """Start a replica on what its disk holds; it may die of that."""
+        process = host.process = Process()
+        self.network.processes[host.ip] = process
+        clock: Any = ProcessClock(self.clock, process)
+        rng = random.Random(self.rng.random())
+        threads: dict[str, Any] = {}
+        if self._slowness:
+            threads = {
+                "workers": SlowWorkers(clock, rng, self._slowness),
+                "make_writer": lambda committer: SlowWriter(
+                    committer, clock, rng, self._slowness
+                ),
+            }
+        host.disk.blow = partial(self.crash, host)
+        service = host.service = BlobService(
             BlobConfig(
                 **{
                     "min_free_bytes": Bytes(0),
@@ -146,59 +221,76 @@ class Cluster:
                     **self._config,
                 }
             ),
-            reactor=self.clock,
-            data_dir=Path(self._directory.name) / f"{host.name}.{self._starts}",
+            reactor=clock,
+            data_dir=host.data_dir,
             threads=False,
-            index=host.index,
-            store=host.store,
-            rng=random.Random(self.rng.random()),
-            now=lambda: self.clock.seconds() + host.offset,
-            connect=self.network.connector(host.ip),
+            index=host.disk.index,
+            store=disk.store_on(host.disk, self._volume_bytes),
+            rng=rng,
+            now=lambda: clock.seconds() + host.offset,
+            connect=self.network.connector(host.ip, process),
+            **threads,
         )
-        service.open()
+        try:
+            service.open()
+        except BaseException:
+            if not process.dead:
+                raise
+        if process.dead:
+            service._directory.close()
+            return
         service.startService()
-        host.service = service
-        site = Site(
-            service.resource, reactor=self.clock, limits=LIMITS, lane=service.lane
-        )
+        site = Site(service.resource, reactor=clock, limits=LIMITS, lane=service.lane)
         self.network.listeners[Origin(host.ip, 80)] = cast(Factory, site)
 
-    def crash(self, host: Host) -> None:
+    def crash(self, host: Host, *, power_failed: bool = False) -> None:
         """Stop a replica from one moment to the next; nothing is finished."""
-        service = host.service
+        if host.process.dead:
+            return
+        host.process.dead = True
+        service = host.service or host.stopping
+        host.service = host.stopping = None
+        self.network.crash(host.ip)
+        # Whatever the dead process is still in the middle of, it does to another disk.
+        host.disk.index.applied = None
+        host.disk = host.disk.image(power_failed=power_failed)
+        if service is not None:
+            service._directory.close()
+            self._dead.append(service)
+
+    def stop(self, host: Host) -> None:
+        """Stop a replica in order, or kill it when that takes too long."""
+        service, process = host.service, host.process
         if service is None:
             return
-        host.service = None
-        self.network.crash(host.ip)
-        # Whatever the dying process still does, it does to another disk.
-        host.index, host.store = _disk_of(host)
-        service.stopService()
+
+        def over(result: object) -> None:
+            if host.process is process:
+                self.crash(host)
+
+        del self.network.listeners[Origin(host.ip, 80)]
+        host.service, host.stopping = None, service
+        service.stopService().addBoth(over)
+        self.clock.callLater(10, over, None)
 
     def wipe(self, host: Host) -> None:
         """Crash a replica and lose its disk."""
         self.crash(host)
-        host.index, host.store = MemoryIndex(), MemoryStore()
+        host.disk = Disk(host.disk.rng)
+        shutil.rmtree(host.data_dir, ignore_errors=True)
 
     def run(self, seconds: float) -> None:
         """Let time pass, call by call."""
-        end = self.clock.seconds() + seconds
-        while calls := self.clock.getDelayedCalls():
-            due = min(call.getTime() for call in calls)
-            if due > end:
-                break
-            self.clock.advance(max(0.0, due - self.clock.seconds()))
-        self.clock.advance(max(0.0, end - self.clock.seconds()))
+        self.clock.run(seconds)
 
     def finish(self, what: Deferred[Any], seconds: float = 60.0) -> Any:
         """Let time pass until something is there; return it, or raise it."""
         found: list[Any] = []
         what.addBoth(found.append)
-        end = self.clock.seconds() + seconds
-        while not found and self.clock.seconds() < end:
-            due = min(call.getTime() for call in self.clock.getDelayedCalls())
-            self.clock.advance(max(0.0, due - self.clock.seconds()))
         if not found:
-            raise AssertionError("this takes too long")
+            self.clock.run(seconds, lambda: found)
+        if not found:
+            raise Hang(f"there is no answer after {seconds} seconds")
         if hasattr(found[0], "raiseException"):
             found[0].raiseException()
         return found[0]
@@ -247,25 +339,10 @@ class Cluster:
             pool.close()
         for host in self.hosts.values():
             self.crash(host)
-        self.run(1)
-        self._directory.cleanup()
-
-
-def _disk_of(host: Host) -> tuple[MemoryIndex, MemoryStore]:
-    """Return copies that a dying process cannot change any more."""
-    index, store = copy_index(host.index), MemoryStore()
-    for number, volume in host.store._volumes.items():
-        store._volumes[number] = type(volume)(volume.head, bytearray(volume.content))
-    store._next_number = host.store._next_number
-    return index, store
-
-
-def copy_index(old: MemoryIndex) -> MemoryIndex:
-    """Return an index as it is now."""
-    index = MemoryIndex()
-    index._rows.update(old._rows)
-    index._marks.update(old._marks)
-    index._cursors.update(old._cursors)
-    index._parked.update(old._parked)
-    index._seq = old._seq
-    return index
+        if not self._closed:
+            self._closed = True
+            for service in self._dead:
+                # What it was in the middle of ends here, and not when it is collected.
+                service.stopService()
+            disk.uninstall()
+            self._directory.cleanup()

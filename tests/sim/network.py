@@ -2,7 +2,8 @@
 
 What is written arrives in order, after a while that differs from piece to piece and
 from connection to connection.  Between hosts that are cut apart nothing arrives until
-they are joined again; who waits too long gives up by its own time-outs.
+they are joined again; who waits too long gives up by its own time-outs.  What one
+replica asked of another may arrive once more, much later, and nobody hears the answer.
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from clinfra.web.pool import Connect, Origin
+from tests.sim.clock import Process
 
 RETRANSMIT_SECONDS = 0.2
+
+REPEATED_AFTER_SECONDS = 20.0
+"""How late a request arrives for the second time, at most."""
 
 
 class End:
@@ -44,6 +49,7 @@ class End:
         self.disconnecting = False
         self.closed = False
         self.reading = True
+        self.asked: bytearray | None = None
         self._on_its_way: deque[tuple[float, bytes | None]] = deque()
         self._timer: IDelayedCall | None = None
 
@@ -51,7 +57,15 @@ class End:
 
     def write(self, data: bytes) -> None:
         if data and not self.closed and not self.disconnecting:
-            self._send(bytes(data))
+            data = bytes(data)
+            other = self.other
+            if self.asked is not None:
+                self.asked += data
+            elif other is not None and other.asked:
+                # The answer begins: what was asked is whole.
+                self.network.repeat(other.host, self.host, bytes(other.asked))
+                other.asked.clear()
+            self._send(data)
 
     def writeSequence(self, pieces: Iterable[bytes]) -> None:
         self.write(b"".join(pieces))
@@ -112,7 +126,7 @@ class End:
         if other is None or other.closed:
             self._on_its_way.clear()
             return
-        if self.network.is_cut(self.host, self.other_host):
+        if self.network.holds_back(self.host, self.other_host):
             self._timer = clock.callLater(RETRANSMIT_SECONDS, self._arrive)
             return
         while (
@@ -132,13 +146,14 @@ class End:
         """The connection is over for this end."""
         if not self.closed:
             self.closed = True
-            self.network.ends.discard(self)
+            self.network.ends.pop(self, None)
             self.protocol.connectionLost(Failure(reason))
 
     def vanish(self) -> None:
         """The host of this end died: the other finds out, this one does nothing."""
         self.closed = True
-        self.network.ends.discard(self)
+        self.network.ends.pop(self, None)
+        self.network.remains.append(self)
         self._on_its_way.clear()
         other = self.other
         if other is not None and not other.closed:
@@ -158,21 +173,25 @@ class Dial:
         origin: Origin,
         factory: ClientFactory,
         timeout: float,
+        process: Process | None,
     ) -> None:
         self._network = network
         self._source = source
+        self._process = process
         self._origin = origin
         self._factory = factory
         self._deadline = network.clock.seconds() + timeout
         self._end: End | None = None
-        self._trying: IDelayedCall | None = network.clock.callLater(
-            network.delay(), self._try
-        )
+        self._trying: IDelayedCall | None = None
+        if process is None or not process.dead:
+            self._trying = network.clock.callLater(network.delay(), self._try)
 
     def _try(self) -> None:
         network, origin = self._network, self._origin
         self._trying = None
-        if network.is_cut(self._source, origin.host):
+        if self._process is not None and self._process.dead:
+            return
+        if network.holds_back(self._source, origin.host):
             if network.clock.seconds() >= self._deadline:
                 self._fail(ConnectTimeout())
             else:
@@ -188,7 +207,9 @@ class Dial:
         far = End(network, origin.host, self._source)
         near.other, far.other = far, near
         near.protocol, far.protocol = ours, theirs
-        network.ends |= {near, far}
+        if network.repeats and self._process is not None:
+            near.asked = bytearray()
+        network.ends |= {near: None, far: None}
         self._end = near
         theirs.makeConnection(cast(ITransport, far))
         assert ours is not None
@@ -226,6 +247,9 @@ class Network:
 
     Attributes:
         listeners: who answers at an address; nobody there refuses.
+        repeats: the share of requests between processes that arrive twice.
+        repeated: called with source, destination and request then.
+        processes: by host.
     """
 
     def __init__(
@@ -238,18 +262,22 @@ class Network:
         self._rng = rng
         self.delays = delays
         self.listeners: dict[Origin, Factory] = {}
-        self.ends: set[End] = set()
+        self.repeats = 0.0
+        self.repeated: Callable[[str, str, bytes], object] = lambda *what: None
+        self.ends: dict[End, None] = {}
+        self.remains: list[End] = []
+        self.processes: dict[str, Process] = {}
         self._cuts: set[frozenset[str]] = set()
 
     def delay(self) -> float:
         """Return how long the next piece is on its way, seconds."""
         return self._rng.uniform(*self.delays)
 
-    def connector(self, source: str) -> Connect:
-        """Return how a host connects to others."""
+    def connector(self, source: str, process: Process | None = None) -> Connect:
+        """Return how a process on a host connects to others."""
 
         def connect(origin: Origin, factory: ClientFactory, timeout: float) -> Dial:
-            return Dial(self, source, origin, factory, timeout)
+            return Dial(self, source, origin, factory, timeout, process)
 
         made: Callable[..., Dial] = connect
         return made
@@ -265,6 +293,37 @@ class Network:
     def is_cut(self, one: str, other: str) -> bool:
         """Return whether nothing comes through between two hosts."""
         return frozenset((one, other)) in self._cuts
+
+    def holds_back(self, one: str, other: str) -> bool:
+        """Return whether nothing comes through now, or one of them is stopped."""
+        if self._cuts and frozenset((one, other)) in self._cuts:
+            return True
+        now = self.clock.seconds()
+        for host in (one, other):
+            process = self.processes.get(host)
+            if process is not None and process.stopped_until > now:
+                return True
+        return False
+
+    def repeat(self, source: str, host: str, request: bytes) -> None:
+        """Let a request arrive once more, perhaps."""
+        if self._rng.random() < self.repeats:
+            wait = self._rng.choice((0.0, 1.0, REPEATED_AFTER_SECONDS))
+            wait = self._rng.uniform(0, wait)
+            self.clock.callLater(wait, self._repeat, source, host, request)
+
+    def _repeat(self, source: str, host: str, request: bytes) -> None:
+        listener = self.listeners.get(Origin(host, 80))
+        theirs = listener.buildProtocol(None) if listener is not None else None
+        if theirs is None or self.holds_back(source, host):
+            return
+        self.repeated(source, host, request)
+        far = End(self, host, source)
+        far.protocol = theirs
+        self.ends[far] = None
+        theirs.makeConnection(cast(ITransport, far))
+        theirs.dataReceived(request)
+        self.clock.callLater(30, far.end, ConnectionLost())
 
     def crash(self, host: str) -> None:
         """A host is gone from one moment to the next."""

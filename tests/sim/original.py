@@ -7,6 +7,7 @@ to a sender, and keeps a record of every byte that it was sent.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -20,6 +21,7 @@ class Original(Factory):
 
     Args:
         buckets: the buckets of every name, as its answers tell them.
+        now: returns unix seconds; without it nothing ever ends.
 
     Attributes:
         asked: the requests it got, whole, as they came.
@@ -27,7 +29,12 @@ class Original(Factory):
         broken: names that it answers with 500, whatever is asked.
     """
 
-    def __init__(self, buckets: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        buckets: dict[str, int] | None = None,
+        now: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._now = now
         self.asked: list[bytes] = []
         self.blobs: dict[str, tuple[int | None, int, int, bytes]] = {}
         self.broken: set[str] = set()
@@ -81,6 +88,8 @@ class Original(Factory):
             return 404, "text/plain", b"404 Not Found"
         if given.get("response") == "info":
             return 200, _JSON, self._info(name)
+        if 0 != known[1] <= self._now():
+            return 404, "text/plain", b"404 Not Found"
         return 200, "application/octet-stream", known[3]
 
     def _info(self, name: str) -> bytes:

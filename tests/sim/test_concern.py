@@ -20,10 +20,10 @@ from clinfra.blob.records import (
 )
 from clinfra.blob.stamps import stamp_at
 from clinfra.blob.store import Entry
-from clinfra.blob.store_memory import MemoryStore
 from clinfra.errors import InvalidRequest, StorageFull
 from tests.blob.support import NOW
 from tests.sim.cluster import Answer, Cluster, Host
+from tests.sim.disk import SimStore
 
 NOW_STAMP = stamp_at(NOW)
 
@@ -124,16 +124,16 @@ class AheadTests(SynchronousTestCase):
     def failing(self, error: Exception) -> None:
         """Let the disk here take nothing until further notice."""
 
-        broken, real = self.here.store, MemoryStore.append
+        broken, real = self.here.store, SimStore.append
 
         def append(
-            store: MemoryStore, entries: Sequence[Entry], now: float
+            store: SimStore, entries: Sequence[Entry], now: float
         ) -> list[Locator]:
             if store is broken:
                 raise error
             return real(store, entries, now)
 
-        self.failure = self.patch(MemoryStore, "append", append)
+        self.failure = self.patch(SimStore, "append", append)
 
     def stamp(self, host: Host, name: str) -> int | None:
         row = host.rows().get(name)

@@ -16,12 +16,6 @@ class ScrubTests(SynchronousTestCase):
         self.addCleanup(cluster.close)
         return cluster
 
-    def flip(self, host: Host, stored: str) -> None:
-        """Flip a bit of a blob on a replica's disk."""
-        at = host.rows()[stored].at
-        assert at is not None
-        host.store._volumes[at.volume].content[at.offset + at.head_bytes + 2] ^= 8
-
     def scrub(self, cluster: Cluster, host: Host) -> None:
         assert host.service is not None
         cluster.finish(Deferred.fromCoroutine(host.service.scrubber.scrub()), 600)
@@ -38,7 +32,7 @@ class ScrubTests(SynchronousTestCase):
             cluster.run(5)
             cluster.crash(host)
             for name in stored[1:4]:
-                self.flip(host, name)
+                host.flip(name)
             cluster.start(host)
             self.scrub(cluster, host)
             assert host.service is not None
@@ -49,7 +43,8 @@ class ScrubTests(SynchronousTestCase):
                 at = host.rows()[name].at
                 assert at is not None
                 body = b"body %d" % number * 50
-                self.assertEqual(body, host.store.read(at, 0, len(body)))
+                store = host.service.replica.store
+                self.assertEqual(body, store.read(at, 0, len(body)))
 
     def test_when_they_are_back(self) -> None:
         """While nobody else is there it waits, and gets its bytes when they are."""
@@ -59,7 +54,7 @@ class ScrubTests(SynchronousTestCase):
         cluster.run(5)
         cluster.crash(host)
         cluster.crash(peer)
-        self.flip(host, stored)
+        host.flip(stored)
         cluster.start(host)
         self.scrub(cluster, host)
         assert host.service is not None

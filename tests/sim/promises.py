@@ -1,0 +1,219 @@
+"""What a cluster promised its clients of one name, and which ends that allows.
+
+A name has two registers, when it was last written and when it ends (`blob.records`).
+An answer promises that both stay at least what it told; a change that nobody answered
+may have happened or not, and if so with whatever stamp it got.  That stamp is not
+guessed: everything that any replica ever kept is noted when it is first kept.
+
+So these are the lawful ends of a name:
+
+* its data is what some client sent under it, with a stamp that those bytes got, and no
+  promised write is greater.  Its expiry likewise;
+* it is gone, and the greatest expiry that was promised, or some later one that a
+  replica kept, has passed;
+* something lower than what was promised, only if everybody was allowed to forget that,
+  having ended, and it came after that.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field, frozen
+
+from clinfra.blob.records import Data, Expiry, Row, State
+
+
+class Broken(AssertionError):
+    """A promise was not kept.
+
+    Attributes:
+        name: which name it was about; "" none.
+    """
+
+    def __init__(self, what: str, name: str = "") -> None:
+        super().__init__(what)
+        self.name = name
+
+
+@define(eq=False)
+class Change:
+    """A PUT (of a digest) or DELETE that a client sent.
+
+    Attributes:
+        ttl_seconds: of a PUT; None for ever.
+        stamp: that the client chose.
+        began, ended: when it was sent and answered, seconds.
+    """
+
+    sha256: bytes | None
+    ttl_seconds: int | None
+    began: float
+    stamp: int | None = None
+    ended: float | None = None
+
+
+_Data = tuple[int, bytes]
+_Expiry = tuple[int, int]
+
+
+@frozen
+class Promise:
+    """What an answer told.
+
+    Attributes:
+        host: who answered; "" when that passed on what some other did.
+        copies: how many it said there were.
+    """
+
+    change: Change
+    host: str
+    copies: int
+    data: _Data | None
+    expiry: _Expiry
+
+
+@define(eq=False)
+class Name:
+    """What is known of a name besides what replicas say at last.
+
+    Attributes:
+        bodies: digest → everything that was sent under it.
+        kept, ends: what replicas ever kept: register → when and by whom first.
+        holders: data → all that ever kept it.
+        forgotten: expiry → when a replica first forgot the name, or its bytes, then.
+    """
+
+    stored: str
+    bodies: dict[bytes, bytes] = field(factory=dict)
+    changes: list[Change] = field(factory=list)
+    promises: list[Promise] = field(factory=list)
+    kept: dict[_Data, float] = field(factory=dict)
+    ends: dict[_Expiry, float] = field(factory=dict)
+    holders: dict[_Data, set[str]] = field(factory=dict)
+    forgotten: dict[_Expiry, float] = field(factory=dict)
+
+    def applied(
+        self, host: str, before: Row | None, row: Row | None, now: float
+    ) -> str:
+        """A replica keeps a row now; return that in words if it is news to anybody."""
+        news = ""
+        if before is not None and (
+            row is None or (row.data is None and before.data is not None)
+        ):
+            self.forgotten.setdefault(expiry_of(before.expiry), now)
+            news = "forgets it" if row is None else "forgets its bytes"
+        if row is None:
+            return news
+        expiry = expiry_of(row.expiry)
+        if self.ends.setdefault(expiry, now) == now:
+            news = f"keeps {told_of(row.state)}"
+        if row.data is not None:
+            data = data_of(row.data)
+            if self.kept.setdefault(data, now) == now:
+                news = f"keeps {told_of(row.state)}"
+            self.holders.setdefault(data, set()).add(host)
+        return news
+
+    def check(self, state: State | None, damaged: str | None, now: float) -> None:
+        """Raise Broken unless a state (None: gone) is a lawful end.
+
+        Args:
+            damaged: the host whose disk is not what it was.
+        """
+        promises = [
+            each
+            for each in self.promises
+            if damaged is None or each.copies > 1 or each.host not in ("", damaged)
+        ]
+        if state is None or state.data is None:
+            for promise in promises:
+                self._check_gone(promise, now)
+            return
+        data, expiry = data_of(state.data), expiry_of(state.expiry)
+        change = self._check_is_one(data, expiry)
+        for promise in promises:
+            lost: tuple[int, object] | None = None
+            if promise.data is not None and promise.data > data:
+                lost = promise.data[0], promise.data[1].hex()[:8]
+            elif promise.expiry > expiry:
+                lost = promise.expiry
+            if lost is not None and not self._is_excused(promise, data, change, now):
+                raise Broken(
+                    f"{self.stored} was answered {lost} and is {told_of(state)}",
+                    self.stored,
+                )
+
+    def _check_gone(self, promise: Promise, now: float) -> None:
+        """Raise Broken unless something has ended that outdoes a promise."""
+        for expiry in self.ends:
+            if expiry < promise.expiry or not Expiry(*expiry).passed(now):
+                continue
+            forgotten = self.forgotten.get(expiry)
+            if expiry == promise.expiry or forgotten is None:
+                return
+            if forgotten >= promise.change.began:
+                return
+        raise Broken(
+            f"{self.stored} was answered {promise.expiry} and is gone", self.stored
+        )
+
+    def _check_is_one(self, data: _Data, expiry: _Expiry) -> Change:
+        """Return which change left this.  Raises Broken when none did."""
+        written = [each for each in self.changes if each.sha256 == data[1]]
+        if not written:
+            raise Broken(f"nobody wrote what {self.stored} is", self.stored)
+        (change,) = written
+        stamps = {p.data[0] for p in self.promises if p.data and p.data[1] == data[1]}
+        if change.stamp is not None and data[0] != change.stamp:
+            raise Broken(
+                f"{self.stored} has bytes and stamp of two writes", self.stored
+            )
+        if data not in self.kept:
+            raise Broken(f"{self.stored} has a stamp out of nowhere", self.stored)
+        others = {p.data[0] for p in self.promises if p.data and p.data[1] != data[1]}
+        if data[0] in others - stamps and change.stamp is None:
+            raise Broken(f"{self.stored} has the stamp of another write", self.stored)
+        if expiry not in self.ends:
+            raise Broken(f"{self.stored} has an end out of nowhere", self.stored)
+        if expiry[0] == data[0]:
+            forever = change.ttl_seconds is None
+            if change.stamp is None and forever != (expiry[1] == 0):
+                raise Broken(f"{self.stored} has the end of another write", self.stored)
+        return change
+
+    def _is_excused(
+        self, promise: Promise, data: _Data, change: Change, now: float
+    ) -> bool:
+        """Return whether a promised state was forgotten before other data came."""
+        for expiry, forgotten in self.forgotten.items():
+            if (
+                expiry >= promise.expiry
+                and Expiry(*expiry).passed(now)
+                and self.kept[data] > forgotten
+                and (change.ended is None or change.ended > forgotten)
+            ):
+                return True
+        return False
+
+    def only_had(self, state: State | None, host: str | None) -> bool:
+        """Return whether nobody but one host ever kept this data."""
+        if state is None or state.data is None:
+            return False
+        return self.holders.get(data_of(state.data), set()) == {host}
+
+
+def data_of(data: Data) -> _Data:
+    """Return what orders writes."""
+    return data.modified, data.sha256
+
+
+def expiry_of(expiry: Expiry) -> _Expiry:
+    """Return what orders ends."""
+    return expiry.modified_deleted, expiry.deleted
+
+
+def told_of(state: State) -> str:
+    """Return a state in short."""
+    data = "no data"
+    if state.data is not None:
+        data = f"{state.data.sha256.hex()[:8]} of {state.data.modified}"
+    return f"{data}, ends {state.expiry.deleted} by {state.expiry.modified_deleted}"
