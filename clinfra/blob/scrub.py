@@ -23,9 +23,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from clinfra.blob.digests import Announced
 from clinfra.blob.quarantine import Quarantine
-from clinfra.blob.records import Row
-from clinfra.blob.replica import Replica
+from clinfra.blob.records import Data, Row
+from clinfra.blob.replica import SMALL_BYTES, Replica, Write
 from clinfra.blob.workers import Workers
 from clinfra.errors import Trouble
 
@@ -251,8 +252,9 @@ class Scrubber:
         if row.data is None:
             return None
         why = await self._workers.run(self._wrong_with_record, row)
-        if why is not None:
-            return why
+        return why or await self._wrong_with_body(row, row.data)
+
+    async def _wrong_with_body(self, row: Row, data: Data) -> str | None:
         digest, size = hashlib.sha256(), 0
         pieces = self._pieces(row)
         try:
@@ -263,9 +265,9 @@ class Scrubber:
                 await self._pace(len(piece))
         except (LookupError, OSError) as error:
             return f"it cannot be read ({type(error).__name__})"
-        if size != row.data.size:
-            return f"{row.data.size - size} bytes are missing"
-        if digest.digest() != row.data.sha256:
+        if size != data.size:
+            return f"{data.size - size} bytes are missing"
+        if digest.digest() != data.sha256:
             return "its bytes have changed"
         return None
 
@@ -305,21 +307,39 @@ class Scrubber:
     # Healing
 
     async def _heal(self, row: Row) -> None:
-        if self._refetch is None:
-            return
         try:
-            await self._refetch(row.name)
+            if not await self._write_anew(row):
+                if self._refetch is None:
+                    return
+                await self._refetch(row.name)
         except Trouble as error:
             self.log.warn(
-                "cannot fetch {name} from elsewhere: {error}",
-                name=row.name,
-                error=error,
+                "cannot bring {name} back: {error}", name=row.name, error=error
             )
             return
         again = await self._workers.run(self._replica.index.get, row.name)
         if again is not None and await self._wrong_with(again) is None:
             self.damaged.pop(row.name, None)
             self.healed += 1
+
+    async def _write_anew(self, row: Row) -> bool:
+        """Write a small body again whose record alone is bad; return whether it is."""
+        data = row.data
+        if data is None or data.size > SMALL_BYTES:
+            return False
+        if await self._wrong_with_body(row, data) is not None:
+            return False
+        body = b"".join(await self._workers.run(list, self._pieces(row)))
+        write = Write(
+            modified=data.modified,
+            deleted=row.expiry.deleted,
+            modified_deleted=row.expiry.modified_deleted,
+            content_type=data.content_type,
+            fanout=0,
+        )
+        announced = Announced({"sha256": data.sha256})
+        await self._replica.put(row.name, body, write, announced=announced, mend=True)
+        return True
 
     async def _heal_all(self) -> None:
         """Look again after everything that is damaged."""
