@@ -197,6 +197,12 @@ class ImageConfig:
     max_height: int = key(7000, "Highest image accepted, in pixels.", least=1)
     max_pixels: int = key(50_000_000, "Most pixels accepted.", least=1)
     max_scans: int = key(64, "Most scans of a progressive JPEG.", least=1)
+    max_frames: int = key(
+        200, "Most frames of an animation that is kept; else its first.", least=1
+    )
+    max_film_pixels: int = key(
+        100_000_000, "Most pixels of all its frames together.", least=1
+    )
     max_sizes: int = key(16, "Most sizes in one request.", least=1)
     max_size_pixels: int = key(16_000_000, "Most pixels of one result.", least=1)
     workers: int = key(0, "Worker processes; 0 means one per core.")

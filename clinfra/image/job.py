@@ -59,8 +59,8 @@ class Bounds:
     max_pixels: int
     max_scans: int
     max_size_pixels: int
-    max_frames: int = 200
-    max_film_pixels: int = 100_000_000
+    max_frames: int
+    max_film_pixels: int
 
     @classmethod
     def of(cls, config: ImageConfig) -> Bounds:
@@ -73,6 +73,8 @@ class Bounds:
             max_pixels=config.max_pixels,
             max_scans=config.max_scans,
             max_size_pixels=config.max_size_pixels,
+            max_frames=config.max_frames,
+            max_film_pixels=config.max_film_pixels,
         )
 
 

@@ -18,17 +18,9 @@ EVERYTHING = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP")
 
 def render(data: bytes, *recipes: str, quality: int = 95, **changes: Any) -> Rendered:
     """Render recipes of some bytes, of any format."""
-    bounds = {
-        key: changes.pop(key)
-        for key in ("max_frames", "max_film_pixels") & changes.keys()
-    }
     asked = job(f"sizes=&quality={quality}", formats=EVERYTHING, **changes)
-    asked = attrs.evolve(
-        asked,
-        recipes=tuple(map(parse_recipe, recipes)),
-        bounds=attrs.evolve(asked.bounds, **bounds),
-    )
-    return codec.render(data, asked)
+    parsed = tuple(map(parse_recipe, recipes))
+    return codec.render(data, attrs.evolve(asked, recipes=parsed))
 
 
 def made(data: bytes, recipe: str, **changes: Any) -> Image.Image:
