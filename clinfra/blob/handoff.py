@@ -16,7 +16,7 @@ from functools import reduce
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -36,6 +36,9 @@ from clinfra.web.heads import Field
 DIRECTORY = "handoff"
 TRY_SECONDS = 2.0
 MAX_KEPT = 100_000
+
+AT_A_TIME = 8
+"""Changes under way."""
 
 ASIDE_SECONDS = 300.0
 """How long a change that was refused rests before it is tried again."""
@@ -230,32 +233,43 @@ class Handoff:
             del self._aside[number]
             self._waiting.append(number)
         away: set[_Bucket] = set()
-        for number in list(self._waiting):
-            kept = self._kept[number]
-            try:
-                place = self._router.topology.place(kept.name, encoded=True)
-                bucket = tuple(sorted(place.buckets.items()))
-                if bucket in away:
-                    continue
-                refusal = await self._deliver(kept, place)
-            except CancelledError:
-                raise
-            except (Overloaded, StorageFull) as trouble:
-                # Behind the others: it may be this one that nobody takes.
-                self._waiting.remove(number)
-                self._waiting.append(number)
-                away.add(bucket)
-                refusal = trouble.sentence if self._is_poison(number, bucket) else None
-            except (Trouble, OSError) as error:
-                refusal = str(error)
-            else:
-                if refusal is None:
-                    self._waiting.remove(number)
-                    self.delivered += 1
-                    self._taken[bucket] = self._taken.get(bucket, 0) + 1
-                    await self._forget(kept)
-            if refusal is not None:
-                self._put_aside(kept, refusal)
+        numbers = iter(list(self._waiting))
+
+        async def work() -> None:
+            for number in numbers:
+                await self._try_one(self._kept[number], away)
+
+        await gatherResults(
+            [Deferred.fromCoroutine(work()) for _ in range(AT_A_TIME)],
+            consumeErrors=True,
+        )
+
+    async def _try_one(self, kept: Kept, away: set[_Bucket]) -> None:
+        """Deliver a change, or put it aside, or find that its bucket is away."""
+        number, refusal = kept.number, None
+        try:
+            place = self._router.topology.place(kept.name, encoded=True)
+            bucket = tuple(sorted(place.buckets.items()))
+            if bucket in away:
+                return
+            refusal = await self._deliver(kept, place)
+        except (Overloaded, StorageFull) as trouble:
+            # Behind the others: it may be this one that nobody takes.
+            self._waiting.remove(number)
+            self._waiting.append(number)
+            away.add(bucket)
+            if not self._is_poison(number, bucket):
+                return
+            refusal = trouble.sentence
+        except (Trouble, OSError) as error:
+            refusal = str(error)
+        if refusal is not None:
+            self._put_aside(kept, refusal)
+            return
+        self._waiting.remove(number)
+        self.delivered += 1
+        self._taken[bucket] = self._taken.get(bucket, 0) + 1
+        await self._forget(kept)
 
     def _is_poison(self, number: int, bucket: _Bucket) -> bool:
         """Count a failure since which others were taken; were these too many?"""
