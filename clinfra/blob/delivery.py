@@ -28,7 +28,7 @@ from clinfra.blob.backlog import Backlog, measure
 from clinfra.blob.destinations import Destination, is_for
 from clinfra.blob.feed import BackOff, Window
 from clinfra.blob.parking import Parking
-from clinfra.blob.peers import PeerFailed, PeerRefused, Peers
+from clinfra.blob.peers import PeerFailed, PeerRefused, Peers, original_relays
 from clinfra.blob.pushes import Pushes
 from clinfra.blob.records import Row
 from clinfra.blob.replica import Replica
@@ -306,16 +306,20 @@ class Delivery:
         replicas = self.destination.replicas
         if len(replicas) > 1:
             replicas = tuple(self._peers.order([(name, 1) for name in replicas]))
+        replicate, enough, taken = self.destination.replicate, 1, 0
+        if replicate != "replica" and not original_relays(row.name):
+            replicas = tuple(self._peers.relaying(replicas, row.name))
+            if self._peers.is_ours(replicas[0]) is False:
+                # None of them could send it on: each gets it from here.
+                replicate, enough = "replica", len(replicas)
         for number, replica in enumerate(replicas, 1):
             try:
-                await self._sender.send(
-                    replica, row, self.destination.replicate, moved, newest=newest
-                )
-                return
-            except PeerRefused:
-                raise
-            except PeerFailed:
-                if number == len(replicas):
+                await self._sender.send(replica, row, replicate, moved, newest=newest)
+                if (taken := taken + 1) == enough:
+                    return
+            except PeerFailed as trouble:
+                last = number == len(replicas) and not taken
+                if last or isinstance(trouble, PeerRefused):
                     raise
 
     def _begin_rest(self, trouble: str, answered: bool = False) -> None:

@@ -91,6 +91,14 @@ def fits_original(stored: str) -> bool:
     return "/" not in stored and len(stored.encode("utf-8")) <= _FILE_NAME_BYTES
 
 
+def original_relays(stored: str) -> bool:
+    """Return whether an original can send a name on: it escapes nothing.
+
+    What it cannot send it tries for ever, and holds up all that comes behind.
+    """
+    return stored.isascii() and not _NEEDS_ESCAPING.search(stored.encode("utf-8"))
+
+
 def change_target(
     path: bytes,
     *,
@@ -330,6 +338,12 @@ class Peers:
         for peer in ordered:
             self.is_up(peer)
         return ordered
+
+    def relaying(self, peers: Iterable[str], stored: str) -> list[str]:
+        """Return peers, those first that can send that name on to others."""
+        if original_relays(stored):
+            return list(peers)
+        return sorted(peers, key=lambda peer: self.is_ours(peer) is not True)
 
     def is_address(self, ip: str) -> bool:
         """Return whether any replica of the cluster file has this address."""

@@ -218,8 +218,13 @@ class Router:
             errors.Overloaded: none can be reached.
             Exception: what reading the body raised.
         """
-        order = self.peers.order((name, 1) for name in self.nearest(placement))
-        order += self.peers.order((name, 1) for name in self.farther(placement))
+        order = [
+            peer
+            for near in (self.nearest(placement), self.farther(placement))
+            for peer in self.peers.relaying(
+                self.peers.order((name, 1) for name in near), placement.stored
+            )
+        ]
         if once:
             del order[1:]
         patience = WRITE_PATIENCE_SECONDS if hurry else None

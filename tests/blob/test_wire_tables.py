@@ -20,6 +20,7 @@ from clinfra.web.pool import Origin, Pool
 from tests.blob.support import NOW
 from tests.blob.test_faults_cluster import ClusterFaultCase
 from tests.sim.cluster import CLIENT, Answer, Cluster, Host
+from tests.sim.original import Original
 
 T = stamp_at(NOW)
 LATER = stamp_at(NOW + 60)
@@ -248,6 +249,65 @@ class ForwardedTests(WireCase):
             self.assertEqual(200, answer.status, (word, answer.body))
         for request in self.owner.asked:
             self.assertNotIn(b"X", fields_of(request))
+
+
+class UnescapedTests(WireCase):
+    """Names that an original cannot send on: it would try for ever (fault 32).
+
+    Seen with a real one between two of ours: after two such names it sent its peers
+    nothing any more.
+    """
+
+    NAMES = ("sp%20ace", "que%3Fst", "per%25cent", "ha%23sh", "%C3%BC")
+
+    def sent_to(self, original: Original) -> list[str]:
+        """Return the first lines of what an original was told to keep."""
+        return [line.decode() for line in original.changes()]
+
+    def test_ours_in_the_other_cluster(self) -> None:
+        """They go to one of ours, which sends them on escaped, and no further."""
+        first, host, _ = self.start([1], [2])
+        original = self.original(host)
+        self.put(first, "/first")
+        self.cluster.run(5)
+        original.asked.clear()
+        for n in range(5):
+            for name in self.NAMES:
+                self.put(first, f"/{name}{n}")
+        self.cluster.run(30)
+        lines = self.sent_to(original)
+        self.assertEqual(25, len(set(original.blobs)) - 1)
+        for line in lines:
+            self.assertIn("&replicate=replica&", line)
+
+    def test_originals_only(self) -> None:
+        """Where there are only originals each of them gets it from us."""
+        first, *hosts = self.start([1], [2])
+        originals = [self.original(host) for host in hosts]
+        self.put(first, "/first")
+        self.cluster.run(5)
+        for name in self.NAMES:
+            self.put(first, f"/{name}?modified={T}")
+        self.cluster.run(30)
+        for original in originals:
+            lines = [line for line in self.sent_to(original) if "first" not in line]
+            state = f"modified={T}&deleted=0&modified_deleted={T}"
+            rest = f"?{state}&replicate=replica&encoded=True HTTP/1.1"
+            names = (*self.NAMES[:-1], "ü")
+            self.assertEqual({f"PUT /00000_{name}{rest}" for name in names}, set(lines))
+
+    def test_forwarded(self) -> None:
+        """A change for another bucket goes to one of ours there."""
+        first, host, _ = self.start([1, 2])
+        original = self.original(host)
+        self.cluster.run(5)
+        for n in range(30):
+            self.put(first, f"/001_sp%20ace{n}?encoded=1")
+        self.cluster.run(5)
+        lines = self.sent_to(original)
+        self.assertEqual(30, len(lines))
+        for line in lines:
+            self.assertIn("&replicate=replica&", line)
 
 
 class ReceivedTests(WireCase):
