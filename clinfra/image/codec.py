@@ -21,8 +21,9 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
+import attrs
 from attrs import define, field
 from PIL import Image
 
@@ -37,6 +38,7 @@ from clinfra.image import (
     trimming,
 )
 from clinfra.image.geometry import (
+    LEAST_HEADROOM,
     Box,
     Level,
     Point,
@@ -49,6 +51,7 @@ from clinfra.image.geometry import (
     swaps_axes,
 )
 from clinfra.image.job import (
+    MEZZANINE,
     BadImage,
     Job,
     NoSuchFrame,
@@ -154,11 +157,14 @@ def _sorted(
 
     Raises ResultTooLarge and NoSuchFrame before anything was decoded.
     """
+    recipes = [*job.recipes]
+    if job.mezzanine is not None:
+        recipes.append(attrs.evolve(job.mezzanine, name=MEZZANINE))
     # Without recipes a picture is only looked at from outside.
-    stills: dict[int, list[Recipe]] = {0: []} if job.want_info and job.recipes else {}
+    stills: dict[int, list[Recipe]] = {0: []} if job.want_info and recipes else {}
     films = {}
-    for recipe in job.recipes:
-        target = _checked(make_target(recipe, *source.size, source.orientation), job)
+    for recipe in recipes:
+        target = _target(source, job, recipe)
         if not source.reaches(recipe.frame):
             raise NoSuchFrame(recipe.name)
         pixels = source.frames * target.canvas_pixels if recipe.animate else 0
@@ -183,14 +189,23 @@ def _batches(films: Mapping[Recipe, int], most: int) -> Iterator[list[Recipe]]:
         yield batch
 
 
-def _checked(target: Target, job: Job) -> Target:
-    recipe = target.recipe
+def _target(source: Source, job: Job, recipe: Recipe, **looks: Any) -> Target:
+    """Return the target of a recipe for the frame at hand.
+
+    Args:
+        looks: see `make_target`.
+
+    Raises ResultTooLarge.
+    """
+    target = make_target(recipe, *source.size, source.orientation, **looks)
     longest = encoding.MAX_SIDE.get(recipe.format, min(encoding.MAX_SIDE.values()))
     if (
         target.canvas_pixels > job.bounds.max_size_pixels
         or max(target.canvas) > longest
     ):
         raise ResultTooLarge(recipe.name)
+    if recipe.name == MEZZANINE:
+        return attrs.evolve(target, headroom=LEAST_HEADROOM)
     return target
 
 
@@ -231,11 +246,8 @@ def _begin(
     source: Source, job: Job, recipes: Sequence[Recipe]
 ) -> tuple[_Chain, list[Target]]:
     """Decode the frame at hand, as far as needed, and tell what to make of it."""
-    size, orientation = source.size, source.orientation
-    targets = [
-        _checked(make_target(recipe, *size, orientation), job) for recipe in recipes
-    ]
-    least = targets or [make_target(_PLACEHOLDER, *size, orientation)]
+    targets = [_target(source, job, recipe) for recipe in recipes]
+    least = targets or [_target(source, job, _PLACEHOLDER)]
     factor = shrink_factor(least) if source.reducible else 1
     base, level = source.decode(factor)
     looking = [
@@ -245,7 +257,7 @@ def _begin(
     ]
     if looking:
         targets = [
-            _looked(base, level, target, source) if target in looking else target
+            _looked(source, job, target, base, level) if target in looking else target
             for target in targets
         ]
         if source.reducible and (finer := shrink_factor(targets)) < factor:
@@ -254,7 +266,9 @@ def _begin(
     return _Chain(base, level, source.profile), targets
 
 
-def _looked(base: Image.Image, level: Level, target: Target, source: Source) -> Target:
+def _looked(
+    source: Source, job: Job, target: Target, base: Image.Image, level: Level
+) -> Target:
     """Return a target that depends on what there is to see."""
     recipe, (width, height) = target.recipe, source.size
     region = (0, 0, width, height)
@@ -268,13 +282,11 @@ def _looked(base: Image.Image, level: Level, target: Target, source: Source) -> 
                 min(math.ceil(box[2] / level.density_x), width),
                 min(math.ceil(box[3] / level.density_y), height),
             )
-    target = make_target(recipe, *source.size, source.orientation, region=region)
+    target = _target(source, job, recipe, region=region)
     if recipe.gravity != "smart":
         return target
     attention = _attention(base, level.window(region), level.window(target.box))
-    return make_target(
-        recipe, *source.size, source.orientation, region=region, attention=attention
-    )
+    return _target(source, job, recipe, region=region, attention=attention)
 
 
 def _attention(base: Image.Image, region: Box, part: Box) -> Point:

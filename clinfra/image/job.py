@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from attrs import frozen
 
 from clinfra.config import ImageConfig
-from clinfra.image.sizes import Recipe, parse_size
+from clinfra.image.sizes import Recipe, parse_recipe, parse_size
+
+MEZZANINE: Final = "mezzanine"
+"""Name of the rendition that others are made of later."""
 
 
 class BadImage(Exception):
@@ -90,6 +93,9 @@ class Job:
         want_info: describe the picture.  Without, nothing is hashed, read of EXIF but
             the orientation, or looked at for a placeholder, and the info is empty:
             for renditions on demand.
+        mezzanine: besides the recipes make this one, as `MEZZANINE`: a JPEG to make
+            renditions on demand of, at less cost than of the upload.  It lacks what a
+            JPEG has not: transparency, further frames, and who made the picture.
     """
 
     recipes: tuple[Recipe, ...]
@@ -98,12 +104,15 @@ class Job:
     filename: str | None = None
     publish_exif: bool = True
     want_info: bool = True
+    mezzanine: Recipe | None = None
 
     def to_json(self) -> Mapping[str, Any]:
         """Return what `from_json` reads."""
         values = attrs.asdict(self, recurse=False)
         names = [recipe.name for recipe in self.recipes]
-        return {**values, "recipes": names, "bounds": attrs.asdict(self.bounds)}
+        mezzanine = self.mezzanine and self.mezzanine.name
+        bounds = attrs.asdict(self.bounds)
+        return {**values, "recipes": names, "bounds": bounds, "mezzanine": mezzanine}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Job:
@@ -116,6 +125,7 @@ class Job:
             filename=values["filename"],
             publish_exif=values["publish_exif"],
             want_info=values["want_info"],
+            mezzanine=values["mezzanine"] and parse_recipe(values["mezzanine"]),
         )
 
 

@@ -42,7 +42,8 @@ _MOVING: Final = frozenset({"GIF", "WEBP", "AVIF", "PNG"})
 """Formats whose frames are an animation, and must be decoded one after the other."""
 
 _COUNTED_FRAMES: Final = 10_000
-"""Frames or pages are counted up to here."""
+_COUNTED_PAGES: Final = 1000
+"""Frames and pages are counted up to here; to turn a page takes 0.1 ms."""
 
 
 class _Bytes(io.BytesIO):
@@ -182,7 +183,7 @@ class Source:
         image = TiffImageFile(io.BytesIO(self._data))
         count = 1
         try:
-            while count < _COUNTED_FRAMES:
+            while count < _COUNTED_PAGES:
                 image.seek(count)
                 count += 1
         except Exception:

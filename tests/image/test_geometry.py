@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -11,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.image.geometry import (
     HEADROOM,
+    LEAST_HEADROOM,
     Level,
     Target,
     choose_level,
@@ -331,6 +333,13 @@ class ShrinkTests(SynchronousTestCase):
         ):
             self.assertEqual(factor, self.factor(size), size)
         self.assertEqual(4, self.factor("50x50c", "300x300", "600x450"))
+
+    def test_intermediate(self) -> None:
+        """What is only a step to smaller results needs less headroom."""
+        target = make_target(parse_size("1600x1600"), 4000, 3000, 1)
+        self.assertEqual(1, shrink_factor([target]))
+        target = attrs.evolve(target, headroom=LEAST_HEADROOM)
+        self.assertEqual(2, shrink_factor([target]))
 
     def test_flat(self) -> None:
         """A picture that is one pixel high is not reduced to nothing."""
