@@ -16,6 +16,7 @@ stream.  A wiped replica is filled again by comparing, a row at a time.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -385,8 +386,10 @@ def _clean_up(stage: Stage, plan: Plan) -> Iterator[Reading]:
 def _expired(stage: Stage, blobs: int) -> tuple[Server, Path]:
     """Start a replica with a volume that has expired; return it, and the file."""
     prepared = prepare(stage.directory / "prepared", blobs, expired=True)
-    data = prepared.copy(stage.directory / "purge", replica="blob")
+    data = prepared.copy(stage.directory / "purge", replica="blob", alone=True)
     (volume,) = (data / "blob" / "volumes").glob("*.volume")
+    # What was copied must not be what the first sync waits for.
+    os.sync()
     return peers.clinfra_purging(stage, data), volume
 
 

@@ -48,17 +48,25 @@ class Prepared:
     blobs: int
     expired: bool
 
-    def copy(self, to: Path, *, replica: str, sent_to: tuple[str, ...] = ()) -> Path:
+    def copy(
+        self,
+        to: Path,
+        *,
+        replica: str,
+        sent_to: tuple[str, ...] = (),
+        alone: bool = False,
+    ) -> Path:
         """Return a fresh copy that belongs to a replica.
 
         Args:
             sent_to: replicas that are taken to have everything.
+            alone: the replica has nobody to compare with.
         """
         shutil.rmtree(to, ignore_errors=True)
         shutil.copytree(self.path, to)
         directory = DataDirectory(to / "blob", replica)
         directory.open()
-        index = SqliteIndex(directory.index)
+        index = SqliteIndex(directory.index, by_leaf=not alone)
         index.open()
         try:
             cursors: Mapping[str, int] = {f"peer:{n}": self.blobs for n in sent_to}
