@@ -146,7 +146,8 @@ def _render(
         if job.want_info and frame == 0:
             info |= _seen(source, chain)
     for reels in _batches(films, job.bounds.max_size_pixels):
-        _shoot(source, job, reels, output)
+        if not _shoot(source, job, reels, output) and job.want_info:
+            info["truncated"] = True
     return info, output.spans
 
 
@@ -367,8 +368,11 @@ class _Output:
 
 def _shoot(
     source: Source, job: Job, recipes: Sequence[Recipe], output: _Output
-) -> None:
-    """Make animations: every frame as the first would be made."""
+) -> bool:
+    """Make animations: every frame as the first would be made.
+
+    Returns False when a frame could not be decoded: they end before it.
+    """
     first = source.first_moving
     source.go_to(first)
     chain, targets = _begin(source, job, recipes)
@@ -377,15 +381,19 @@ def _shoot(
         if source.frames * target.canvas_pixels > 2 * job.bounds.max_size_pixels:
             raise ResultTooLarge(target.name)
     plays = animation.plays(source.image)
-    durations = []
+    durations: list[int] = []
     reels: dict[Target, list[Image.Image]] = {target: [] for target in targets}
     for frame in range(first, source.frames):
         if frame > first:
-            source.go_to(frame)
-            chain = _Chain(*source.decode(), source.profile)
+            try:
+                source.go_to(frame)
+                chain = _Chain(*source.decode(), source.profile)
+            except (OSError, EOFError, SyntaxError, ValueError, RuntimeError):
+                break
         durations.append(animation.duration_ms(source.image))
         for target, picture in chain.make_all(targets):
             reels[target].append(effects.finished(picture, target))
     for target, reel in reels.items():
         film = animation.film_of(reel, durations, plays)
         output.write(target, film.frames[0], film)
+    return len(durations) == source.frames - first

@@ -117,6 +117,17 @@ class KeptTests(SynchronousTestCase):
             alone = render(data, name).renditions[name].body
             self.assertEqual(alone, together.renditions[name].body, name)
 
+    def test_cut_short(self) -> None:
+        """Of a truncated animation what is there is kept, and the info says so."""
+        noise = [photograph(160, 120).rotate(9 * number) for number in range(5)]
+        for name in ("GIF", "PNG"):
+            data = film(name, noise)
+            rendered = render(data[: 7 * len(data) // 10], "80x60_animate_webp")
+            frames = _reel_of(rendered.renditions["80x60_animate_webp"].body)
+            self.assertTrue(2 <= len(frames) < 5, (name, len(frames)))
+            self.assertIs(True, rendered.info["truncated"])
+            self.assertNotIn("truncated", render(data, "80x60_animate_webp").info)
+
     def test_still_source(self) -> None:
         """What does not move stays still, whatever is asked."""
         for data in (jpeg(160, 120), film("GIF", balls()[:1], duration=50)):

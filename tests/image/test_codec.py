@@ -259,13 +259,15 @@ class KindTests(SynchronousTestCase):
         turned = picture.transpose(Image.Transpose.ROTATE_270)
         self.assertLess(distance(turned, result(data, "64x64")), 6)
 
-    def test_png_upright(self) -> None:
-        """A PNG with EXIF is turned upright as well."""
+    def test_others_upright(self) -> None:
+        """Other formats with EXIF are turned upright as well."""
         picture = photograph(64, 48)
         block = exif_block([(0x0112, 3, 1, struct.pack("<HH", 6, 0))])
         turned = picture.transpose(Image.Transpose.ROTATE_270)
-        data = encode(picture, "PNG", exif=block)
-        self.assertLess(distance(turned, result(data, "64x64")), 6)
+        for name in ("PNG", "WEBP", "AVIF"):
+            data = encode(picture, name, exif=block)
+            made = result(data, "64x64", formats=(name,))
+            self.assertLess(distance(turned, made), 12, name)
 
 
 def _pixel(picture: Image.Image, x: int, y: int) -> tuple[int, ...]:

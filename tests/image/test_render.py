@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.errors import Overloaded
-from clinfra.image.job import BadImage, Rendered, ResultTooLarge
+from clinfra.image.job import BadImage, NoSuchFrame, Rendered, ResultTooLarge
 from clinfra.image.render import Renderer
 from tests.image.pictures import jpeg
 from tests.image.support import Agency, job
@@ -62,6 +62,7 @@ class RendererTests(SynchronousTestCase):
         for message, kind in (
             ({"bad": "why"}, BadImage),
             ({"too_large": "9x9"}, ResultTooLarge),
+            ({"no_frame": "9x9_frame-7"}, NoSuchFrame),
         ):
             done = self.render(renderer)
             self.agency.workers[0].sent.clear()

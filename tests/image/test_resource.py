@@ -249,6 +249,14 @@ class ResourceTests(SynchronousTestCase):
         (answer,) = client.answers("PUT")
         self.assertEqual(CHECKSUM.encode(), answer.body)
 
+    def test_no_such_frame(self) -> None:
+        """A frame that this picture does not have is a bad parameter."""
+        self.start()
+        answer = self.ask("?sizes=20x20_frame-3")
+        self.assertEqual(
+            (400, b"No such frame: 20x20_frame-3"), (answer.status, answer.body)
+        )
+
     def test_result_too_large(self) -> None:
         """A size that would be too large for this picture is a bad parameter."""
         self.start(max_size_pixels=10000)
