@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TEST_PROGRAMS := memcached chromium chromedriver curl
 TEST_PACKAGES := memcached chromium chromium-driver curl
 
-.PHONY: help run cluster test sim check bench clean programs
+.PHONY: help run cluster test sim soak check bench clean programs
 
 help:
 	@echo "make run      start clinfra in the foreground, on its defaults"
@@ -19,6 +19,7 @@ help:
 	@echo "make test     run the whole test suite"
 	@echo "make check    ruff and mypy"
 	@echo "make sim      put SEEDS=1000 simulated clusters through bad days"
+	@echo "make soak     put real clusters through them, for SECONDS=600"
 	@echo "make bench    measure clinfra beside nginx, Varnish and twisted.web"
 	@echo "make clean    remove what was installed and made here"
 
@@ -34,6 +35,9 @@ test: $(VENV)/test.stamp programs
 
 sim: $(VENV)/test.stamp
 	$(BIN)/python -m tests.sim $(or $(SEEDS),1000)
+
+soak: $(VENV)/test.stamp
+	$(BIN)/python -m tests.wire $(or $(SECONDS),600) $(SEED)
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -25,8 +25,8 @@ LAYOUT = {"c0b0": 3, "c0b1": 3, "c1b0": 2}
 ROUTER = "router"
 
 CLIENTS = 12
-SECONDS = 6.0
-KILL_AFTER_SECONDS = 2.0
+SECONDS = 4.0
+KILL_AFTER_SECONDS = 1.5
 
 
 class Cluster:
@@ -246,7 +246,7 @@ def test_stopped_under_load(cluster: Cluster) -> None:
 
     assert load.wrong == []
     assert len(load.kept) > 50
-    assert load.slowest < 10
+    assert load.slowest < 12
     check_all(cluster, load.kept, list(cluster.servers))
 
 
