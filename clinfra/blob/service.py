@@ -56,7 +56,7 @@ from clinfra.blob.undelivered import Undelivered
 from clinfra.blob.workers import InlineWorkers, ThreadWorkers, Workers
 from clinfra.blob.writer import InlineWriter, IWriter, WriterThread
 from clinfra.config import BlobConfig
-from clinfra.errors import ConfigProblems, StartupFailed
+from clinfra.errors import ConfigProblems, StartupFailed, StorageFull
 from clinfra.interfaces import IProduct
 from clinfra.web.pool import Connect
 
@@ -311,7 +311,7 @@ class BlobService(Service):
             self._take_over()
             self.replica.free_bytes = self._free_bytes()
             self._facts = self._collect_facts()
-        except (OSError, StartupFailed) as error:
+        except (OSError, StartupFailed, StorageFull) as error:
             self.close()
             raise StartupFailed(f"cannot open the blob store: {error}") from error
         if summary.adopted or summary.damaged or summary.torn_bytes:
