@@ -94,6 +94,7 @@ class Chaos:
     faults: dict[str, int] = field(init=False, factory=dict)
     history: list[tuple[float, str, str]] = field(init=False, factory=list)
     _began: float = field(init=False, default=0.0)
+    _is_long: bool = field(init=False, default=False)
     _absent: str = field(init=False, default="")
     _outstanding: dict[int, tuple[float, str]] = field(init=False, factory=dict)
     _asked: int = field(init=False, default=0)
@@ -116,12 +117,15 @@ class Chaos:
         )
         network = self.cluster.network
         network.delays = (0.0002, rng.choice((0.01, 0.01, 0.5)))
-        network.repeats = rng.choice((0.0, 0.1, 0.3))
+        if not config:
+            # No delete is forgotten while what was asked before may still arrive.
+            network.repeats = rng.choice((0.0, 0.1, 0.3))
         network.repeated = self._repeated
         self._began = self.cluster.clock.seconds()
         if rng.random() < 0.5 and not self.shape.originals:
             self.damaged = rng.choice(sorted(self.cluster.hosts))
-        if rng.random() < 0.15 and len(self.cluster.hosts) > 1:
+        self._is_long = rng.random() < 0.2
+        if self._is_long and rng.random() < 0.6 and len(self.cluster.hosts) > 1:
             self._absent = rng.choice(sorted(self.cluster.hosts))
         for host in self.cluster.hosts.values():
             self._watch(host)
@@ -166,12 +170,20 @@ class Chaos:
                 old, new = before.get(stored), after.get(stored)
                 if old is new or (old and new and old.state == new.state):
                     continue
+                if old is not None and self._is_too_early(host, old, new):
+                    self._failures.append(f"{host.name} drops {stored} before it ends")
                 name = self.names.setdefault(stored, Name(stored))
                 news = name.applied(host.name, old, new, now)
                 told = told_of(new.state) if new is not None else "nothing"
                 self.note(f"{host.name} {news or f'keeps {told}'}", stored)
 
         index.applied = applied
+
+    def _is_too_early(self, host: Host, old: Row, new: Row | None) -> bool:
+        """Return whether a row or its data is dropped before it ends."""
+        if new is not None and (new.data is not None or old.data is None):
+            return False
+        return not old.expiry.passed(self.cluster.clock.seconds() + host.offset)
 
     def _logged(self, event: LogEvent) -> None:
         """Take a logged traceback for a bug, unless it tells of a fault."""
@@ -202,12 +214,12 @@ class Chaos:
                 host = self.cluster.hosts[self._absent]
                 self._later(self.rng.uniform(3, 20), self._crash, host, False)
             self.cluster.run(SECONDS)
-            if self._absent:
+            if self._is_long:
                 self._let_days_pass()
             self._heal()
             self._wait()
             self.check()
-            if self._absent or self.rng.random() < 0.1:
+            if self._is_long or self.rng.random() < 0.1:
                 self.cluster.run(AFTERWARDS_SECONDS)
                 self._wait()
                 self.check()
@@ -236,6 +248,8 @@ class Chaos:
             self.cluster.clock.advance(days * DAY)
             self._plan(self._write, 4)
             self.cluster.run(800)
+            self._plan(self._break, self.rng.randrange(3))
+            self.cluster.run(SECONDS)
 
     # What clients do
 
@@ -288,7 +302,9 @@ class Chaos:
         chance = self.rng.random()
         if chance < 0.003:
             return body * 50_000
-        return body * 3000 if chance < 0.1 else body
+        if chance < 0.1:
+            return body * 3000
+        return body * 100 if chance < 0.35 else body
 
     def _change(
         self, stored: str, body: bytes | None, query: str = "", stamp: int | None = None
@@ -397,9 +413,13 @@ class Chaos:
     def _cut_short(self, host: Host) -> str:
         """Let it die in the middle of something."""
         power_failed = self.rng.random() < 0.6
-        host.disk.fuse = self.rng.randint(1, 25)
         host.disk.blow = lambda: self._crash(host, power_failed)
-        return f"dies in {host.disk.fuse} steps{', power too' * power_failed}"
+        told = ", power too" * power_failed
+        if self.rng.random() < 0.5:
+            host.disk.dies_syncing = True
+            return f"dies when it syncs{told}"
+        host.disk.fuse = self.rng.randint(1, 25)
+        return f"dies in {host.disk.fuse} steps{told}"
 
     def _stop(self, host: Host) -> str:
         self.cluster.stop(host)
@@ -485,7 +505,14 @@ class Chaos:
         if self.rng.random() < 0.1:
             self._cut_short(host)
         self.note(f"{host.name} starts")
-        self.cluster.start(host)
+        try:
+            self.cluster.start(host)
+        except StartupFailed as error:
+            if host.disk.capacity == CAPACITY_BYTES and not host.disk.syncs_fail:
+                raise
+            self.note(f"{host.name} does not start: {error}")
+            self.cluster.crash(host)
+            self._restart_later(host)
 
     # What must be true
 
@@ -497,10 +524,10 @@ class Chaos:
             host.offset = 0.0
             host.process.stopped_until = 0.0
             host.disk.capacity, host.disk.syncs_fail = CAPACITY_BYTES, 0
-            host.disk.fuse = None
+            host.disk.fuse, host.disk.dies_syncing = None, False
             while host.service is None:
                 self._restart(host)
-                host.disk.fuse = None
+                host.disk.fuse, host.disk.dies_syncing = None, False
 
     def _wait(self) -> None:
         """Let time pass until all are the same, or too much has."""

@@ -110,6 +110,7 @@ class Disk:
     Attributes:
         capacity: bytes.
         fuse: so many steps until `blow` is called: a crash in the middle of something.
+        dies_syncing: `blow` is called when the next file is to be synced.
         syncs_fail: so many syncs that will.
     """
 
@@ -118,6 +119,7 @@ class Disk:
     capacity: int = CAPACITY_BYTES
     fuse: int | None = None
     blow: Callable[[], None] | None = None
+    dies_syncing: bool = False
     syncs_fail: int = 0
     names: dict[str, dict[str, Inode]] = field(factory=dict)
     _durable_names: dict[str, dict[str, Inode]] = field(factory=dict)
@@ -168,7 +170,7 @@ class Disk:
         if self.fuse is not None:
             self.fuse -= 1
             if self.fuse <= 0:
-                self.fuse = None
+                self.fuse, self.dies_syncing = None, False
                 if self.blow is not None:
                     self.blow()
 
@@ -193,6 +195,8 @@ class Disk:
 
     def sync(self, inode: Inode) -> None:
         """Make a file durable.  Raises OSError."""
+        if self.dies_syncing and inode.pending:
+            self.fuse = 1
         self.step()
         if self.syncs_fail:
             self.syncs_fail -= 1

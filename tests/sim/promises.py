@@ -80,6 +80,7 @@ class Name:
         kept, ends: what replicas ever kept: register → when and by whom first.
         holders: data → all that ever kept it.
         forgotten: expiry → when a replica first forgot the name, or its bytes, then.
+        buried: expiry → when a replica last forgot the name then.
     """
 
     stored: str
@@ -90,6 +91,7 @@ class Name:
     ends: dict[_Expiry, float] = field(factory=dict)
     holders: dict[_Data, set[str]] = field(factory=dict)
     forgotten: dict[_Expiry, float] = field(factory=dict)
+    buried: dict[_Expiry, float] = field(factory=dict)
 
     def applied(
         self, host: str, before: Row | None, row: Row | None, now: float
@@ -100,6 +102,8 @@ class Name:
             row is None or (row.data is None and before.data is not None)
         ):
             self.forgotten.setdefault(expiry_of(before.expiry), now)
+            if row is None:
+                self.buried[expiry_of(before.expiry)] = now
             news = "forgets it" if row is None else "forgets its bytes"
         if row is None:
             return news
@@ -125,8 +129,11 @@ class Name:
             if damaged is None or each.copies > 1 or each.host not in ("", damaged)
         ]
         if state is None or state.data is None:
+            # A delete by a clock that was ahead has not ended by ours.
+            end = expiry_of(state.expiry) if state is not None else (0, 0)
             for promise in promises:
-                self._check_gone(promise, now)
+                if promise.data is not None or promise.expiry > end:
+                    self._check_gone(promise, now)
             return
         data, expiry = data_of(state.data), expiry_of(state.expiry)
         change = self._check_is_one(data, expiry)
@@ -136,7 +143,7 @@ class Name:
                 lost = promise.data[0], promise.data[1].hex()[:8]
             elif promise.expiry > expiry:
                 lost = promise.expiry
-            if lost is not None and not self._is_excused(promise, data, change, now):
+            if lost is not None and not self._is_excused(promise, data, expiry, change):
                 raise Broken(
                     f"{self.stored} was answered {lost} and is {told_of(state)}",
                     self.stored,
@@ -147,10 +154,10 @@ class Name:
         for expiry in self.ends:
             if expiry < promise.expiry or not Expiry(*expiry).passed(now):
                 continue
-            forgotten = self.forgotten.get(expiry)
-            if expiry == promise.expiry or forgotten is None:
+            buried = self.buried.get(expiry)
+            if expiry == promise.expiry or buried is None:
                 return
-            if forgotten >= promise.change.began:
+            if buried >= promise.change.began:
                 return
         raise Broken(
             f"{self.stored} was answered {promise.expiry} and is gone", self.stored
@@ -181,15 +188,20 @@ class Name:
         return change
 
     def _is_excused(
-        self, promise: Promise, data: _Data, change: Change, now: float
+        self, promise: Promise, data: _Data, expiry: _Expiry, change: Change
     ) -> bool:
-        """Return whether a promised state was forgotten before other data came."""
-        for expiry, forgotten in self.forgotten.items():
-            if (
-                expiry >= promise.expiry
-                and Expiry(*expiry).passed(now)
-                and self.kept[data] > forgotten
-                and (change.ended is None or change.ended > forgotten)
+        """Return whether a promised state had ended and was forgotten lawfully.
+
+        (That nobody forgets what has not ended by his clock is checked when he does.)
+        """
+        for end, forgotten in self.forgotten.items():
+            if end < promise.expiry:
+                continue
+            if expiry >= end:
+                # Older bytes are about to end, too: whose clock was ahead forgot early.
+                return True
+            if self.kept[data] > forgotten and (
+                change.ended is None or change.ended > forgotten
             ):
                 return True
         return False
