@@ -46,7 +46,6 @@ from clinfra.image.geometry import (
     choose_level,
     level_of,
     make_target,
-    shrink_factor,
     stored_point,
     swaps_axes,
 )
@@ -249,7 +248,7 @@ def _begin(
     """Decode the frame at hand, as far as needed, and tell what to make of it."""
     targets = [_target(source, job, recipe) for recipe in recipes]
     least = targets or [_target(source, job, _PLACEHOLDER)]
-    factor = shrink_factor(least) if source.reducible else 1
+    factor = source.reduction(least)
     base, level = source.decode(factor)
     looking = [
         target
@@ -261,7 +260,7 @@ def _begin(
             _looked(source, job, target, base, level) if target in looking else target
             for target in targets
         ]
-        if source.reducible and (finer := shrink_factor(targets)) < factor:
+        if (finer := source.reduction(targets)) < factor:
             # So much was trimmed that what is left has lost its headroom.
             base, level = source.decode(finer)
     return _Chain(base, level, source.profile), targets
@@ -381,13 +380,14 @@ def _shoot(
         if source.frames * target.canvas_pixels > 2 * job.bounds.max_size_pixels:
             raise ResultTooLarge(target.name)
     plays = animation.plays(source.image)
+    reduction = source.reduction(targets)
     durations: list[int] = []
     reels: dict[Target, list[Image.Image]] = {target: [] for target in targets}
     for frame in range(first, source.frames):
         if frame > first:
             try:
                 source.go_to(frame)
-                chain = _Chain(*source.decode(), source.profile)
+                chain = _Chain(*source.decode(reduction), source.profile)
             except (OSError, EOFError, SyntaxError, ValueError, RuntimeError):
                 break
         durations.append(animation.duration_ms(source.image))

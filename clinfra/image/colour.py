@@ -13,6 +13,10 @@ from typing import Final
 from PIL import Image, ImageChops, ImageCms
 
 _MAX_PROFILE_BYTES: Final = 4 << 20
+_STRIP_PIXELS: Final = 1 << 20
+_WHOLE_MODES: Final = frozenset({"I", "F", "LAB"})
+"""What one strip cannot tell what to make of, or which is too rare."""
+
 _GREY_PROFILE: Final = "GRAY"
 
 
@@ -23,6 +27,31 @@ def workable(image: Image.Image) -> Image.Image:
     """
     picture = _averageable(image)
     return _opaque(picture) if shines_through(picture) is False else picture
+
+
+def averaged(image: Image.Image, factor: int) -> Image.Image:
+    """Return a workable picture of the means of squares of so many pixels.
+
+    Only a strip of it is ever converted: pictures that are large enough to be reduced
+    so would take several times the memory that they have as they are decoded.
+    """
+    if image.mode in _WHOLE_MODES:
+        return workable(image).reduce(factor)
+    width, height = image.size
+    rows = factor * max(_STRIP_PIXELS // (width * factor), 1)
+    canvas = None
+    for upper in range(0, height, rows):
+        lower = min(upper + rows, height)
+        strip = _averageable(image.crop((0, upper, width, lower)))
+        if strip.mode == "RGBA":
+            strip = strip.convert("RGBa")
+        strip = strip.reduce(factor)
+        if canvas is None:
+            size = (-(-width // factor), -(-height // factor))
+            canvas = Image.new(strip.mode, size)
+        canvas.paste(strip, (0, upper // factor))
+    assert canvas is not None
+    return workable(canvas)
 
 
 def displayable(picture: Image.Image, profile: object) -> Image.Image:

@@ -32,6 +32,9 @@ Measured: renditions of 1100 pixels and less made of a master of 1600 lose 0.001
 and a photograph of 12 megapixels is decoded in half the time.
 """
 
+AVERAGE_HEADROOM = 2.0
+"""The same for a source of means of squares: 0.002 SSIM less than from all pixels."""
+
 Box = tuple[float, float, float, float]
 """Left, upper, right, lower."""
 
@@ -253,18 +256,23 @@ def shrink_factor(targets: Iterable[Target]) -> int:
 
     A JPEG decoder does such a reduction nearly for free.
     """
-    most = min(
-        (
-            min(
-                (target.box[2] - target.box[0]) / target.width,
-                (target.box[3] - target.box[1]) / target.height,
-            )
-            / target.headroom
-            for target in targets
-        ),
-        default=1.0,
-    )
+    most = min((_ratio(each) / each.headroom for each in targets), default=1.0)
     return next((factor for factor in (8, 4, 2) if most >= factor), 1)
+
+
+def average_factor(targets: Iterable[Target]) -> int:
+    """Return by how much a picture may be reduced by taking means of its pixels.
+
+    That is coarser than what a JPEG decoder does, and so leaves more headroom.
+    """
+    most = min((_ratio(each) / AVERAGE_HEADROOM for each in targets), default=1.0)
+    return max(int(most), 1)
+
+
+def _ratio(target: Target) -> float:
+    """Return how many times smaller than its source a target is."""
+    left, upper, right, lower = target.box
+    return min((right - left) / target.width, (lower - upper) / target.height)
 
 
 @frozen

@@ -8,7 +8,7 @@ at a time per process.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Final
 
@@ -23,7 +23,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from clinfra.image import animation, colour, exif, sniff
-from clinfra.image.geometry import Level
+from clinfra.image.geometry import Level, Target, average_factor, shrink_factor
 from clinfra.image.job import BadImage, Bounds
 
 # Opened by class and not by Image.open: no other plugin ever sees the bytes, and the
@@ -40,6 +40,9 @@ _OPENERS: Final[dict[str, type[ImageFile.ImageFile]]] = {
 
 _MOVING: Final = frozenset({"GIF", "WEBP", "AVIF", "PNG"})
 """Formats whose frames are an animation, and must be decoded one after the other."""
+
+_LARGE_PIXELS: Final = 16 << 20
+"""From here on pictures of other formats are reduced before all else, for memory."""
 
 _COUNTED_FRAMES: Final = 10_000
 _COUNTED_PAGES: Final = 1000
@@ -78,7 +81,7 @@ class Source:
         self._decoded = False
         self._file = _Bytes(data)
         # What there is of a JPEG is better than nothing, as the original's repair did.
-        ImageFile.LOAD_TRUNCATED_IMAGES = self.reducible
+        ImageFile.LOAD_TRUNCATED_IMAGES = self._scalable
         self.image = _OPENERS[format_name](self._file)
         self.info: Mapping[str | tuple[int, int], object] = dict(self.image.info)
         block = self.info.get("exif", b"")
@@ -104,14 +107,21 @@ class Source:
         return self.width, self.height
 
     @property
-    def reducible(self) -> bool:
+    def _scalable(self) -> bool:
         """Whether it can be decoded at a fraction of its size, for less work."""
         return self.format == "JPEG"
+
+    def reduction(self, targets: Iterable[Target]) -> int:
+        """Return by how much it can be reduced for what is to be made of it."""
+        if self._scalable:
+            return shrink_factor(targets)
+        large = self.width * self.height > _LARGE_PIXELS
+        return average_factor(targets) if large else 1
 
     @property
     def truncated(self) -> bool:
         """Whether decoding has missed the end of the file."""
-        return self.reducible and self._decoded and self._file.exhausted
+        return self._scalable and self._decoded and self._file.exhausted
 
     @cached_property
     def frames(self) -> int:
@@ -159,24 +169,26 @@ class Source:
         """Return the frame at hand, in a workable mode, and where it lies.
 
         Args:
-            factor: reduce it by so much, if it is reducible.
+            factor: reduce it by so much at most, see `reduction`.
         """
-        if self.reducible and self._decoded:
+        if self._scalable and self._decoded:
             self._file = _Bytes(self._data)
             self.image = _OPENERS[self.format](self._file)
-        reached = 1
         if factor > 1 and isinstance(self.image, JpegImageFile):
             # The size asked for names the factor: draft() divides by it again.
             self.image.draft(None, (self.width // factor, self.height // factor))
-            reached = self.image.decoderconfig[0]
+            factor = self.image.decoderconfig[0]
         self._file.exhausted = False
         self.image.load()
         self._decoded = True
-        picture = colour.workable(self.image)
+        if factor > 1 and not self._scalable:
+            picture = colour.averaged(self.image, factor)
+        else:
+            picture = colour.workable(self.image)
         if picture is self.image and self.format in _MOVING and self.frames > 1:
             # The next frame may be painted over it.
             picture = picture.copy()
-        return picture, Level((0, 0, *self.size), 1 / reached, 1 / reached)
+        return picture, Level((0, 0, *self.size), 1 / factor, 1 / factor)
 
     def _pages(self) -> int:
         # Another one, because going to a page leaves traces.

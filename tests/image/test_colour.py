@@ -6,11 +6,13 @@ import io
 import struct
 import zlib
 from typing import Any
+from unittest import mock
 
 from PIL import Image, ImageCms, ImageOps
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.image.looks import difference, made, render
+from clinfra.image import colour, opening
+from tests.image.looks import difference, made, render, ssim
 from tests.image.pictures import encode, photograph, swapped_profile
 from tests.image.profiles import ADOBE_RGB, DISPLAY_P3, greys, monitor, printer
 
@@ -272,3 +274,54 @@ def _png_of_16_bits(picture: Image.Image) -> bytes:
         + struct.pack(">I", zlib.crc32(name + body))
         for name, body in chunks
     )
+
+
+class LargeTests(SynchronousTestCase):
+    """Large pictures are reduced strip by strip; here much smaller ones are large."""
+
+    def test_alike(self) -> None:
+        """In every mode that makes no difference to the eye."""
+        plain = photograph(643, 481)
+        alpha = plain.copy()
+        alpha.putalpha(photograph(643, 481, "L"))
+        palette = plain.quantize(64)
+        for picture, options in (
+            (plain, {}),
+            (alpha, {}),
+            (plain.convert("L"), {}),
+            (plain.convert("RGBA"), {}),
+            (plain.convert("1"), {}),
+            (alpha.convert("LA"), {}),
+            (palette, {}),
+            (palette, {"transparency": bytes(range(0, 256, 4))}),
+            (plain, {"transparency": (0, 0, 0)}),
+            (plain.convert("I").convert("I;16"), {}),
+        ):
+            data = encode(picture, "PNG", **options)
+            recipes = ("100x100_png", "40x40c_png", "90x90_trim-2_g-n_pad_png")
+            usual = render(data, *recipes)
+            with (
+                mock.patch.object(opening, "_LARGE_PIXELS", 1000),
+                mock.patch.object(colour, "_STRIP_PIXELS", 10_000),
+            ):
+                reduced = render(data, *recipes)
+            for name, one in usual.renditions.items():
+                other = reduced.renditions[name]
+                pictures = [Image.open(io.BytesIO(each.body)) for each in (one, other)]
+                self.assertLess(difference(*pictures), 3, (picture.mode, name))
+            self.assertEqual(usual.info["alpha"], reduced.info["alpha"])
+
+    def test_little_less(self) -> None:
+        """What is nearly as large as the picture is made of all its pixels."""
+        data = encode(photograph(643, 481), "PNG")
+        usual = render(data, "400x400_png").renditions
+        with mock.patch.object(opening, "_LARGE_PIXELS", 1000):
+            self.assertEqual(usual, render(data, "400x400_png").renditions)
+
+    def test_quality(self) -> None:
+        """Reduced first, a result is as good as from the whole within 0.002."""
+        picture = photograph(2400, 1800)
+        best = picture.resize((600, 450), LANCZOS)
+        data = encode(picture, "BMP")
+        with mock.patch.object(opening, "_LARGE_PIXELS", 1000):
+            self.assertGreater(ssim(best, made(data, "600x450_png")), 0.998)
