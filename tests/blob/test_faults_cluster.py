@@ -202,7 +202,12 @@ class FaultTests(ClusterFaultCase):
     def test_14_two_copies(self) -> None:
         """What was answered 200 outlives the machine that answered it."""
         first, second = self.start([2])
-        names = [self.put(first, f"/n{n}", b"%d" % n) for n in range(20)]
+        names = []
+        for n in range(20):
+            answer = self.cluster.put(first, f"/n{n}", b"%d" % n)
+            # One copy that arrives a moment later would not do.
+            self.assertEqual(b"2/2", answer.fields[b"x-clblob-copies"])
+            names.append(answer.told["name"])
         self.cluster.wipe(first)
 
         for n, name in enumerate(names):
