@@ -16,6 +16,9 @@ from clinfra.image.geometry import Point
 _SIDE: Final = 96
 """Pixels of the longer side of the picture that is looked at."""
 
+_ENOUGH: Final = 8
+"""Pixels that are averaged, on each axis, for one of that picture."""
+
 _GREY: Final = (128, 128, 128)
 # Skin of any lightness lies close together in blue and red difference.
 _SKIN_CB: Final = [255 * (77 <= value <= 127) for value in range(256)]
@@ -42,7 +45,14 @@ def attention(
 
 
 def _small(picture: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    longer = max(box[2] - box[0], box[3] - box[1])
+    width, height = box[2] - box[0], box[3] - box[1]
+    longer = max(width, height)
+    # Of a very large one every few pixels are enough: they are averaged anyway.
+    step = min(longer // (_SIDE * _ENOUGH), width, height)
+    if step > 1:
+        size = (width // step, height // step)
+        picture = picture.resize(size, Image.Resampling.NEAREST, box)
+        box, longer = (0, 0, *size), max(size)
     small = picture.reduce(max(longer // _SIDE, 1), box)
     if small.mode == "RGBA":
         canvas = Image.new("RGB", small.size, _GREY)
