@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.errors import Overloaded
 from clinfra.image.job import BadImage, NoSuchFrame, Rendered, ResultTooLarge
-from clinfra.image.render import Renderer
+from clinfra.image.render import DEMAND, UPLOAD, Renderer
 from tests.image.pictures import jpeg
 from tests.image.support import Agency, job
 
@@ -68,6 +68,70 @@ class RendererTests(SynchronousTestCase):
             self.agency.workers[0].sent.clear()
             self.agency.workers[0].answer(message)
             self.failureResultOf(done, kind)
+
+    def test_fair(self) -> None:
+        """Renditions on demand and uploads take turns, whoever came first."""
+        renderer = self.renderer(queue=100)
+        begun: list[str] = []
+        for kind in [UPLOAD] * 4 + [DEMAND] * 8:
+            cost = 1 if kind == UPLOAD else 0.5
+            done = renderer.render(
+                self.upload,
+                job("sizes=20x20"),
+                cost,
+                kind=kind,
+                on_begin=lambda kind=kind: begun.append(kind[0]),  # type: ignore[misc]  # bound now
+            )
+            done.addErrback(lambda failure: None)
+        while self.agency.workers[0].sent:
+            self.agency.workers[0].work()
+        self.assertEqual("u" + "ddu" * 3 + "dd", "".join(begun))
+
+    def test_bounds_apart(self) -> None:
+        """A queue full of uploads does not refuse renditions, nor the other way."""
+        for full, other in ((UPLOAD, DEMAND), (DEMAND, UPLOAD)):
+            renderer = self.renderer(queue=2)
+            work = job("sizes=20x20")
+            waiting = [
+                renderer.render(self.upload, work, 1, kind=full) for _ in range(2)
+            ]
+            self.assertRaises(
+                Overloaded, renderer.render, self.upload, work, 1, kind=full
+            )
+            self.assertRaises(Overloaded, renderer.check_room, full, 1)
+            waiting.append(renderer.render(self.upload, work, 1, kind=other))
+            renderer.stop()
+            for done in waiting[1:]:
+                self.failureResultOf(done, Overloaded)
+
+    def test_report(self) -> None:
+        """Each kind tells what became of it, and how long it waited and took."""
+        renderer = self.renderer()
+        self.clock.advance(1)
+        for kind, label in ((UPLOAD, "PNG"), (DEMAND, "webp"), (DEMAND, "webp")):
+            done = renderer.render(
+                self.upload, job("sizes=20x20"), 1, kind=kind, label=label
+            )
+            self.clock.advance(0.5)
+            self.agency.workers[0].work()
+            self.successResultOf(done)
+        first = renderer.render(self.upload, job(), 1)
+        second = renderer.render(self.upload, job(), 1)
+        self.clock.advance(2)
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        kinds = renderer.report()["kinds"]
+        self.assertEqual(
+            (1, {"count": 2, "seconds": 0.0}, {"PNG": {"count": 1, "seconds": 0.5}}),
+            tuple(kinds[UPLOAD][key] for key in ("cancelled", "waited", "worked")),
+        )
+        self.assertEqual(
+            (2, {"webp": {"count": 2, "seconds": 1.0}}),
+            tuple(kinds[DEMAND][key] for key in ("rendered", "worked")),
+        )
+        renderer.stop()
+        self.agency.workers[0].end(-9)
+        self.failureResultOf(first, Overloaded)
 
     def test_nonsense(self) -> None:
         """A worker that a picture has taken over can say what it likes."""
