@@ -73,6 +73,7 @@ class Batch:
         parked: names to be put aside; of those that are already, `since` stays.
         taken_up: (destination, name) of those that are to be no more.
         due: destination → time since when what was parked is to be tried again now.
+        notes: other things to be remembered, by name; None forgets one.
     """
 
     rows: Sequence[Row] = ()
@@ -83,6 +84,7 @@ class Batch:
     parked: Sequence[Parked] = ()
     taken_up: Sequence[tuple[str, str]] = ()
     due: Mapping[str, float] = field(factory=dict)
+    notes: Mapping[str, str | None] = field(factory=dict)
 
 
 class IBlobIndex(Interface):
@@ -164,6 +166,9 @@ class IBlobIndex(Interface):
 
     def parking(destination: str) -> tuple[int, float | None]:
         """Return how many names are parked, and since when the first of them."""
+
+    def notes() -> Mapping[str, str]:
+        """Return what else was to be remembered."""
 
     def facts() -> Mapping[str, object]:
         """Return what status pages show."""

@@ -22,6 +22,7 @@ class MemoryIndex:
     _seq: int = 0
     _cursors: dict[str, int] = field(factory=dict)
     _parked: dict[tuple[str, str], Parked] = field(factory=dict)
+    _notes: dict[str, str] = field(factory=dict)
 
     def open(self) -> None:
         """Nothing to open."""
@@ -35,6 +36,7 @@ class MemoryIndex:
         self._marks.clear()
         self._cursors.clear()
         self._parked.clear()
+        self._notes.clear()
         self._seq = 0
 
     def get(self, name: str) -> Row | None:
@@ -84,6 +86,11 @@ class MemoryIndex:
         for key, parked in self._parked.items():
             if parked.since >= batch.due.get(key[0], float("inf")):
                 self._parked[key] = evolve(parked, until=0.0)
+        for about, note in batch.notes.items():
+            if note is None:
+                self._notes.pop(about, None)
+            else:
+                self._notes[about] = note
 
     def sync(self) -> None:
         """Nothing to do."""
@@ -212,6 +219,10 @@ class MemoryIndex:
             if each.destination == destination
         ]
         return len(since), min(since, default=None)
+
+    def notes(self) -> Mapping[str, str]:
+        """Return what else was to be remembered."""
+        return dict(self._notes)
 
     def facts(self) -> Mapping[str, object]:
         """Return what status pages show."""

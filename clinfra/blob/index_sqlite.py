@@ -29,6 +29,7 @@ from clinfra.blob.sqlite_rows import (
     LEAF_INDEX,
     NO_LEAF_INDEX,
     NOT_DROPPED,
+    NOTE,
     PARK,
     PARKED,
     REPLACE,
@@ -192,6 +193,8 @@ class SqliteIndex:
                         (destination, cursor),
                     )
             self._park(writer, batch)
+            writer.executemany("DELETE FROM note WHERE key = ?", zip(batch.notes))
+            writer.executemany(NOTE, batch.notes.items())
             writer.execute("COMMIT")
         except BaseException as error:
             if writer.in_transaction:
@@ -296,10 +299,8 @@ class SqliteIndex:
 
     def count_changes(self, after: int) -> int:
         """Return how many rows have a higher change number."""
-        found = self._reader().execute(
-            "SELECT count(*) FROM blob WHERE seq > ?", (after,)
-        )
-        return int(found.fetchone()[0])
+        asked = "SELECT count(*) FROM blob WHERE seq > ?"
+        return int(self._reader().execute(asked, (after,)).fetchone()[0])
 
     def expired(self, before: int, after: tuple[int, str], limit: int) -> Sequence[Row]:
         """Return rows that ended before a time."""
@@ -420,6 +421,10 @@ class SqliteIndex:
         )
         count, since = found.fetchone()
         return count, since
+
+    def notes(self) -> Mapping[str, str]:
+        """Return what else was to be remembered."""
+        return dict(self._reader().execute("SELECT key, value FROM note").fetchall())
 
     def facts(self) -> Mapping[str, object]:
         """Return what status pages show."""

@@ -67,11 +67,16 @@ CREATE TABLE IF NOT EXISTS parked (
     PRIMARY KEY (destination, name)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS parked_until ON parked (destination, until, since);
+CREATE TABLE IF NOT EXISTS note (
+    key TEXT PRIMARY KEY, value TEXT NOT NULL
+) WITHOUT ROWID;
 """
 PARK = (
     "INSERT INTO parked VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
     " SET reason = excluded.reason, until = excluded.until"
 )
+
+NOTE = "INSERT INTO note SELECT ?1, ?2 WHERE ?2 IS NOT NULL"
 
 IS_DROPPED = "volume IN (SELECT number FROM volume WHERE dropped)"
 NOT_DROPPED = f"(volume IS NULL OR NOT {IS_DROPPED})"

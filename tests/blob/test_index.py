@@ -148,6 +148,17 @@ class IndexContract(SynchronousTestCase):
         self.assertEqual([evolve(c, until=0.0)], self.index.parked("peer:x", 1.0, 9))
         self.assertEqual((0, None), self.index.parking("peer:y"))
 
+    def test_notes(self) -> None:
+        """Notes are kept by name until they are forgotten, or all is cleared."""
+        self.index.apply(Batch(notes={"a": "1", "b": "2", "never": None}))
+        self.index.apply(Batch(notes={"a": None, "b": "", "c": "3"}))
+        self.index.close()
+        self.index.open()
+
+        self.assertEqual({"b": "", "c": "3"}, dict(self.index.notes()))
+        self.index.clear()
+        self.assertEqual({}, dict(self.index.notes()))
+
     def test_count_changes(self) -> None:
         """Changes above a number are counted."""
         rows = [evolve(row(f"n{n}"), seq=n) for n in range(1, 8)]
