@@ -89,6 +89,8 @@ class Flipping:
                 self._flip(rng.choice(files_of(self._server)), rng)
 
     def _flip(self, path: Path, rng: random.Random) -> None:
+        if "files" in path.parts and time.time() - path.stat().st_mtime < 1:
+            return  # It may be the only copy yet.
         with path.open("r+b") as file:
             content = file.read().rstrip(b"\0")
             if len(content) > 64:
@@ -132,7 +134,7 @@ def test_bytes_flipped(store: str) -> None:
         finally:
             flipping.end()
             load.end()
-        assert flipping.flipped > 20
+        assert flipping.flipped > 10
         assert load.wrong == []
 
         for _ in range(2):
