@@ -19,11 +19,10 @@ QUICKLY_FOUND = (
     "lose-tail",
     "cursor-before-ack",
     "feed-skips",
-    "unchecked-reads",
 )
 """Plants that a few seeds are enough for; `python -m tests.sim --plant all` has all."""
 
-FEW_SEEDS = 12
+FEW_SEEDS = 30
 
 
 class ChaosTests(SynchronousTestCase):
