@@ -34,6 +34,7 @@ def key(
     choices: tuple[str, ...] = (),
     least: float = 0,
     most: float | None = None,
+    secret: bool = False,
 ) -> Any:
     """Return an attrs field for one configuration key.
 
@@ -43,9 +44,10 @@ def key(
         choices: the only texts allowed; none means any.
         least: smallest number allowed.
         most: largest number allowed, if any.
+        secret: never shown.
     """
     metadata = {"doc": doc, "choices": choices, "least": least, "most": most}
-    return attrs.field(default=default, metadata=metadata)
+    return attrs.field(default=default, metadata=metadata, repr=not secret)
 
 
 def table(factory: type[Any], doc: str) -> Any:
@@ -221,6 +223,53 @@ class ImageConfig:
     )
     save_bad_path: str = key("", "Directory for uploads that could not be read.")
     save_bad_bytes: Bytes = key(Bytes(256 << 20), "Most bytes kept there.")
+    keep: bool = key(
+        True,
+        "Keep originals, so that more can be made of them on demand, when a request"
+        " does not say.",
+    )
+    mezzanine: str = key(
+        "1600x1600_q-85",
+        "Recipe of what is kept beside a larger original, to make others of quickly.",
+    )
+    recipes: tuple[str, ...] | None = key(
+        None,
+        "Recipes that anybody may ask for, in any format; absent means those in sizes.",
+    )
+    presets: Mapping[str, str] = key(
+        attrs.Factory(dict),
+        'Recipes by names that anybody may ask for: { card = "600x450c_webp" }.',
+    )
+    auto_formats: tuple[str, ...] = key(
+        ("avif", "webp"), 'What "auto" may become for those who accept it, best first.'
+    )
+    signing_keys: tuple[str, ...] = key(
+        (),
+        "Secrets for signed addresses: the first signs, all verify.",
+        secret=True,
+    )
+    signing_keys_file: str = key(
+        "", "File with such secrets, one in each line; they come before signing_keys."
+    )
+    rendition_ttl: Seconds = key(
+        Seconds(30 * 86400),
+        "Time to live of what was made on demand; never longer than the original's.",
+        least=1,
+    )
+    max_age: Seconds = key(
+        Seconds(7 * 86400), "Longest time caches are told to keep a picture."
+    )
+    fetch_hosts: tuple[str, ...] = key(
+        (),
+        'Hosts that /fetch/ may get pictures of: "host", "host:port" or'
+        ' "*.example.com"; none switches it off.',
+    )
+    fetch_timeout: Seconds = key(
+        Seconds(10), "Time one fetch may take in all.", least=0.1
+    )
+    fetch_ttl: Seconds = key(
+        Seconds(86400), "How long what was fetched counts as fresh.", least=1
+    )
     limits: Limits = table(Limits, "What the image listener accepts.")
 
 

@@ -48,6 +48,9 @@ def _value(value: Any, kind: Any) -> str:
         return _amount(value, _SIZES) or str(value)
     if isinstance(value, tuple):
         return "[" + ", ".join(_value(item, type(item)) for item in value) + "]"
+    if isinstance(value, dict):
+        items = (f"{name} = {_value(each, kind)}" for name, each in value.items())
+        return "{" + ", ".join(items) + "}"
     return json.dumps(value, ensure_ascii=False)
 
 
