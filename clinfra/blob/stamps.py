@@ -61,8 +61,11 @@ class Stamps:
 
     def next(self, *after: int) -> int:
         """Return a stamp later than all given before and later than `after`."""
-        clock = stamp_at(self._now(), self._low_bits())
-        self._last = max(clock, self._last + 1, *(stamp + 1 for stamp in after))
+        bits = self._low_bits()
+        clock = stamp_at(self._now(), bits)
+        # Behind a stamp from the future, too, two replicas must not give the same.
+        later = (stamp + 1 + bits for stamp in after)
+        self._last = max(clock, self._last + 1, *later)
         return self._last
 
     def check(self, stamp: int) -> int:

@@ -80,6 +80,13 @@ class StampsTests(SynchronousTestCase):
 
         self.assertEqual(ahead + 1, self.stamps.next(ahead))
 
+    def test_after_the_same(self) -> None:
+        """Two replicas that know the same stamp of the future give different ones."""
+        ahead = stamp_at(self.now + 100)
+        other = Stamps(lambda: self.now, lambda: 77, 300)
+
+        self.assertNotEqual(other.next(ahead), self.stamps.next(ahead))
+
     def test_far_future(self) -> None:
         """A stamp that would make a blob immortal is refused; some skew is not."""
         self.stamps.check(stamp_at(self.now + 299))
