@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from clinfra.image import animation
+from clinfra.image import animation, png
 from clinfra.image.animation import Film
 from clinfra.image.sizes import Recipe
 
@@ -28,7 +28,7 @@ MAX_SIDE: Final[Mapping[str, int]] = {
 
 _WEBP_METHOD: Final = 2
 _AVIF_SPEED: Final = 9
-_PNG_LEVEL: Final = 1
+_MOVING_PNG_LEVEL: Final = 1
 
 
 def format_of(recipe: Recipe, picture: Image.Image) -> str:
@@ -83,7 +83,9 @@ def encode(
         options["exif"] = (b"Exif\0\0" if name == "jpeg" else b"") + exif
     # Pillow writes some of what it has read unless it is told otherwise.
     picture.info = {}
-    if film is not None and name == "avif":
+    if film is None and name == "png":
+        png.write(picture, sink, exif)
+    elif film is not None and name == "avif":
         memory = io.BytesIO()
         picture.save(memory, name.upper(), **options)
         sink.write(animation.without_dates(memory.getvalue()))
@@ -113,4 +115,4 @@ def _avif(recipe: Recipe, quality: int) -> dict[str, Any]:
 
 
 def _png(recipe: Recipe, quality: int) -> dict[str, Any]:
-    return {"compress_level": _PNG_LEVEL}
+    return {"compress_level": _MOVING_PNG_LEVEL}

@@ -24,10 +24,13 @@ def render(data: bytes, *recipes: str, quality: int = 95, **changes: Any) -> Ren
 
 
 def made(data: bytes, recipe: str, **changes: Any) -> Image.Image:
-    """Return what a recipe makes of some bytes, decoded; as PNG unless it says else."""
+    """Return what a recipe makes of some bytes, decoded, without a palette."""
     name = parse_recipe(recipe).name
     rendered = render(data, name, **changes)
-    return Image.open(io.BytesIO(rendered.renditions[name].body))
+    picture = Image.open(io.BytesIO(rendered.renditions[name].body))
+    if picture.mode != "P":
+        return picture
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
 def difference(one: Image.Image, other: Image.Image) -> float:

@@ -110,7 +110,23 @@ def png_bomb(width: int, height: int, colour_type: int = 6) -> bytes:
     row = b"\0" + bytes(width * channels)
     body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
     head = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
-    chunks = ((b"IHDR", head), (b"IDAT", body), (b"IEND", b""))
+    return png_of((b"IHDR", head), (b"IDAT", body), (b"IEND", b""))
+
+
+def png_of_rows(width: int, height: int, colour_type: int, bits: int) -> bytes:
+    """Return a PNG of random numbers, whose rows have all filters in turn."""
+    chance = random.Random(100 * colour_type + bits)
+    samples = {0: 1, 2: 3, 4: 2, 6: 4}[colour_type]
+    length = (width * samples * bits + 7) // 8
+    rows = b"".join(
+        bytes([row % 5]) + chance.randbytes(length) for row in range(height)
+    )
+    head = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    return png_of((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+
+
+def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG of these chunks."""
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*each) for each in chunks)
 
 
