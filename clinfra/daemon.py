@@ -185,6 +185,7 @@ class Daemon(Service):
 
     Attributes:
         parts: in the order they start.
+        opening: called before the products open, e.g. for stores they share.
         closing: called after the products stopped, e.g. for connections they shared.
         state: where in its life the process is.
     """
@@ -200,6 +201,7 @@ class Daemon(Service):
     handle_signal: Callable[[int, Any], object] | None = None
     terminal: bool = False
     parts: list[Part] = field(factory=list, init=False)
+    opening: list[Callable[[], None]] = field(factory=list, init=False)
     closing: list[Callable[[], Deferred[None]]] = field(factory=list, init=False)
     state: State = field(default=State.STARTING, init=False)
     log = Logger()
@@ -241,6 +243,8 @@ class Daemon(Service):
         self.writer.start()
         try:
             self._make_data_dir()
+            for open_it in self.opening:
+                open_it()
             for part in self.parts:
                 self._open(part)
             for part in self.parts:

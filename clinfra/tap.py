@@ -248,21 +248,30 @@ class _Assembly:
         self._add(blob, section)
 
     def add_image(self, section: config.ImageConfig) -> None:
-        """Add the image service, over the blob store here or the one at `blob_url`."""
+        """Add the image service, over the blob store here or what is at `blob_url`."""
         from clinfra.image.service import make_image_service
 
-        blobs = self.blobs
-        if section.blob_url:
-            from clinfra.blob.client import BlobClient
-
-            client = BlobClient(section.blob_url, reactor=self.reactor)
-            self.daemon.closing.append(client.close)
-            blobs = client
+        blobs = self._blobs_at(section.blob_url) if section.blob_url else self.blobs
         assert blobs is not None, "settings see to it"
         image = make_image_service(
             section, reactor=self.reactor, data_dir=self.data_dir, blobs=blobs
         )
         self._add(image, section)
+
+    def _blobs_at(self, url: str) -> IBlobs:
+        """Return the store of images at a URL, opened and closed with the daemon."""
+        from clinfra.image.stores import make_store
+
+        store = make_store(url, self.reactor)
+        if store is not None:
+            self.daemon.opening.append(store.open)
+            self.daemon.closing.append(store.close)
+            return store
+        from clinfra.blob.client import BlobClient
+
+        client = BlobClient(url, reactor=self.reactor)
+        self.daemon.closing.append(client.close)
+        return client
 
     def add_proxy(self, section: config.ProxyConfig) -> None:
         """Add the proxy, over the services here."""

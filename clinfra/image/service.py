@@ -37,7 +37,7 @@ def make_image_service(
     Raises:
         ConfigProblems: values that no type can catch.
     """
-    check(config)
+    allowed = check(config)
     threads = Threads(reactor, reactor.getThreadPool())
     start = command(config.worker_bytes, int(config.worker_timeout) + 1)
 
@@ -55,9 +55,9 @@ def make_image_service(
     bad_files = None
     if config.save_bad_path:
         bad_files = BadFiles(Path(config.save_bad_path), config.save_bad_bytes, threads)
-    storing = Storing(blobs)
+    storing = Storing(blobs, threads)
     spool_directory = data_dir / "image"
-    resource = ImageResource(
+    uploads = Uploads(
         config,
         renderer=renderer,
         storing=storing,
@@ -66,11 +66,27 @@ def make_image_service(
         threads=threads,
         now=time.time,
     )
-    return ImageService(resource, renderer, storing, spool_directory, bad_files)
+    on_demand = OnDemand(
+        config,
+        allowed=allowed,
+        blobs=blobs,
+        renderer=renderer,
+        storing=storing,
+        spool_directory=spool_directory,
+        threads=threads,
+        now=time.time,
+    )
+    resource = ImageResource(uploads, on_demand.routes())
+    return ImageService(
+        resource, renderer, storing, on_demand, spool_directory, bad_files
+    )
 
 
-def check(config: ImageConfig) -> None:
-    """Check what types and bounds cannot.  Raises ConfigProblems with everything."""
+def check(config: ImageConfig) -> Allowed:
+    """Check what types and bounds cannot; return what may be asked for.
+
+    Raises ConfigProblems with everything.
+    """
     problems = [
         f"image.formats: {name!r} is not one of {', '.join(sniff.FORMATS)}"
         for name in config.formats
@@ -80,8 +96,41 @@ def check(config: ImageConfig) -> None:
         parse_params(b"", config)
     except Trouble as trouble:
         problems.append(f"image: {trouble.sentence}")
-    if problems:
+    try:
+        mezzanine = parse_recipe(config.mezzanine)
+        if mezzanine.format != "jpeg" or mezzanine.mode != "fit":
+            problems.append("image.mezzanine: it is a JPEG, and the whole picture")
+        width, height = mezzanine.width or 0, mezzanine.height or 0
+        if not 0 < width * height <= config.max_size_pixels:
+            problems.append(
+                "image.mezzanine: both sides are given, and have no more pixels"
+                " together than image.max_size_pixels"
+            )
+    except Trouble as trouble:
+        problems.append(f"image.mezzanine: {trouble.sentence}")
+    keys: tuple[str, ...] = ()
+    try:
+        keys = read_keys(config)
+    except OSError as error:
+        problems.append(f"image.signing_keys_file: {error.strerror or error}")
+    except UnicodeDecodeError:
+        problems.append("image.signing_keys_file: it is not text in UTF-8")
+    allowed = None
+    try:
+        allowed = Allowed.of(config, keys)
+    except ConfigProblems as more:
+        problems += more.problems
+    if problems or allowed is None:
         raise ConfigProblems(problems)
+    return allowed
+
+
+def read_keys(config: ImageConfig) -> tuple[str, ...]:
+    """Return the secrets of `signing_keys_file`.  Raises OSError, UnicodeDecodeError."""
+    if not config.signing_keys_file:
+        return ()
+    text = Path(config.signing_keys_file).read_text(encoding="utf-8")
+    return tuple(filter(None, map(str.strip, text.splitlines())))
 
 
 @implementer(IProduct)
@@ -96,12 +145,14 @@ class ImageService(Service):
         resource: ImageResource,
         renderer: Renderer,
         storing: Storing,
+        on_demand: OnDemand,
         spool_directory: Path,
         bad_files: BadFiles | None,
     ) -> None:
         self.resource = resource
         self._renderer = renderer
         self._storing = storing
+        self._on_demand = on_demand
         self._spool_directory = spool_directory
         self._bad_files = bad_files
 
@@ -135,4 +186,4 @@ class ImageService(Service):
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
-        return self._renderer.report()
+        return {**self._renderer.report(), "on_demand": self._on_demand.report()}
