@@ -199,6 +199,11 @@ async def write_response(exchange: IExchange, response: Response) -> None:
                     exchange.write(piece)
                     await exchange.drained()
             exchange.finish()
+        except GeneratorExit:
+            # Nobody waits any more, so nothing can be awaited; the generator, which may
+            # be in the middle of something, ends when it is collected.
+            close = None
+            raise
         finally:
             if close is not None:
                 await close()

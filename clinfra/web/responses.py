@@ -100,7 +100,11 @@ class OriginResponse:
 
     async def _wait(self) -> None:
         self._waiter = Deferred(self._cancelled)
-        await self._waiter
+        try:
+            await self._waiter
+        finally:
+            # A reader that is thrown away must not be woken by aborting.
+            self._waiter = None
 
     def _cancelled(self, waiter: Deferred[None]) -> None:
         self._waiter = None

@@ -648,3 +648,21 @@ class CoroutineTests(SynchronousTestCase):
         self.network.turn()
 
         self.assertTrue(line.lost)
+
+    def test_thrown_away(self) -> None:
+        """A reader that is given up while it waits is left alone."""
+
+        async def read(response: OriginResponse) -> None:
+            async with response:
+                await response.read()
+
+        asked = self.ask()
+        line = self.network.accept()
+        line.send(OK[:-2])
+        reader = read(self.successResultOf(asked))
+        reading = Deferred.fromCoroutine(reader)
+        reader.close()
+        self.network.turn()
+
+        self.assertTrue(line.lost)
+        self.assertNoResult(reading)

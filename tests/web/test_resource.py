@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 
 from twisted.internet.defer import Deferred
@@ -12,7 +13,7 @@ from twisted.web.resource import Resource as OrdinaryResource
 from clinfra import errors
 from clinfra.config import Limits
 from clinfra.web.exchange import IExchange, Response
-from clinfra.web.resource import STATUS_OF, answer
+from clinfra.web.resource import STATUS_OF, answer, write_response
 from tests.web.clients import Answer, Client, Handled, get, make_site
 
 
@@ -97,6 +98,30 @@ class TroubleTests(SynchronousTestCase):
 
         self.assertTrue(client.transport.aborted)
         self.assertFalse(bytes(client.received).endswith(b"0\r\n\r\n"))
+
+    def test_thrown_away(self) -> None:
+        """An answer that is given up in the middle of a piece ends what makes it."""
+        ended: list[str] = []
+
+        async def pieces() -> AsyncIterator[bytes]:
+            try:
+                yield b"some"
+                await Deferred()
+            finally:
+                ended.append("generator")
+
+        async def respond(exchange: IExchange) -> None:
+            writing = write_response(exchange, Response(200, (), pieces()))
+            writing.send(None)
+            writing.close()
+            ended.append("answer")
+
+        client = Client(*make_site(respond))
+        client.send(get())
+
+        gc.collect()
+        self.assertEqual({"answer", "generator"}, set(ended))
+        self.assertEqual([], self.flushLoggedErrors())
 
     def test_nothing_returned(self) -> None:
         """None means that the exchange has been answered, now or later."""
