@@ -10,7 +10,7 @@ import string
 
 from attrs import frozen
 
-from clinfra.image.sizes import parse_size
+from clinfra.image.sizes import Recipe, parse_size
 
 _ALPHABET = string.digits + string.ascii_lowercase + string.ascii_uppercase
 
@@ -45,7 +45,20 @@ class BlobNames:
         """Name of the info JSON."""
         return f"{self.stored}.json"
 
+    @property
+    def original(self) -> str:
+        """Name of the upload itself, when it was kept."""
+        return f"{self.stored}.original"
+
+    @property
+    def mezzanine(self) -> str:
+        """Name of what others are made of quickly, when there is one."""
+        return f"{self.stored}.mezzanine.jpg"
+
     def size(self, name: str) -> str:
         """Return the name of one rendition, given the name of its recipe."""
-        recipe = parse_size(name)
+        return self.rendition(parse_size(name))
+
+    def rendition(self, recipe: Recipe) -> str:
+        """Return the name of one rendition."""
         return f"{self.stored}_{recipe.stem}.{recipe.extension}"

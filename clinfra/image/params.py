@@ -31,6 +31,7 @@ class Params:
         quality: of the JPEGs, 1 to 100.
         ttl_seconds: how long results are kept.
         save: whether results are kept at all.
+        keep: whether the original is kept with them.
         filename: what the client calls the picture; only recorded.
         response: "none", "checksum", "info" or the name of one of the sizes.
     """
@@ -39,8 +40,14 @@ class Params:
     quality: int
     ttl_seconds: int
     save: bool
+    keep: bool
     filename: str | None
     response: str
+
+    @property
+    def keeps(self) -> bool:
+        """Whether original and mezzanine are stored."""
+        return self.save and self.keep
 
 
 def parse_params(query: bytes, config: ImageConfig) -> Params:
@@ -59,6 +66,7 @@ def parse_params(query: bytes, config: ImageConfig) -> Params:
     ttl_seconds = _int(values, "ttl", int(config.ttl))
     save = _bool(values, "save")
     save_blob = _bool(values, "save_blob")
+    keep = _bool(values, "keep", config.keep)
     response = config.response
     if "response" in values:
         response = _given(values, "response").lower()
@@ -78,6 +86,7 @@ def parse_params(query: bytes, config: ImageConfig) -> Params:
         quality=jpeg_quality(quality),
         ttl_seconds=ttl_seconds,
         save=save and save_blob,
+        keep=keep,
         filename=filename if filename is None else filename[:_RECORDED],
         response=written[response].name if response in written else response,
     )
@@ -113,9 +122,9 @@ def _int(values: dict[str, str | None], key: str, default: int) -> int:
     return int(value)
 
 
-def _bool(values: dict[str, str | None], key: str) -> bool:
+def _bool(values: dict[str, str | None], key: str, default: bool = True) -> bool:
     if key not in values:
-        return True
+        return default
     value = _given(values, key).lower()
     if value not in _BOOLS:
         raise InvalidRequest(f"Invalid boolean value for {key}: {value[:_ECHOED]}")

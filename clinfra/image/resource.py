@@ -1,172 +1,56 @@
-"""The image service over HTTP: PUT or POST a picture to any path.
+"""The image service over HTTP: who answers which request.
 
-The query string says what is wanted (`params`), the body is the picture itself.  The
-answer comes when every size is made and stored.  Nothing a client sends ends in a 500:
-what cannot be read is 415 `Bad image file`.
+PUT and POST to any path are uploads, as they ever were.  What can be read is in a table
+of routes, made of the parts of the service that answer them.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 
 import attrs
-from twisted.logger import Logger
 
-from clinfra.config import ImageConfig
-from clinfra.errors import (
-    InvalidRequest,
-    MethodNotAllowed,
-    TooLarge,
-    Trouble,
-    UnsupportedMedia,
-)
-from clinfra.image import sniff
-from clinfra.image.badfiles import BadFiles
-from clinfra.image.job import (
-    BadImage,
-    Bounds,
-    Job,
-    NoSuchFrame,
-    Rendered,
-    ResultTooLarge,
-)
-from clinfra.image.naming import BlobNames
-from clinfra.image.params import Params, parse_params
-from clinfra.image.render import Renderer
-from clinfra.image.storing import Storing
+from clinfra.errors import MethodNotAllowed, Trouble
+from clinfra.image.routes import Route
+from clinfra.image.uploads import METHODS, Uploads
 from clinfra.web.exchange import IExchange, Response
 from clinfra.web.heads import Field
 from clinfra.web.resource import Resource, trouble_response
-from clinfra.web.streams import Spooled, Threads, spool
 
-_METHODS = ("PUT", "POST")
-_JSON: Field = (b"Content-Type", b"application/json")
-_TEXT: Field = (b"Content-Type", b"text/plain")
+_READING = ("GET", "HEAD")
+_NO_STORE: Field = (b"Cache-Control", b"no-store")
+_VARY: Field = (b"Vary", b"Accept")
 
 
 class ImageResource(Resource):
-    """Renders and stores what is put or posted.
+    """Answers every request.
 
     Args:
-        spool_directory: where bodies are kept, unnamed, while they are needed.
-        bad_files: where unreadable uploads are kept; None means nowhere.
-        threads: where bodies are written to disk; None means at once.
-        now: unix seconds.
+        routes: the first that matches answers.
     """
 
-    log = Logger()
-
-    def __init__(
-        self,
-        config: ImageConfig,
-        *,
-        renderer: Renderer,
-        storing: Storing,
-        spool_directory: Path,
-        bad_files: BadFiles | None,
-        threads: Threads | None,
-        now: Callable[[], float],
-    ) -> None:
+    def __init__(self, uploads: Uploads, routes: Sequence[Route] = ()) -> None:
         super().__init__()
-        self._config = config
-        self._bounds = Bounds.of(config)
-        self._renderer = renderer
-        self._storing = storing
-        self._spool_directory = spool_directory
-        self._bad_files = bad_files
-        self._threads = threads
-        self._now = now
-        accepted = ", ".join(f"image/{name.lower()}" for name in config.formats)
-        self._accept: Field = (b"Accept", accepted.encode())
+        self._uploads = uploads
+        self._routes = tuple(routes)
 
-    async def respond(self, exchange: IExchange) -> Response:
-        """Answer one upload."""
-        try:
-            return await self._upload(exchange)
-        except Trouble as trouble:
-            # The original's sentences are the whole body, without a line end.
-            answer = trouble_response(trouble)
-            fields = answer.fields
-            if isinstance(trouble, UnsupportedMedia):
-                fields += (self._accept,)
-            return attrs.evolve(answer, fields=fields, body=trouble.sentence.encode())
-
-    async def _upload(self, exchange: IExchange) -> Response:
-        head, body = exchange.head, exchange.body
-        if head.method.decode("latin-1").upper() not in _METHODS:
-            raise MethodNotAllowed(_METHODS)
-        params = parse_params(head.query, self._config)
-        max_bytes = self._config.max_bytes
-        if body.length is not None and body.length > max_bytes:
-            raise TooLarge(f"The image is over {max_bytes} bytes.")
-        with self._renderer.arriving(body.length):
-            upload = await spool(
-                body, self._spool_directory, max_bytes, threads=self._threads
-            )
-        try:
-            rendered = await self._render(upload, params)
-        except BadImage as bad:
-            await self._bad(exchange, upload, params, bad.reason)
-            raise UnsupportedMedia("Bad image file") from bad
-        except ResultTooLarge as error:
-            raise InvalidRequest(f"Size too large: {error.size_name}") from error
-        except NoSuchFrame as error:
-            raise InvalidRequest(f"No such frame: {error.size_name}") from error
-        finally:
-            upload.close()
-        names = None
-        if params.save:
-            names = self._storing.names(rendered)
-            exchange.notes["blob"] = names.stored
-            await self._storing.store(names, rendered, params.ttl_seconds)
-        return _answer(params, rendered, names)
-
-    async def _render(self, upload: Spooled, params: Params) -> Rendered:
-        kind = sniff.sniff(os.pread(upload.fd, sniff.HEAD_BYTES, 0))
-        if kind is None or kind.format not in self._bounds.formats:
-            raise BadImage("not a known format" if kind is None else kind.format)
-        job = Job(
-            recipes=params.sizes,
-            quality=params.quality,
-            bounds=self._bounds,
-            filename=params.filename,
-            publish_exif=self._config.publish_exif,
-        )
-        cost = sniff.cost(kind, upload.length)
-        return await self._renderer.render(upload.fd, job, cost)
-
-    async def _bad(
-        self, exchange: IExchange, upload: Spooled, params: Params, reason: str
-    ) -> None:
-        """Log what was wrong with an upload, and keep it if that is configured."""
-        content_type = exchange.head.get(b"content-type") or b""
-        if content_type.lower().startswith(b"multipart/"):
-            reason = "a form was sent; the body must be the image itself"
-        path = ""
-        if self._bad_files is not None:
-            path = await self._bad_files.keep(
-                upload.fd, upload.length, params.filename, self._now()
-            )
-        exchange.notes["bad"] = reason
-        self.log.warn("Bad image file: {reason} ({path})", reason=reason, path=path)
-
-
-def _answer(params: Params, rendered: Rendered, names: BlobNames | None) -> Response:
-    """Return the kind of answer that was asked for."""
-    if params.response == "none":
-        return Response()
-    if params.response == "checksum":
-        return Response(fields=(_TEXT,), body=rendered.checksum.encode())
-    if params.response == "info":
-        extra: dict[str, object] = {}
-        if names is not None:
-            extra["blob_info_name"] = names.info
-            extra["blob_names"] = {
-                size.name: names.size(size.name) for size in params.sizes
-            }
-        return Response(fields=(_JSON,), body=rendered.info_json(extra))
-    made = rendered.renditions[params.response]
-    media_type: Field = (b"Content-Type", made.content_type.encode())
-    return Response(fields=(media_type,), body=made.body)
+    async def respond(self, exchange: IExchange) -> Response | None:
+        """Answer one request."""
+        head = exchange.head
+        method = head.method.decode("latin-1")
+        if method.upper() in METHODS:
+            return await self._uploads.respond(exchange)
+        for route in self._routes:
+            match = route.pattern.fullmatch(head.path)
+            if match is None:
+                continue
+            if method not in _READING:
+                return self._uploads.refusal(MethodNotAllowed((*_READING, *METHODS)))
+            try:
+                return await route.answer(exchange, match)
+            except Trouble as trouble:
+                answer = trouble_response(trouble)
+                # Whatever is not an answer now may be one a moment later.
+                fields = (*answer.fields, _NO_STORE, _VARY)
+                return attrs.evolve(answer, fields=fields)
+        return self._uploads.refusal(MethodNotAllowed(METHODS))

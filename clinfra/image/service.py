@@ -15,12 +15,16 @@ from zope.interface import implementer
 from clinfra.config import ImageConfig
 from clinfra.errors import ConfigProblems, StartupFailed, Trouble
 from clinfra.image import sniff
+from clinfra.image.allowed import Allowed
 from clinfra.image.badfiles import BadFiles
 from clinfra.image.child import Child, command
+from clinfra.image.ondemand import OnDemand
 from clinfra.image.params import parse_params
 from clinfra.image.render import OnGone, OnMessage, Renderer
 from clinfra.image.resource import ImageResource
+from clinfra.image.sizes import parse_recipe
 from clinfra.image.storing import Storing
+from clinfra.image.uploads import Uploads
 from clinfra.interfaces import IBlobs, IProduct
 from clinfra.web.streams import Threads
 
@@ -126,7 +130,10 @@ def check(config: ImageConfig) -> Allowed:
 
 
 def read_keys(config: ImageConfig) -> tuple[str, ...]:
-    """Return the secrets of `signing_keys_file`.  Raises OSError, UnicodeDecodeError."""
+    """Return the secrets of `signing_keys_file`.
+
+    Raises OSError, UnicodeDecodeError.
+    """
     if not config.signing_keys_file:
         return ()
     text = Path(config.signing_keys_file).read_text(encoding="utf-8")

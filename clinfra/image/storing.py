@@ -1,61 +1,100 @@
 """Keep the results of an upload in the blob service, whole or not at all.
 
-The renditions go first and the info last, so whoever finds the info finds everything.
-Names are made of the upload's own bytes.  So when storing fails, what had been stored
-is deleted, unless the info of an earlier upload of the same bytes is there: then those
-names belong to it, and what they hold now is as good.
+The renditions, the original and its mezzanine go first and the info last, so whoever
+finds the info finds everything.  Names are made of the upload's own bytes.  So when
+storing fails, what had been stored is deleted, unless the info of an earlier upload of
+the same bytes is there: then those names belong to it, and what they hold now is as
+good.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
+import attrs
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from clinfra.errors import NotFound, Overloaded, Trouble
-from clinfra.image.job import Rendered
+from clinfra.image.job import MEZZANINE, Rendered, Rendition
 from clinfra.image.naming import BlobNames, base_name
 from clinfra.interfaces import IBlobs
+from clinfra.web.streams import Spooled, Threads, read_piece
 
 T = TypeVar("T")
+Part = tuple[Callable[[], Awaitable[bytes]], str]
+"""What gives a body, once it is its turn, and its media type."""
 
 _AT_ONCE = 4
 """Blobs of one upload that are put at the same time."""
+
+_ORIGINALS_AT_ONCE = 4
+"""Originals that are in memory at the same time."""
+
+_MOST_BACKGROUND_BYTES = 64 << 20
+"""Of renditions that wait to be stored while they are served already."""
 
 _RETRY_AFTER_SECONDS = 5
 
 
 @define(eq=False)
 class Storing:
-    """Stores results; what was begun is finished even when nobody waits any more."""
+    """Stores results; what was begun is finished even when nobody waits any more.
+
+    Args:
+        threads: where originals are read; None means at once.
+    """
 
     log = Logger()
 
     _blobs: IBlobs
+    _threads: Threads | None = None
     _begun: int = field(init=False, default=0)
     _idle: list[Deferred[None]] = field(init=False, factory=list)
+    _originals: DeferredSemaphore = field(
+        init=False, factory=lambda: DeferredSemaphore(_ORIGINALS_AT_ONCE)
+    )
+    _background_bytes: int = field(init=False, default=0)
 
     def names(self, rendered: Rendered) -> BlobNames:
         """Return what the results of an upload are called."""
         return BlobNames(self._blobs.encode(base_name(rendered.checksum)))
 
     def store(
-        self, names: BlobNames, rendered: Rendered, ttl_seconds: int
+        self,
+        names: BlobNames,
+        rendered: Rendered,
+        ttl_seconds: int,
+        original: Spooled | None = None,
     ) -> Deferred[None]:
         """Store all results; cancelling only ends the waiting.
 
         Fails with Overloaded when the blob service cannot take them.
+
+        Args:
+            original: stored as well; the caller may close it at once.
         """
         told: Deferred[None] = Deferred()
-        self._begun += 1
-        work = Deferred.fromCoroutine(self._store(names, rendered, ttl_seconds))
-        work.addBoth(self._over)
+        own = None
+        try:
+            if original is not None:
+                own = attrs.evolve(original, fd=os.dup(original.fd))
+        except OSError as error:
+            self.log.error("cannot store: {error}", error=str(error))
+            return fail(Overloaded("The image service is out of files."))
+        work = self._begin(self._store(names, rendered, ttl_seconds, own))
         work.addCallbacks(told.callback, told.errback)
         return told
+
+    def store_rendition(
+        self, name: str, rendition: Rendition, ttl_seconds: int
+    ) -> Deferred[None]:
+        """Store what was made on demand; failing is only logged."""
+        return self._begin(self._store_rendition(name, rendition, ttl_seconds))
 
     async def idle(self) -> None:
         """Wait until nothing is being stored."""
@@ -63,6 +102,10 @@ class Storing:
             waiting: Deferred[None] = Deferred()
             self._idle.append(waiting)
             await waiting
+
+    def _begin(self, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
+        self._begun += 1
+        return Deferred.fromCoroutine(work).addBoth(self._over)
 
     def _over(self, result: T) -> T:
         self._begun -= 1
@@ -72,15 +115,41 @@ class Storing:
                 each.callback(None)
         return result
 
-    async def _store(
-        self, names: BlobNames, rendered: Rendered, ttl_seconds: int
+    async def _store_rendition(
+        self, name: str, rendition: Rendition, ttl_seconds: int
     ) -> None:
-        parts = {
-            names.size(name): (rendition.body, rendition.content_type)
+        length = len(rendition.body)
+        if self._background_bytes + length > _MOST_BACKGROUND_BYTES:
+            self.log.warn("too much waits to be stored: {name} is not", name=name)
+            return
+        self._background_bytes += length
+        try:
+            await self._put(name, rendition.body, rendition.content_type, ttl_seconds)
+        except (Trouble, OSError) as error:
+            self.log.warn("cannot store {name}: {error}", name=name, error=str(error))
+        finally:
+            self._background_bytes -= length
+
+    async def _store(
+        self,
+        names: BlobNames,
+        rendered: Rendered,
+        ttl_seconds: int,
+        original: Spooled | None,
+    ) -> None:
+        parts: dict[str, Part] = {
+            names.mezzanine if name == MEZZANINE else names.size(name): (
+                _at_hand(rendition.body),
+                rendition.content_type,
+            )
             for name, rendition in rendered.renditions.items()
         }
-        info = {names.info: (rendered.info_json(), "application/json")}
+        info = {names.info: (_at_hand(rendered.info_json()), "application/json")}
         try:
+            if original is not None:
+                spooled = original
+                content_type = str(rendered.info["content_type"])
+                parts[names.original] = (lambda: self._read(spooled), content_type)
             await self._put_all(parts, ttl_seconds)
             await self._put_all(info, ttl_seconds)
         except Exception as error:
@@ -94,28 +163,41 @@ class Storing:
                 "The blob service is not available: nothing was stored.",
                 _RETRY_AFTER_SECONDS,
             ) from error
+        finally:
+            if original is not None:
+                original.close()
 
-    async def _put_all(
-        self, parts: Mapping[str, tuple[bytes, str]], ttl_seconds: int
-    ) -> None:
+    async def _read(self, original: Spooled) -> bytes:
+        return await read_piece(original.fd, 0, original.length, self._threads)
+
+    async def _put_all(self, parts: Mapping[str, Part], ttl_seconds: int) -> None:
         """Put several blobs; raises the first trouble when every one has ended."""
 
-        async def put(name: str, body: bytes, content_type: str) -> None:
-            await self._blobs.put(
-                name,
-                body,
-                ttl_seconds=ttl_seconds,
-                content_type=content_type,
-                encoded=True,
-            )
+        async def put(name: str, body: Part) -> None:
+            await self._put(name, await body[0](), body[1], ttl_seconds)
 
         turns = DeferredSemaphore(_AT_ONCE)
-        puts = [turns.run(put, name, *part) for name, part in parts.items()]
+        puts = []
+        for name, part in parts.items():
+            # Only originals are large.
+            gate = self._originals if name.endswith(".original") else turns
+            puts.append(gate.run(put, name, part))
         # All of them, so that nothing is put after a failure was cleaned up.
         for succeeded, result in await DeferredList(puts, consumeErrors=True):
             if not succeeded:
                 assert isinstance(result, Failure)
                 result.raiseException()
+
+    async def _put(
+        self, name: str, body: bytes, content_type: str, ttl_seconds: int
+    ) -> None:
+        await self._blobs.put(
+            name,
+            body,
+            ttl_seconds=ttl_seconds,
+            content_type=content_type,
+            encoded=True,
+        )
 
     async def _undo(self, names: Sequence[str]) -> None:
         """Delete what a failed upload stored, the info first, as far as possible."""
@@ -136,3 +218,10 @@ class Storing:
                     "cannot take {name} back: {error}", name=name, error=str(error)
                 )
                 return
+
+
+def _at_hand(body: bytes) -> Callable[[], Awaitable[bytes]]:
+    async def give() -> bytes:
+        return body
+
+    return give

@@ -19,6 +19,7 @@ from clinfra.image.badfiles import BadFiles
 from clinfra.image.render import Renderer
 from clinfra.image.resource import ImageResource
 from clinfra.image.storing import Storing
+from clinfra.image.uploads import Uploads
 from clinfra.web.site import Site
 from tests.image.pictures import encode, jpeg, oriented, photograph, scan_bomb
 from tests.image.support import Agency, MemoryBlobs, new_directory
@@ -47,7 +48,7 @@ class ResourceTests(SynchronousTestCase):
         self.clock = Clock()
         self.blobs = MemoryBlobs()
         self.agency = Agency(patient=patient)
-        config = ImageConfig(**changes)
+        config = ImageConfig(**{"keep": False, **changes})
         renderer = Renderer(
             self.clock,
             self.agency.hire,
@@ -63,7 +64,7 @@ class ResourceTests(SynchronousTestCase):
         if config.save_bad_path:
             bad_files = BadFiles(Path(config.save_bad_path), 10000, None)
             bad_files.open()
-        resource = ImageResource(
+        uploads = Uploads(
             config,
             renderer=renderer,
             storing=Storing(self.blobs),
@@ -72,6 +73,7 @@ class ResourceTests(SynchronousTestCase):
             threads=None,
             now=lambda: 1795321273.5,
         )
+        resource = ImageResource(uploads)
         self.site = Site(resource, reactor=self.clock, limits=Limits())
 
     def client(self) -> Client:
