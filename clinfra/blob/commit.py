@@ -275,6 +275,9 @@ class Committer:
                 last = changes[job.name].row
                 if last is not None and last.data == job.after.data:
                     job.after = job.after.placed(last.at, last.volumes)
+                elif job.after.data is not None:
+                    # Replaced within the batch: these bytes are nowhere.
+                    job.after = job.after.placed(None, job.after.volumes)
 
     def _fanout(self, plan: Plan, row: Row | None) -> int:
         """Return whom a name is to be sent to: a pending change is not forgotten."""

@@ -237,9 +237,11 @@ class Replica:
 
         def done() -> None:
             if isinstance(job, Job):
-                if job.after is not None and job.error is None:
-                    self.hot.put(Hot(job.after, None))
+                row = job.after if job.error is None else None
+                if row is not None and (row.data is None or row.at is not None):
+                    self.hot.put(Hot(row, None))
                 else:
+                    # Nothing new, or replaced already: the index knows.
                     self.hot.drop(job.name)
                 # Who asks from now on must not be answered by a read begun before.
                 self._loading.pop(job.name, None)
@@ -247,8 +249,9 @@ class Replica:
                 waiter.errback(Failure(job.error))
             else:
                 waiter.callback(None)
-                if self.changed is not None and (row := _numbered(job)) is not None:
-                    self.changed(row)
+                numbered = _numbered(job)
+                if self.changed is not None and numbered is not None:
+                    self.changed(numbered)
 
         self._writer.submit(job, done)
         return waiter

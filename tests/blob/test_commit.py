@@ -72,6 +72,16 @@ class CommitterTests(SynchronousTestCase):
         assert found is not None and found.at is not None
         self.assertEqual(b"two!", self.store.read(found.at, 0, 4))
 
+    def test_replaced_in_the_same_batch(self) -> None:
+        """Bytes that a later job of the batch replaces are said to be nowhere."""
+        self.committer.run([put("a", b"old")])
+        first, second = put("a", b"one"), put("a", b"two!")
+        self.committer.run([first, second])
+
+        assert first.after is not None and second.after is not None
+        self.assertIsNone(first.after.at)
+        self.assertEqual(self.index.get("a"), second.after)
+
     def test_trouble_is_its_jobs_own(self) -> None:
         """A job that refuses fails alone, with its own error."""
 
