@@ -201,11 +201,11 @@ class OriginConnection(Protocol):
         elif self._silent and self.served and request.can_begin_again:
             request.begin_again()
         else:
-            request.failed(
-                OriginFailed(
-                    "The server behind us closed the connection.", request.replayable
-                )
+            trouble = OriginFailed(
+                "The server behind us closed the connection.", request.replayable
             )
+            trouble.__cause__ = reason.value  # e.g. a certificate that is not trusted
+            request.failed(trouble)
 
     # Reading the response.
 
