@@ -126,8 +126,15 @@ def _check_blob(configuration: config.Config) -> None:
 def _check_image(configuration: config.Config) -> None:
     if configuration.image is not None:
         from clinfra.image.service import check as check_image
+        from clinfra.image.stores import check_url
 
-        check_image(configuration.image)
+        problems = check_url(configuration.image.blob_url)
+        try:
+            check_image(configuration.image)
+        except ConfigProblems as more:
+            problems += more.problems
+        if problems:
+            raise ConfigProblems(problems)
 
 
 def _check_proxy(configuration: config.Config) -> None:

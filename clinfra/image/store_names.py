@@ -35,6 +35,7 @@ def encode(name: str) -> str:
         raise InvalidRequest("Name cannot be empty")
     if name[0] == "_":
         raise InvalidRequest("Name cannot start with a _")
+    _check_parts(name)
     return check(_ALONE + name)
 
 
@@ -52,9 +53,13 @@ def check(stored: str) -> str:
         raise InvalidRequest("Name cannot contain control characters")
     if any("\ud800" <= letter <= "\udfff" for letter in stored):
         raise InvalidRequest("Name must be UTF-8 safe")
-    if any(part in (".", "..") for part in stored.split("/")):
-        raise InvalidRequest("Name cannot contain . or .. as a path segment")
+    _check_parts(stored)
     return stored
+
+
+def _check_parts(name: str) -> None:
+    if any(part in (".", "..") for part in name.split("/")):
+        raise InvalidRequest("Name cannot contain . or .. as a path segment")
 
 
 def stamp_at(seconds: float) -> int:
