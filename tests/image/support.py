@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class MemoryBlobs:
         gate: when set, every put waits for it.
         broken: names of the methods that fail.
         deleted: what is still known of blobs that were deleted.
+        asked: names as they were read.
+        now: unix seconds; with it, blobs end when their time is over.
     """
 
     kept: dict[str, tuple[bytes, str | None, int | None]] = field(factory=dict)
@@ -64,6 +66,9 @@ class MemoryBlobs:
     gate: Deferred[None] | None = None
     broken: set[str] = field(factory=set)
     deleted: dict[str, BlobInfo] = field(factory=dict)
+    asked: list[str] = field(factory=list)
+    now: Callable[[], float] | None = None
+    _ends: dict[str, int] = field(init=False, factory=dict)
 
     def encode(self, name: str) -> str:
         return f"000_{name}"
@@ -84,11 +89,15 @@ class MemoryBlobs:
             raise StorageFull("There is no room.")
         self.kept[name] = (body, content_type, ttl_seconds)
         self.order.append(name)
+        if self.now is not None and ttl_seconds is not None:
+            self._ends[name] = int(self.now()) + ttl_seconds
         return await self.info(name)
 
     async def get(self, name: str) -> tuple[BlobInfo, bytes]:
         self._check("get")
-        if name not in self.kept:
+        self.asked.append(name)
+        over = self.now is not None and 0 < self._ends.get(name, 0) <= self.now()
+        if name not in self.kept or over:
             raise NotFound("There is no such blob.")
         return await self.info(name), self.kept[name][0]
 
@@ -101,7 +110,7 @@ class MemoryBlobs:
         return BlobInfo(
             name=name,
             modified=1 << 32,
-            deleted=0,
+            deleted=self._ends.get(name, 0),
             modified_deleted=1 << 32,
             buckets={0: 0},
             size=len(body),
