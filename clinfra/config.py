@@ -270,6 +270,12 @@ class ImageConfig:
     fetch_ttl: Seconds = key(
         Seconds(86400), "How long what was fetched counts as fresh.", least=1
     )
+    gallery: str = key(
+        "local",
+        "Who gets the page at /, and through it any recipe: local, which is browsers on"
+        " this machine (also behind a proxy that does not tell of itself), open or off.",
+        choices=("local", "open", "off"),
+    )
     limits: Limits = table(Limits, "What the image listener accepts.")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import attrs
 from attrs import frozen
 
 from clinfra.config import ImageConfig
@@ -92,6 +93,10 @@ class Allowed:
         if problems:
             raise ConfigProblems(problems)
         return cls(presets, listed, keys, config.max_size_pixels)
+
+    def and_signed_by(self, key: str) -> Allowed:
+        """Return the same, where what was signed by one more key is allowed too."""
+        return attrs.evolve(self, keys=self.keys.and_verify(key))
 
     def resolve(self, text: str, path: bytes, query: bytes, now: float) -> Asked:
         """Return what an address asks for.

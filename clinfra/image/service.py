@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 from twisted.application.service import Service
@@ -18,6 +19,7 @@ from clinfra.image import sniff
 from clinfra.image.allowed import Allowed
 from clinfra.image.badfiles import BadFiles
 from clinfra.image.child import Child, command
+from clinfra.image.gallery import Gallery
 from clinfra.image.ondemand import OnDemand
 from clinfra.image.params import parse_params
 from clinfra.image.render import OnGone, OnMessage, Renderer
@@ -41,7 +43,11 @@ def make_image_service(
     Raises:
         ConfigProblems: values that no type can catch.
     """
-    allowed = check(config)
+    allowed, gallery = check(config), None
+    if config.gallery != "off":
+        key = token_urlsafe(32)
+        allowed = allowed.and_signed_by(key)
+        gallery = Gallery(config, allowed=allowed, key=key, now=time.time)
     threads = Threads(reactor, reactor.getThreadPool())
     start = command(config.worker_bytes, int(config.worker_timeout) + 1)
 
@@ -80,7 +86,10 @@ def make_image_service(
         threads=threads,
         now=time.time,
     )
-    resource = ImageResource(uploads, on_demand.routes())
+    routes = on_demand.routes()
+    if gallery is not None:
+        routes = (*gallery.routes(), *routes)
+    resource = ImageResource(uploads, routes)
     return ImageService(
         resource, renderer, storing, on_demand, spool_directory, bad_files
     )

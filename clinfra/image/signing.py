@@ -46,6 +46,10 @@ class Keys:
         """Make them of texts.  Raises ValueError."""
         return cls(tuple(text.encode() for text in texts))
 
+    def and_verify(self, text: str) -> Keys:
+        """Return these, and one more that signs nothing as long as there are others."""
+        return Keys((*self._secrets, text.encode()))
+
     def __len__(self) -> int:
         return len(self._secrets)
 

@@ -1,4 +1,4 @@
-"""Telling what a browser sends for a page of somebody else's site.
+"""Telling what a browser sends for a page of somebody else's site, or from elsewhere.
 
 Whoever changes something by a plain request has to ask this first: any page on the
 web can have a browser send one to 127.0.0.1.  Sessions and tokens are not its concern.
@@ -7,12 +7,16 @@ web can have a browser send one to 127.0.0.1.  Sessions and tokens are not its c
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 
 from clinfra.errors import Forbidden
 from clinfra.web.exchange import IExchange
 
 _LOCAL = re.compile(rb"(?:localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 """Hosts that no foreign web page can have as its own by a trick with DNS."""
+
+_SENT_ON = (b"via", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
+"""Fields of which a proxy adds at least one, if it wants to be noticed."""
 
 
 def refuse_foreign(exchange: IExchange) -> None:
@@ -29,3 +33,18 @@ def refuse_foreign(exchange: IExchange) -> None:
     )
     if not same or site not in (None, b"same-origin", b"none"):
         raise Forbidden("This is not done for pages of other origins.")
+
+
+def is_from_here(exchange: IExchange) -> bool:
+    """Tell whether a request was made on this machine, for a name of this machine.
+
+    Not what a proxy here sends on for others, nor over a UNIX socket, behind which
+    there is always one; a proxy that says nothing of itself cannot be told.
+    """
+    head = exchange.head
+    try:
+        near = ip_address(exchange.client_ip).is_loopback
+    except ValueError:
+        return False
+    direct = all(head.get(name) is None for name in _SENT_ON)
+    return near and direct and _LOCAL.fullmatch(head.host) is not None

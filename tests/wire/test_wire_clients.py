@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -12,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
+from tests.browser import chromium, complaints
 from tests.support import ClinfraProcess
 
 _TWISTED_CLIENT = """
@@ -129,29 +128,8 @@ def test_urllib_works(clinfra: ClinfraProcess) -> None:
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     """A headless Chromium with an empty profile."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium and driver, "chromium is not installed (make test does, as root)"
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-dev-shm-usage",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    running = webdriver.Chrome(options=options, service=Service(driver))
-    try:
+    with chromium(tmp_path / "profile") as running:
         yield running
-    finally:
-        running.quit()
 
 
 def test_a_browser_shows_the_welcome_page(
@@ -160,12 +138,7 @@ def test_a_browser_shows_the_welcome_page(
     """Headless Chromium renders it, without a complaint in its console."""
     browser.get(clinfra.url("proxy"))
     text = browser.find_element(By.TAG_NAME, "body").text
-    complaints = [
-        entry
-        for entry in browser.get_log("browser")
-        if entry["level"] == "SEVERE" and "favicon" not in entry["message"]
-    ]
 
     assert "clinfra" in browser.title.lower()
     assert "curl" in text and "/image/" in text
-    assert complaints == []
+    assert complaints(browser) == []
