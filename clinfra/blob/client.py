@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from clinfra.blob import names, topology
 from clinfra.blob.asking import MAX_ANSWER_BYTES, Asker, Upload
-from clinfra.blob.download import Download
+from clinfra.blob.download import READS, Download
 from clinfra.blob.info import from_json
 from clinfra.blob.peers import change_target
 from clinfra.blob.servers import ClusterServers, OneServer, Servers
@@ -315,9 +315,13 @@ class BlobClient:
 
     async def get(self, name: str) -> tuple[BlobInfo, bytes]:
         """Return a (small) blob whole."""
-        async with await self.open(name) as download:
-            body = await download.read_all(self._max_blob_bytes)
-        return await self.info(name), body
+        for _ in range(READS):
+            async with await self.open(name) as download:
+                body = await download.read_all(self._max_blob_bytes)
+            info = await self.info(name)
+            if info.sha256 in (None, download.sha256):
+                return info, body
+        raise OriginFailed("The blob was replaced while it was being read.")
 
     async def info(self, name: str) -> BlobInfo:
         """Return what is known of a blob."""

@@ -19,6 +19,9 @@ Ask = Callable[[Fields], Awaitable[OriginResponse]]
 ATTEMPTS = 3
 """Servers asked in a row without a byte of progress."""
 
+READS = 5
+"""Times that a blob is read, when it is replaced between its bytes and its info."""
+
 _DIGEST = re.compile(rb"\bsha-256=:([A-Za-z0-9+/=]+):")
 _CONTENT_RANGE = re.compile(rb"bytes (\d+)-\d+/(\d+)\Z")
 
@@ -79,6 +82,11 @@ class Download:
         if not piece and self._digest not in (None, self._sha256.digest()):
             raise OriginFailed("The bytes that came are not those that were stored.")
         return piece
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what was received."""
+        return self._sha256.hexdigest()
 
     async def _go_on(self) -> None:
         """Ask for what has not come yet."""

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from attrs import define
 from zope.interface import implementer
 
 from clinfra.blob import names
+from clinfra.blob.download import READS
 from clinfra.blob.forward import Forwarder
 from clinfra.blob.replica import Write
 from clinfra.blob.topology import Placement, Topology
-from clinfra.errors import TooLarge
+from clinfra.errors import OriginFailed, TooLarge
 from clinfra.interfaces import BlobInfo, IBlobs
 
 
@@ -83,8 +86,12 @@ class RoutedBlobs:
         self, placement: Placement, *, missing: bool = False
     ) -> tuple[BlobInfo, bytes]:
         forwarder, most = self.forwarder, self.max_blob_bytes
-        info = await forwarder.info(placement, missing=missing)
-        return info, await forwarder.fetch(placement, most, missing=missing)
+        for _ in range(READS):
+            info = await forwarder.info(placement, missing=missing)
+            body = await forwarder.fetch(placement, most, missing=missing)
+            if info.sha256 in (None, hashlib.sha256(body).hexdigest()):
+                return info, body
+        raise OriginFailed("The blob was replaced while it was being read.")
 
     async def _info(self, placement: Placement, *, missing: bool = False) -> BlobInfo:
         return await self.forwarder.info(placement, missing=missing)
