@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from zope.interface import implementer
 
 from clinfra.config import ImageConfig
 from clinfra.errors import NotFound, OriginFailed, StorageFull
-from clinfra.image import worker
+from clinfra.image import store_names, worker
 from clinfra.image.job import Bounds, Job
 from clinfra.image.params import parse_params
 from clinfra.image.render import OnGone, OnMessage
@@ -69,9 +70,10 @@ class MemoryBlobs:
     asked: list[str] = field(factory=list)
     now: Callable[[], float] | None = None
     _ends: dict[str, int] = field(init=False, factory=dict)
+    _stamps: dict[str, int] = field(init=False, factory=dict)
 
     def encode(self, name: str) -> str:
-        return f"000_{name}"
+        return store_names.encode(name)
 
     async def put(
         self,
@@ -82,19 +84,23 @@ class MemoryBlobs:
         content_type: str | None = None,
         encoded: bool = False,
     ) -> BlobInfo:
-        name = name if encoded else self.encode(name)
+        name = store_names.check(name) if encoded else self.encode(name)
         if self.gate is not None:
             await self.gate
         if self.full_after is not None and len(self.order) >= self.full_after:
             raise StorageFull("There is no room.")
         self.kept[name] = (body, content_type, ttl_seconds)
         self.order.append(name)
+        self._ends.pop(name, None)
+        if self.now is not None:
+            self._stamps[name] = store_names.stamp_at(self.now())
         if self.now is not None and ttl_seconds is not None:
-            self._ends[name] = int(self.now()) + ttl_seconds
+            self._ends[name] = math.ceil(self.now()) + ttl_seconds
         return await self.info(name)
 
     async def get(self, name: str) -> tuple[BlobInfo, bytes]:
         self._check("get")
+        store_names.check(name)
         self.asked.append(name)
         over = self.now is not None and 0 < self._ends.get(name, 0) <= self.now()
         if name not in self.kept or over:
@@ -109,13 +115,13 @@ class MemoryBlobs:
         body, content_type, _ = self.kept[name]
         return BlobInfo(
             name=name,
-            modified=1 << 32,
+            modified=self._stamps.get(name, 1 << 32),
             deleted=self._ends.get(name, 0),
             modified_deleted=1 << 32,
             buckets={0: 0},
             size=len(body),
             sha256=hashlib.sha256(body).hexdigest(),
-            content_type=content_type or "application/octet-stream",
+            content_type=content_type or store_names.guess_type(name),
         )
 
     async def delete(self, name: str) -> BlobInfo:
