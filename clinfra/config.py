@@ -192,13 +192,19 @@ class ImageConfig:
         choices=("none", "checksum", "info"),
     )
     formats: tuple[str, ...] = key(
-        ("JPEG", "PNG", "GIF", "TIFF", "BMP"), "Formats accepted."
+        ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIC", "TIFF", "BMP"),
+        "Formats accepted; HEIC only where pillow-heif is installed.",
     )
     max_bytes: Bytes = key(Bytes(32 << 20), "Largest upload.")
     max_width: int = key(7000, "Widest image accepted, in pixels.", least=1)
     max_height: int = key(7000, "Highest image accepted, in pixels.", least=1)
     max_pixels: int = key(50_000_000, "Most pixels accepted.", least=1)
     max_scans: int = key(64, "Most scans of a progressive JPEG.", least=1)
+    max_memory: Bytes = key(
+        Bytes(250_000_000),
+        "Most memory that decoding one image may take, as far as that can be told.",
+        least=64 << 20,
+    )
     max_frames: int = key(
         200, "Most frames of an animation that is kept; else its first.", least=1
     )

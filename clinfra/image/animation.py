@@ -15,9 +15,6 @@ _UNSAID_MS: Final = 100
 _LONGEST_MS: Final = 65535
 _MOST_PLAYS: Final = 65535
 
-_GIF_EXTENSION: Final = 0x21
-_GIF_FRAME: Final = 0x2C
-
 
 @frozen
 class Film:
@@ -58,30 +55,6 @@ def plays(image: Image.Image) -> int:
         # A GIF says how often it is repeated; without a word it is shown once.
         said = 1 if said is None else said and said + 1
     return min(max(said, 0), _MOST_PLAYS) if isinstance(said, int) else 0
-
-
-def gif_frames(data: bytes, enough: int) -> int:
-    """Count the frames of a GIF, up to `enough`, without decoding any."""
-    at = 13 + _gif_palette(data[10:11])
-    count = 0
-    while count < enough and at < len(data):
-        block = data[at]
-        if block == _GIF_FRAME:
-            count += 1
-            at += 11 + _gif_palette(data[at + 9 : at + 10])
-        elif block == _GIF_EXTENSION:
-            at += 2
-        else:
-            break
-        while at < len(data) and data[at]:
-            at += 1 + data[at]
-        at += 1
-    return max(count, 1)
-
-
-def _gif_palette(flags: bytes) -> int:
-    """Return how many bytes of palette follow some flags."""
-    return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
 
 
 _BOXES_OF_BOXES: Final = frozenset({b"moov", b"trak", b"mdia"})

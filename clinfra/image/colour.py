@@ -7,6 +7,7 @@ before, so that values may be averaged; `displayable` after.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -39,18 +40,39 @@ def averaged(image: Image.Image, factor: int) -> Image.Image:
         return workable(image).reduce(factor)
     width, height = image.size
     rows = factor * max(_STRIP_PIXELS // (width * factor), 1)
+    strips = (
+        image.crop((0, upper, width, min(upper + rows, height)))
+        for upper in range(0, height, rows)
+    )
+    return assembled(strips, image.size, factor)
+
+
+def assembled(
+    strips: Iterable[Image.Image], size: tuple[int, int], factor: int
+) -> Image.Image:
+    """Return a workable picture made of strips from above, each reduced on its way.
+
+    Args:
+        strips: at least one, of one mode; all but the last have a multiple of `factor`
+            rows.
+        size: of the whole; what no strip is there for stays empty.
+    """
+    width, height = size
     canvas = None
-    for upper in range(0, height, rows):
-        lower = min(upper + rows, height)
-        strip = _averageable(image.crop((0, upper, width, lower)))
-        if strip.mode == "RGBA":
-            strip = strip.convert("RGBa")
-        strip = strip.reduce(factor)
+    upper = 0
+    for strip in strips:
+        rows, strip = strip.height, _averageable(strip)
+        if factor > 1:
+            if strip.mode == "RGBA":
+                strip = strip.convert("RGBa")
+            strip = strip.reduce(factor)
         if canvas is None:
-            size = (-(-width // factor), -(-height // factor))
-            canvas = Image.new(strip.mode, size)
+            reduced = (-(-width // factor), -(-height // factor))
+            canvas = Image.new(strip.mode, reduced)
         canvas.paste(strip, (0, upper // factor))
-    assert canvas is not None
+        upper += rows
+    if canvas is None:
+        raise OSError("nothing of the picture is there")
     return workable(canvas)
 
 

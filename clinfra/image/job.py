@@ -49,6 +49,7 @@ class Bounds:
     """What a picture may be, checked before it is decoded.
 
     Attributes:
+        max_memory: bytes that decoding it may take, as far as that can be told.
         max_size_pixels: of one result; of an animation, in all its frames together.
         max_frames: an animation of more is not kept; its first frame is taken.
         max_film_pixels: most pixels of all frames of an upload together for it to be
@@ -61,6 +62,7 @@ class Bounds:
     max_height: int
     max_pixels: int
     max_scans: int
+    max_memory: int
     max_size_pixels: int
     max_frames: int
     max_film_pixels: int
@@ -75,10 +77,28 @@ class Bounds:
             max_height=config.max_height,
             max_pixels=config.max_pixels,
             max_scans=config.max_scans,
+            max_memory=config.max_memory,
             max_size_pixels=config.max_size_pixels,
             max_frames=config.max_frames,
             max_film_pixels=config.max_film_pixels,
         )
+
+    def check_size(self, width: int, height: int, *, known: bool = False) -> None:
+        """Check the size of a picture.
+
+        Args:
+            known: zeros are what it is, and not what is not known yet.
+
+        Raises:
+            BadImage: it is too large, or nothing.
+        """
+        if (
+            width > self.max_width
+            or height > self.max_height
+            or width * height > self.max_pixels
+            or (known and not (width > 0 and height > 0))
+        ):
+            raise BadImage(f"{width}x{height} pixels")
 
 
 @frozen

@@ -8,13 +8,13 @@ at a time per process.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from itertools import takewhile
 from typing import Final
 
 import PIL.Image
-from PIL import ImageFile
-from PIL.AvifImagePlugin import AvifImageFile
+from PIL import AvifImagePlugin, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -22,9 +22,12 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from clinfra.image import animation, colour, exif, sniff
+from clinfra.image import colour, exif, gif, hazards, heic, png, sniff, tiff
 from clinfra.image.geometry import Level, Target, average_factor, shrink_factor
 from clinfra.image.job import BadImage, Bounds
+
+# Decoding in one thread: a worker is one process of one core.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 # Opened by class and not by Image.open: no other plugin ever sees the bytes, and the
 # several pictures in one file that some cameras write (MPO) are a JPEG and a tail.
@@ -33,7 +36,7 @@ _OPENERS: Final[dict[str, type[ImageFile.ImageFile]]] = {
     "PNG": PngImageFile,
     "GIF": GifImageFile,
     "WEBP": WebPImageFile,
-    "AVIF": AvifImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
     "TIFF": TiffImageFile,
     "BMP": BmpImageFile,
 }
@@ -44,9 +47,12 @@ _MOVING: Final = frozenset({"GIF", "WEBP", "AVIF", "PNG"})
 _LARGE_PIXELS: Final = 16 << 20
 """From here on pictures of other formats are reduced before all else, for memory."""
 
+_MOVING_PIXELS: Final = 8_000_000
+"""Of a frame: beyond the first, several of them are in memory."""
+
 _COUNTED_FRAMES: Final = 10_000
 _COUNTED_PAGES: Final = 1000
-"""Frames and pages are counted up to here; to turn a page takes 0.1 ms."""
+"""Frames and pages are counted up to here."""
 
 
 class _Bytes(io.BytesIO):
@@ -80,9 +86,9 @@ class Source:
         self._bounds = bounds
         self._decoded = False
         self._file = _Bytes(data)
-        # What there is of a JPEG is better than nothing, as the original's repair did.
-        ImageFile.LOAD_TRUNCATED_IMAGES = self._scalable
-        self.image = _OPENERS[format_name](self._file)
+        # What there is of it is better than nothing, as the original's repair did.
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        self.image = _opener(format_name)(self._file)
         self.info: Mapping[str | tuple[int, int], object] = dict(self.image.info)
         block = self.info.get("exif", b"")
         self.camera = exif.parse(block if isinstance(block, bytes) else b"")
@@ -93,13 +99,7 @@ class Source:
     def _measure(self) -> None:
         self.width, self.height = self.image.size
         self.profile: object = self.image.info.get("icc_profile")
-        bounds = self._bounds
-        if not (
-            0 < self.width <= bounds.max_width
-            and 0 < self.height <= bounds.max_height
-            and self.width * self.height <= bounds.max_pixels
-        ):
-            raise BadImage(f"{self.width}x{self.height} pixels")
+        self._bounds.check_size(self.width, self.height, known=True)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -121,15 +121,16 @@ class Source:
     @property
     def truncated(self) -> bool:
         """Whether decoding has missed the end of the file."""
-        return self._scalable and self._decoded and self._file.exhausted
+        return self._decoded and self._file.exhausted
 
     @cached_property
     def frames(self) -> int:
         """How many frames or pages it has."""
         if self.format == "GIF":
-            return animation.gif_frames(self._data, _COUNTED_FRAMES)
+            return gif.frames(self._data, _COUNTED_FRAMES) or 1
         if self.format == "TIFF":
-            return self._pages()
+            pages = tiff.pages(self._data, _COUNTED_PAGES)
+            return max(sum(1 for page in takewhile(_is_harmless, pages)), 1)
         return int(getattr(self.image, "n_frames", 1))
 
     @property
@@ -143,6 +144,7 @@ class Source:
         return (
             self.format in _MOVING
             and 1 < self.frames <= self._bounds.max_frames
+            and self.width * self.height <= _MOVING_PIXELS
             and self.frames * self.width * self.height <= self._bounds.max_film_pixels
         )
 
@@ -150,9 +152,12 @@ class Source:
         """Tell whether there is a frame, and that it costs not too much to get at."""
         if frame == 0:
             return True
-        pixels = (frame + 1) * self.width * self.height
-        return frame < self.frames and (
-            self.format not in _MOVING or pixels <= self._bounds.max_film_pixels
+        if frame >= self.frames:
+            return False
+        pixels = self.width * self.height
+        return self.format not in _MOVING or (
+            pixels <= _MOVING_PIXELS
+            and (frame + 1) * pixels <= self._bounds.max_film_pixels
         )
 
     def go_to(self, frame: int) -> None:
@@ -173,35 +178,32 @@ class Source:
         """
         if self._scalable and self._decoded:
             self._file = _Bytes(self._data)
-            self.image = _OPENERS[self.format](self._file)
+            self.image = _opener(self.format)(self._file)
         if factor > 1 and isinstance(self.image, JpegImageFile):
             # The size asked for names the factor: draft() divides by it again.
             self.image.draft(None, (self.width // factor, self.height // factor))
             factor = self.image.decoderconfig[0]
+        # Of later frames either all is there, or the animation ends before them.
+        ImageFile.LOAD_TRUNCATED_IMAGES = self.image.tell() == 0
         self._file.exhausted = False
-        self.image.load()
+        picture = self._pixels(factor)
         self._decoded = True
-        if factor > 1 and not self._scalable:
-            picture = colour.averaged(self.image, factor)
-        else:
-            picture = colour.workable(self.image)
         if picture is self.image and self.format in _MOVING and self.frames > 1:
             # The next frame may be painted over it.
             picture = picture.copy()
         return picture, Level((0, 0, *self.size), 1 / factor, 1 / factor)
 
-    def _pages(self) -> int:
-        # Another one, because going to a page leaves traces.
-        image = TiffImageFile(io.BytesIO(self._data))
-        count = 1
-        try:
-            while count < _COUNTED_PAGES:
-                image.seek(count)
-                count += 1
-        except Exception:
-            # No more of them, or none that can be read.
-            pass
-        return count
+    def _pixels(self, factor: int) -> PIL.Image.Image:
+        image = self.image
+        if isinstance(image, PngImageFile) and png.can_read(image, self._data):
+            strips = png.Strips(image, self._data, factor)
+            picture = colour.assembled(strips, self.size, factor)
+            self._file.exhausted = strips.truncated
+            return picture
+        image.load()
+        if factor > 1 and not self._scalable:
+            return colour.averaged(image, factor)
+        return colour.workable(image)
 
 
 def open_source(data: bytes, bounds: Bounds) -> Source:
@@ -210,14 +212,24 @@ def open_source(data: bytes, bounds: Bounds) -> Source:
     Raises:
         BadImage: it is nothing that is accepted.
     """
-    kind = sniff.sniff(data[: sniff.HEAD_BYTES])
+    kind = sniff.sniff(data)
     if kind is None:
         raise BadImage("not a known format")
-    if kind.format not in bounds.formats or kind.format not in _OPENERS:
+    if kind.format not in heic.openable(bounds.formats):
         raise BadImage(f"format {kind.format}")
-    if kind.format == "JPEG" and sniff.scans(data, bounds.max_scans + 1) > (
-        bounds.max_scans
-    ):
-        raise BadImage(f"more than {bounds.max_scans} scans")
+    bounds.check_size(kind.width, kind.height)
+    reason = hazards.hazard(data, kind, bounds.max_scans)
+    if reason is not None:
+        raise BadImage(reason)
+    if sniff.memory_bytes(kind, len(data)) > bounds.max_memory:
+        raise BadImage(f"{kind.width}x{kind.height} {kind.format}: too much to decode")
     PIL.Image.MAX_IMAGE_PIXELS = bounds.max_pixels
     return Source(data, kind.format, bounds)
+
+
+def _opener(format_name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
+    return heic.opener() if format_name == "HEIC" else _OPENERS[format_name]
+
+
+def _is_harmless(page: tiff.Page) -> bool:
+    return page.is_harmless

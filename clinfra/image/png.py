@@ -23,7 +23,6 @@ from clinfra.image import deflating
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _STRIP_BYTES: Final = 1 << 18
-_MULTIPLE: Final = 8
 _PIECE_BYTES: Final = 1 << 16
 
 # Filters.
@@ -117,12 +116,18 @@ def can_read(image: PngImageFile, data: bytes) -> bool:
 class Strips:
     """The pixels of a PNG, some rows at a time.
 
+    Args:
+        image: as Pillow has opened it; see `can_read`.
+        data: the whole file.
+        multiple: all strips but the last have a multiple of so many rows.
+
     Attributes:
         truncated: after reading: there was not enough of it.
     """
 
     _image: PngImageFile
     _data: bytes
+    _multiple: int = 1
     _head: Head = field(init=False)
     truncated: bool = field(init=False, default=False)
 
@@ -134,8 +139,7 @@ class Strips:
     def __iter__(self) -> Iterator[Image.Image]:
         """Yield strips from above, which together are the picture.
 
-        Fewer when it is truncated, perhaps none.  All but the last have a multiple of
-        eight rows.
+        Fewer when it is truncated, perhaps none.
         """
         head = self._head
         samples = head.samples if head.bits >= 8 else 1
@@ -178,7 +182,9 @@ class Strips:
         """Yield filtered rows, several at a time."""
         length = 1 + self._head.row_bytes
         left = length * self._head.height
-        at_once = length * max(_STRIP_BYTES // length & -_MULTIPLE, _MULTIPLE)
+        at_once = length * self._multiple * max(
+            _STRIP_BYTES // (length * self._multiple), 1
+        )
         parts: list[bytes] = []
         ready = 0
         for part in self._inflated(at_once):

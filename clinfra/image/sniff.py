@@ -12,12 +12,15 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from attrs import frozen
+import attrs
+from attrs import field, frozen
+
+from clinfra.image import boxes, tiff
 
 HEAD_BYTES: Final = 262144
 """How much of an upload `sniff` may need: metadata come before the size in a JPEG."""
 
-FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP")
+FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIC", "TIFF", "BMP")
 
 # Cost of a pixel, a baseline JPEG's reduced decoding being 1.
 _WEIGHTS: Final = {
@@ -26,9 +29,24 @@ _WEIGHTS: Final = {
     "GIF": 4.0,
     "WEBP": 8.0,
     "AVIF": 5.0,
+    "HEIC": 10.0,
     "TIFF": 4.0,
     "BMP": 4.0,
 }
+# Bytes that a pixel takes while a large picture is decoded and reduced.
+_MEMORY: Final = {
+    "JPEG": 1.0,
+    "PNG": 2.0,
+    "GIF": 3.0,
+    "WEBP": 15.7,
+    "AVIF": 8.9,
+    "HEIC": 7.5,
+    "TIFF": 5.7,
+    "BMP": 3.0,
+}
+_INTERLACED_BYTES: Final = 3.7
+_WORKER_BYTES: Final = 45e6
+
 _PROGRESSIVE_WEIGHT: Final = 2.5
 _UNIT_PIXELS: Final = 12e6
 
@@ -54,12 +72,15 @@ class Kind:
         width: pixels as stored; 0 when the head does not say.
         height: pixels as stored; 0 when the head does not say.
         progressive: JPEG in several scans.
+        kept_bytes: what a decoder keeps of every pixel until it has read the whole
+            file, because that has several scans of the picture.
     """
 
     format: str
     width: int = 0
     height: int = 0
     progressive: bool = False
+    kept_bytes: float = field(default=0.0, eq=False)
 
 
 def sniff(head: bytes) -> Kind | None:
@@ -67,19 +88,21 @@ def sniff(head: bytes) -> Kind | None:
     if head[:3] == b"\xff\xd8\xff":
         return _jpeg(head)
     if head[:8] == b"\x89PNG\r\n\x1a\n":
-        return _sized("PNG", head, ">II", 16)
+        kind = _sized("PNG", head, ">II", 16)
+        interlaced = head[28:29] == b"\x01"
+        return attrs.evolve(kind, kept_bytes=_INTERLACED_BYTES if interlaced else 0.0)
     if head[:6] in (b"GIF87a", b"GIF89a"):
         return _sized("GIF", head, "<HH", 6)
     if head[:2] == b"BM":
         old = head[14:18] == b"\x0c\x00\x00\x00"
         return _sized("BMP", head, "<HH" if old else "<ii", 18)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return Kind("WEBP")
-    if head[4:12] in (b"ftypavif", b"ftypavis"):
-        return Kind("AVIF")
-    if head[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"):
-        return Kind("TIFF")
-    return None
+        return Kind("WEBP", *_webp_size(head))
+    if head[:4] in tiff.MARKS:
+        page = next(tiff.pages(head, 1), None)
+        return Kind("TIFF", page.width, page.height) if page else Kind("TIFF")
+    name = boxes.format_of(head)
+    return None if name is None else Kind(name, *boxes.largest(head))
 
 
 def cost(kind: Kind | None, length: int) -> float:
@@ -90,6 +113,15 @@ def cost(kind: Kind | None, length: int) -> float:
     # Without dimensions, as if a pixel took at least a third of a byte.
     pixels = kind.width * kind.height or 3 * length
     return weight * pixels / _UNIT_PIXELS
+
+
+def memory_bytes(kind: Kind, length: int) -> float:
+    """Estimate the memory that a worker needs to make small pictures of a file.
+
+    Measured, for the largest pictures that are accepted.
+    """
+    per_pixel = _MEMORY[kind.format] + kind.kept_bytes
+    return _WORKER_BYTES + length + per_pixel * kind.width * kind.height
 
 
 def scans(data: bytes, enough: int) -> int:
@@ -124,12 +156,48 @@ def _sized(name: str, head: bytes, layout: str, offset: int) -> Kind:
     return Kind(name, abs(width), abs(height))
 
 
+def _webp_size(head: bytes) -> tuple[int, int]:
+    """Return width and height of a WebP; zeros when they cannot be read."""
+    name = head[12:16]
+    if name == b"VP8 " and len(head) >= 30 and head[23:26] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", head, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if name == b"VP8L" and len(head) >= 25 and head[20] == 0x2F:
+        bits = struct.unpack_from("<I", head, 21)[0]
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if name == b"VP8X" and len(head) >= 30:
+        width = int.from_bytes(head[24:27], "little")
+        height = int.from_bytes(head[27:30], "little")
+        return width + 1, height + 1
+    return 0, 0
+
+
 def _jpeg(head: bytes) -> Kind:
+    kind, components = Kind("JPEG"), 0
     for marker, at in _segments(head):
         if marker in _FRAMES:
             height, width = struct.unpack_from(">HH", head, at + 5)
-            return Kind("JPEG", width, height, marker in _PROGRESSIVE_FRAMES)
-    return Kind("JPEG")
+            components = head[at + 9] if at + 9 < len(head) else 0
+            progressive = marker in _PROGRESSIVE_FRAMES
+            kept = 2 * _samples(head[at + 10 : at + 10 + 3 * components])
+            kind = Kind("JPEG", width, height, progressive, kept)
+        elif (
+            marker == _START_OF_SCAN
+            and not kind.progressive
+            and head[at + 4] == components
+        ):
+            # All of it comes in one scan, and is decoded as it comes.
+            return attrs.evolve(kind, kept_bytes=0.0)
+    return kind
+
+
+def _samples(components: bytes) -> float:
+    """Return how many numbers a pixel has, when some components have fewer."""
+    factors = [(each >> 4, each & 15) for each in components[1::3]]
+    if not factors:
+        return 0.0
+    most = max(each[0] for each in factors) * max(each[1] for each in factors)
+    return sum(across * down for across, down in factors) / max(most, 1)
 
 
 def _is_one_scan(data: bytes) -> bool:

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from clinfra.config import ImageConfig
 from clinfra.errors import InvalidRequest, TooLarge, Trouble, UnsupportedMedia
-from clinfra.image import sniff
+from clinfra.image import heic, sniff
 from clinfra.image.badfiles import BadFiles
 from clinfra.image.job import (
     BadImage,
@@ -75,7 +75,9 @@ class Uploads:
         self._bad_files = bad_files
         self._threads = threads
         self._now = now
-        accepted = ", ".join(f"image/{name.lower()}" for name in config.formats)
+        accepted = ", ".join(
+            f"image/{name.lower()}" for name in heic.openable(config.formats)
+        )
         self._accept: Field = (b"Accept", accepted.encode())
 
     async def respond(self, exchange: IExchange) -> Response:

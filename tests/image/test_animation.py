@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.image.animation import gif_frames, without_dates
+from clinfra.image import gif
+from clinfra.image.animation import without_dates
 from clinfra.image.job import NoSuchFrame, ResultTooLarge
 from tests.image.looks import difference, made, render
 from tests.image.pictures import encode, jpeg, oriented, photograph
@@ -221,8 +222,8 @@ class FrameTests(SynchronousTestCase):
     def test_gif(self) -> None:
         """Counting frames of a GIF agrees with decoding them, and ends in any case."""
         data = film("GIF", balls(False), comment=b"x" * 600)
-        self.assertEqual(5, gif_frames(data, 100))
-        self.assertEqual(3, gif_frames(data, 3))
+        self.assertEqual(5, gif.frames(data, 100))
+        self.assertEqual(3, gif.frames(data, 3))
 
         @settings(deadline=None)
         @given(st.data())
@@ -233,7 +234,7 @@ class FrameTests(SynchronousTestCase):
                 if cut:
                     at = chance.draw(st.integers(0, len(cut) - 1))
                     cut[at] = chance.draw(st.integers(0, 255))
-            self.assertTrue(1 <= gif_frames(bytes(cut), 50) <= 50)
+            self.assertTrue(1 <= (gif.frames(bytes(cut), 50) or 0) <= 50)
 
         check()
 
