@@ -3,8 +3,9 @@
 `clinfra check` says whether a configuration is good, `clinfra config` prints the
 reference, `clinfra blob rebuild-index` makes the blob store's index anew, `clinfra blob
 cluster` runs a whole cluster to try (`blob.playground`), and the other `clinfra blob`
-commands work with a running store (`blob.command_line`).  Exit
-status: 0 done, 1 refused (with one line per reason on standard error), 2 bad usage.
+commands work with a running store (`blob.command_line`); `clinfra image sign` signs
+addresses of pictures.  Exit status: 0 done, 1 refused (with one line per reason on
+standard error), 2 bad usage.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from clinfra import config
 from clinfra.errors import ConfigProblems, StartupFailed
 from clinfra.reference import reference
+from clinfra.schema import parse_seconds
 from clinfra.settings import load
 
 
@@ -29,21 +31,7 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     check = commands.add_parser("check", help="say whether a configuration is good")
-    check.add_argument(
-        "--config",
-        metavar="FILE|DIR",
-        action="append",
-        default=[],
-        type=Path,
-        help="configuration, or a directory of *.toml; repeatable",
-    )
-    check.add_argument(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        action="append",
-        default=[],
-        help="one value on top of the files; repeatable",
-    )
+    _add_configuration(check)
     check.set_defaults(run=_check)
 
     show = commands.add_parser("config", help="print every key with its default")
@@ -69,7 +57,40 @@ def _make_parser() -> argparse.ArgumentParser:
         help="the data directory of the stopped process (default: %(default)s)",
     )
     rebuild.set_defaults(run=_rebuild_index)
+
+    from clinfra.image import command_sign
+
+    image = commands.add_parser("image", help="work with pictures")
+    image_commands = image.add_subparsers(required=True, metavar="COMMAND")
+    sign = image_commands.add_parser("sign", help="print a signed address of a picture")
+    command_sign.add_arguments(sign, parse_seconds)
+    _add_configuration(sign)
+    sign.set_defaults(run=_sign)
     return parser
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="FILE|DIR",
+        action="append",
+        default=[],
+        type=Path,
+        help="configuration, or a directory of *.toml; repeatable",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        help="one value on top of the files; repeatable",
+    )
+
+
+def _sign(arguments: argparse.Namespace) -> int:
+    from clinfra.image.command_sign import run
+
+    return run(arguments, load(arguments.config, assignments=arguments.set))
 
 
 def _check(arguments: argparse.Namespace) -> None:

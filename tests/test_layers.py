@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "plugins": set(),
     "logs": GROUND | {"web"},
     "daemon": GROUND | {"web", "logs"},
-    "cli": GROUND | {"settings", "reference", "tap", "blob"},
+    "cli": GROUND | {"settings", "schema", "reference", "tap", "blob", "image"},
 }
 """What each room may import besides itself; `tap` may import everything."""
 
