@@ -15,9 +15,9 @@ from attrs import define
 from clinfra.blob.client import BlobClient, Concern, Stored
 from clinfra.blob.info import to_json
 from clinfra.blob.local_files import FileUpload, opened_source, opened_target
-from clinfra.blob.progress import Progress, amount
 from clinfra.blob.stamps import seconds_of
 from clinfra.errors import NotFound, OriginFailed, Trouble
+from clinfra.progress import Progress, amount
 
 DONE, REFUSED, NOT_FOUND, UNREACHED, INTERRUPTED = 0, 1, 3, 4, 130
 """Exit statuses."""

@@ -17,8 +17,8 @@ from clinfra.blob import topology
 from clinfra.blob.client import BlobClient
 from clinfra.blob.command_line import EXIT_STATUS, add_commands, execute, make_client
 from clinfra.blob.commands import Session
-from clinfra.blob.progress import Progress, amount, bar
 from clinfra.errors import ConfigProblems
+from clinfra.progress import Progress, amount, bar
 from clinfra.web.pool import Pool
 from tests.sim.cluster import CLIENT, Cluster, cluster_file
 

@@ -1,4 +1,4 @@
-"""A progress bar for transfers that take long, on a terminal."""
+"""A progress bar for commands that take long, on a terminal."""
 
 from __future__ import annotations
 
@@ -24,10 +24,21 @@ def amount(number: float) -> str:
     return f"{number:.1f} TiB"
 
 
-def bar(label: str, done: int, total: int | None, seconds: float) -> str:
+def files(number: float) -> str:
+    """Return a number of files as people read it."""
+    return f"{number:.0f} file{'s' * (f'{number:.0f}' != '1')}"
+
+
+def bar(
+    label: str,
+    done: int,
+    total: int | None,
+    seconds: float,
+    unit: Callable[[float], str] = amount,
+) -> str:
     """Return one line: how much, how fast, and for how long still."""
     speed = done / seconds if seconds > 0 else 0.0
-    line = f"{amount(done)}, {amount(speed)}/s"
+    line = f"{unit(done)}, {unit(speed)}/s"
     if total:
         full = min(_WIDTH, done * _WIDTH // total)
         left = (total - done) / speed if speed else 0.0
@@ -40,18 +51,20 @@ def bar(label: str, done: int, total: int | None, seconds: float) -> str:
 
 @define(eq=False)
 class Progress:
-    """Shows how far one transfer is.
+    """Shows how far one transfer is, or one batch of files.
 
     Args:
         stream: the terminal; None shows nothing.
-        total: bytes, when that is known.
+        total: bytes or files, when that is known.
         now: returns seconds.
+        unit: writes an amount.
     """
 
     _stream: TextIO | None
     _label: str
     _total: int | None
     _now: Callable[[], float]
+    _unit: Callable[[float], str] = amount
     _began: float = field(init=False)
     _shown_at: float = field(init=False)
     _width: int = field(init=False, default=0)
@@ -61,14 +74,14 @@ class Progress:
         self._shown_at = self._began + SHOWN_AFTER_SECONDS - BETWEEN_SECONDS
 
     def tell(self, done: int) -> None:
-        """So many bytes have been moved."""
+        """So much has been done."""
         if self._stream is None:
             return
         now = self._now()
         if now - self._shown_at < BETWEEN_SECONDS:
             return
         self._shown_at = now
-        line = bar(self._label, done, self._total, now - self._began)
+        line = bar(self._label, done, self._total, now - self._began, self._unit)
         self._stream.write(f"\r{line.ljust(self._width)}")
         self._stream.flush()
         self._width = len(line)
@@ -78,3 +91,4 @@ class Progress:
         if self._stream is not None and self._width:
             self._stream.write(f"\r{' ' * self._width}\r")
             self._stream.flush()
+            self._width = 0
