@@ -66,7 +66,7 @@ Info = dict[str, int | str]
 Span = tuple[int, int, str, int, int]
 """Offset, length, media type, width and height of something made."""
 
-_PLACEHOLDER: Final = Recipe("", width=100, height=100)
+_PLACEHOLDER: Final = Recipe("", width=32, height=32)
 """What the placeholder is made of."""
 
 
