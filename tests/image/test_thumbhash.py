@@ -51,8 +51,8 @@ VECTORS: tuple[tuple[int, int, Pixel, str], ...] = (
     (
         31,
         17,
-        lambda x, y: (x * 5, y * 9, 77, x * 8),
-        "VTiGE4g3s4ewh4izsDj7hHB3d4iHiHc=",
+        lambda x, y: (x * x + y, y * y * 3 + x, x * y * 7, x * 8 + y * 3),
+        "WyeGA4YoZXeiiJAwtTC091BZZ2mHd3c=",
     ),
 )
 
