@@ -14,21 +14,23 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from clinfra.config import ImageConfig
-from clinfra.errors import ConfigProblems, StartupFailed, Trouble
-from clinfra.image import sniff
-from clinfra.image.allowed import Allowed
+from clinfra.errors import StartupFailed
 from clinfra.image.badfiles import BadFiles
+from clinfra.image.checks import check
 from clinfra.image.child import Child, command
+from clinfra.image.elsewhere import Hosts
+from clinfra.image.fetches import Fetches
+from clinfra.image.fetching import Fetcher
 from clinfra.image.gallery import Gallery
 from clinfra.image.ondemand import OnDemand
-from clinfra.image.params import parse_params
 from clinfra.image.render import OnGone, OnMessage, Renderer
 from clinfra.image.resource import ImageResource
-from clinfra.image.sizes import parse_recipe
 from clinfra.image.storing import Storing
 from clinfra.image.uploads import Uploads
 from clinfra.interfaces import IBlobs, IProduct
 from clinfra.web.streams import Threads
+
+__all__ = ["ImageService", "check", "make_image_service"]
 
 
 def make_image_service(
@@ -43,7 +45,8 @@ def make_image_service(
     Raises:
         ConfigProblems: values that no type can catch.
     """
-    allowed, gallery = check(config), None
+    listed, gallery = check(config), None
+    allowed = listed
     if config.gallery != "off":
         key = token_urlsafe(32)
         allowed = allowed.and_signed_by(key)
@@ -87,66 +90,22 @@ def make_image_service(
         now=time.time,
     )
     routes = on_demand.routes()
+    if config.fetch_hosts:
+        fetcher = Fetcher(
+            reactor,
+            Hosts.of(config.fetch_hosts),
+            spool_directory,
+            config.max_bytes,
+            config.fetch_timeout,
+        )
+        fetches = Fetches(config, listed, fetcher, uploads, on_demand, blobs, time.time)
+        routes = (*fetches.routes(), *routes)
     if gallery is not None:
         routes = (*gallery.routes(), *routes)
     resource = ImageResource(uploads, routes)
     return ImageService(
         resource, renderer, storing, on_demand, spool_directory, bad_files
     )
-
-
-def check(config: ImageConfig) -> Allowed:
-    """Check what types and bounds cannot; return what may be asked for.
-
-    Raises ConfigProblems with everything.
-    """
-    problems = [
-        f"image.formats: {name!r} is not one of {', '.join(sniff.FORMATS)}"
-        for name in config.formats
-        if name not in sniff.FORMATS
-    ]
-    try:
-        parse_params(b"", config)
-    except Trouble as trouble:
-        problems.append(f"image: {trouble.sentence}")
-    try:
-        mezzanine = parse_recipe(config.mezzanine)
-        if mezzanine.format != "jpeg" or mezzanine.mode != "fit":
-            problems.append("image.mezzanine: it is a JPEG, and the whole picture")
-        width, height = mezzanine.width or 0, mezzanine.height or 0
-        if not 0 < width * height <= config.max_size_pixels:
-            problems.append(
-                "image.mezzanine: both sides are given, and have no more pixels"
-                " together than image.max_size_pixels"
-            )
-    except Trouble as trouble:
-        problems.append(f"image.mezzanine: {trouble.sentence}")
-    keys: tuple[str, ...] = ()
-    try:
-        keys = read_keys(config)
-    except OSError as error:
-        problems.append(f"image.signing_keys_file: {error.strerror or error}")
-    except UnicodeDecodeError:
-        problems.append("image.signing_keys_file: it is not text in UTF-8")
-    allowed = None
-    try:
-        allowed = Allowed.of(config, keys)
-    except ConfigProblems as more:
-        problems += more.problems
-    if problems or allowed is None:
-        raise ConfigProblems(problems)
-    return allowed
-
-
-def read_keys(config: ImageConfig) -> tuple[str, ...]:
-    """Return the secrets of `signing_keys_file`.
-
-    Raises OSError, UnicodeDecodeError.
-    """
-    if not config.signing_keys_file:
-        return ()
-    text = Path(config.signing_keys_file).read_text(encoding="utf-8")
-    return tuple(filter(None, map(str.strip, text.splitlines())))
 
 
 @implementer(IProduct)

@@ -22,6 +22,7 @@ class AllowedTests(SynchronousTestCase):
             auto_formats=("webp", "png"),
             signing_keys=("short",),
             mezzanine="300x_webp",
+            fetch_hosts=("example.com", "https://example.com/"),
             signing_keys_file="/nowhere/at/all",
         )
         problems = self.assertRaises(ConfigProblems, check, config).problems
@@ -37,9 +38,16 @@ class AllowedTests(SynchronousTestCase):
             "image.mezzanine: it is a JPEG",
             "image.mezzanine: both sides",
             "image.signing_keys_file: No such file",
+            "image.fetch_hosts: 'https://example.com/'",
         ):
             self.assertTrue(any(words in each for each in problems), words)
         self.assertFalse(any("'short'" in each for each in problems))
+
+    def test_unsigned_fetches(self) -> None:
+        """What only signed addresses can use needs a key."""
+        config = ImageConfig(fetch_hosts=("example.com",))
+        problems = self.assertRaises(ConfigProblems, check, config).problems
+        self.assertIn("image.signing_keys", problems[0])
 
     def test_keys_file(self) -> None:
         """Keys come from a file, one in each line, and before those configured."""
