@@ -225,8 +225,11 @@ class Committer:
             if plan.forget:
                 change.row, change.entry = None, -1
             else:
-                at = change.row.at if change.row is not None else None
-                at = at if plan.state.data is not None else None
+                if plan.state.data is None:
+                    change.entry = -1
+                # New bytes have no place yet: certainly not that of the old ones.
+                stays = plan.state.data is not None and plan.body is None
+                at = change.row.at if stays and change.row is not None else None
                 change.row = Row(
                     job.name,
                     plan.state,

@@ -82,6 +82,33 @@ class CommitterTests(SynchronousTestCase):
         self.assertIsNone(first.after.at)
         self.assertEqual(self.index.get("a"), second.after)
 
+    def test_moved_with_change(self) -> None:
+        """Old bytes that move in the batch of new ones do not take their place."""
+        self.committer.run([put("a", b"old")])
+        old = self.index.get("a")
+        assert old is not None
+
+        def move(row: Row | None) -> Plan | None:
+            # As compaction does: what it read before, if that is where the row points.
+            if row is None or row.at != old.at:
+                return None
+            return Plan(row.state, b"old", counted=False)
+
+        self.committer.run([put("a", b"new!"), Job("a", move)])
+        found = self.index.get("a")
+        assert found is not None and found.at is not None and found.data is not None
+
+        self.assertEqual(b"new!", self.store.read(found.at, 0, found.data.size))
+
+    def test_forgotten_with_change(self) -> None:
+        """Bytes that come and are dropped in one batch leave no place behind."""
+        gone = entry("a", None).state
+        self.committer.run([put("a", b"new"), Job("a", lambda row: Plan(gone))])
+        found = self.index.get("a")
+        assert found is not None
+
+        self.assertEqual((None, None), (found.data, found.at))
+
     def test_trouble_is_its_jobs_own(self) -> None:
         """A job that refuses fails alone, with its own error."""
 
