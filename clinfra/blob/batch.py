@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from clinfra.blob import names, parameters, volume
@@ -54,6 +54,8 @@ REQUESTS = 2
 
 CLASSIC_SECONDS = 60.0
 """How long a replica that refused a batch is spared."""
+
+_STOPPING = "this server is stopping"
 
 
 @frozen
@@ -186,6 +188,7 @@ class Batches:
     _clock: Any
     _lines: dict[tuple[str, str], _Line] = field(init=False, factory=dict)
     _classic_until: dict[str, float] = field(init=False, factory=dict)
+    _stopped: bool = field(init=False, default=False)
 
     def takes(self, peer: str, row: Row) -> bool:
         """Return whether a row can go in a batch to a replica."""
@@ -204,6 +207,8 @@ class Batches:
 
         Fails with peers.PeerRefused and peers.PeerFailed.
         """
+        if self._stopped:
+            return fail(PeerFailed(peer, 0, _STOPPING))
         line = self._lines.setdefault((peer, replicate), _Line())
         waiting = _Waiting(pack(row, body), Deferred())
         line.waiting.append(waiting)
@@ -214,13 +219,14 @@ class Batches:
 
     def stop(self) -> None:
         """Begin no further request; who waits hears that there was no answer."""
+        self._stopped = True
         for (peer, _), line in self._lines.items():
             if line.soon is not None:
                 line.soon.cancel()
                 line.soon = None
             while line.waiting:
                 waiting = line.waiting.popleft()
-                _tell(waiting, PeerFailed(peer, 0, "this server is stopping"))
+                _tell(waiting, PeerFailed(peer, 0, _STOPPING))
 
     def _begin(self, peer: str, replicate: str, line: _Line) -> None:
         line.soon = None

@@ -302,6 +302,9 @@ class Replica:
                 return None
             if row.data is None or row.at is None or row.data.size > HOT_BYTES:
                 return Hot(row, None)
+            if row.expiry.passed(self._now()):
+                # Most likely nobody may have the bytes any more, damaged or not.
+                return Hot(row, None)
             try:
                 return Hot(row, self._checked(row, row.data, row.at))
             except LookupError:

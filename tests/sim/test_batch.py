@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from hashlib import sha256
 
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.blob.batch import KEPT, REFUSED, Arrived, pack, unpack
@@ -81,6 +82,24 @@ class BatchTests(SynchronousTestCase):
         answer = cluster.finish(cluster.ask(first, "POST", "/_replicate", b"x"))
 
         self.assertEqual(403, answer.status)
+
+    def test_stopping(self) -> None:
+        """Who is told that sending ends, and tries again, is told so again."""
+        cluster = Cluster([[3]])
+        self.addCleanup(cluster.close)
+        service = cluster.hosts["c0b0r0"].service
+        assert service is not None
+        batches, told = service._batches, []
+        row = made("000_a", b"x")
+
+        def again(failure: Failure) -> None:
+            told.append(failure)
+            batches.send("c0b0r2", "replica", row, b"x").addErrback(told.append)
+
+        batches.send("c0b0r1", "replica", row, b"x").addErrback(again)
+        batches.stop()
+
+        self.assertEqual(2, len(told))
 
     def test_records(self) -> None:
         """Records come back as they were sent; half of one is refused."""

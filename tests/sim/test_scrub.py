@@ -64,3 +64,16 @@ class ScrubTests(SynchronousTestCase):
 
         self.assertEqual({}, host.service.scrubber.damaged)
         self.assertEqual(b"hello", cluster.get(host, f"/{stored}").body)
+
+    def test_deleted_is_not_read(self) -> None:
+        """What was deleted is 404, were its bytes damaged too."""
+        cluster = self.cluster([2])
+        host = cluster.hosts["c0b0r0"]
+        stored = cluster.put(host, "/a", b"hello").told["name"]
+        cluster.delete(host, f"/{stored}")
+        cluster.run(5)
+        cluster.crash(host)
+        host.flip(stored)
+        cluster.start(host)
+
+        self.assertEqual(404, cluster.get(host, f"/{stored}").status)
