@@ -150,9 +150,15 @@ class Name:
                 )
 
     def _check_gone(self, promise: Promise, now: float) -> None:
-        """Raise Broken unless something has ended that outdoes a promise."""
+        """Raise Broken unless something has ended that outdoes a promise.
+
+        Whose clock was ahead found it to have ended earlier, and dropped it (what he
+        drops is checked when he does).  Others that have it give it back to him: so it
+        is gone only when he had the only copy, and said so, or all found the same.
+        """
         for expiry in self.ends:
-            if expiry < promise.expiry or not Expiry(*expiry).passed(now):
+            ended = Expiry(*expiry).passed(now) or expiry in self.forgotten
+            if expiry < promise.expiry or not ended:
                 continue
             buried = self.buried.get(expiry)
             if expiry == promise.expiry or buried is None:
