@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
 
 from clinfra.config import ImageConfig
 from clinfra.errors import Trouble
@@ -170,7 +171,11 @@ class _Batch:
             Deferred.fromCoroutine(self._work(renderer, queue)) for _ in range(hands)
         ]
         try:
-            await gatherResults(working, consumeErrors=True)
+            # All of them, also when they are cancelled: none goes on behind our back.
+            for succeeded, result in await DeferredList(working, consumeErrors=True):
+                if not succeeded:
+                    assert isinstance(result, Failure)
+                    result.raiseException()
         finally:
             self._progress.end()
         return self._status

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, FirstError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
 
 from clinfra.config import ImageConfig
@@ -85,9 +85,6 @@ def run_with_workers(
             status[0] = await main(renderer)
         except CancelledError:
             pass
-        except FirstError as error:
-            if not error.subFailure.check(CancelledError):
-                raise
         finally:
             await renderer.stop()
             ended.callback(None)
