@@ -8,19 +8,23 @@ const MOST_REMEMBERED = 24;
 const PAUSE_MS = 180; // after the last turn of a knob
 
 const $ = (selector, from = document) => from.querySelector(selector);
+const all = (selector, from = document) => [...from.querySelectorAll(selector)];
 const clone = id => $('#' + id).content.firstElementChild.cloneNode(true);
 
+// No line is broken inside of a number and its unit.
 function bytes(count) {
-  if (count < 1000) return `${count} B`;
-  if (count < 1e6) return `${(count / 1e3).toFixed(count < 1e4 ? 1 : 0)} kB`;
-  return `${(count / 1e6).toFixed(1)} MB`;
+  if (count < 1000) return `${count}\u00a0B`;
+  if (count < 1e6) return `${(count / 1e3).toFixed(count < 1e4 ? 1 : 0)}\u00a0kB`;
+  return `${(count / 1e6).toFixed(1)}\u00a0MB`;
 }
 
-const time = ms => ms < 1000 ? `${Math.max(1, Math.round(ms))} ms` : `${(ms / 1000).toFixed(1)} s`;
-const tell = text => { $('#told').textContent = text; };
-const facts = (...parts) => parts.filter(Boolean).join(' · ');
+const time = ms => ms < 1000 ? `${Math.max(1, Math.round(ms))}\u00a0ms` : `${(ms / 1000).toFixed(1)}\u00a0s`;
+const pixels = (width, height) => `${width}\u00a0×\u00a0${height}`;
+const facts = (...parts) => parts.filter(Boolean).join('\u00a0· ');
 
 // What the service makes.
+
+const sentence = (status, text) => text.trim() || `The service answers ${status}.`;
 
 async function answered(request) {
   let answer;
@@ -30,10 +34,7 @@ async function answered(request) {
     throw error.name === 'AbortError' ? error : new Error('The service does not answer.');
   }
   if (answer.ok) return answer;
-  const sentence = (await answer.text()).trim();
-  const error = new Error(sentence || `The service answers ${answer.status}.`);
-  error.status = answer.status;
-  throw error;
+  throw Object.assign(new Error(sentence(answer.status, await answer.text())), {status: answer.status});
 }
 
 // Returns its canonical recipe, its address, and the picture itself.
@@ -65,26 +66,27 @@ async function show(figure, made, about) {
     throw new Error(`This browser cannot show this ${kind}.`);
   }
   $('figcaption span', figure).textContent = facts(
-    `${image.naturalWidth} × ${image.naturalHeight}`, kind, bytes(made.body.size), time(made.ms));
+    pixels(image.naturalWidth, image.naturalHeight), kind, bytes(made.body.size), time(made.ms));
 }
 
 // Pictures that were put here.
 
 const remembered = {
   all() {
-    try { return JSON.parse(localStorage.getItem('clinfra-gallery')) || []; } catch { return []; }
+    try { return JSON.parse(localStorage.gallery || '[]'); } catch { return []; }
   },
-  keep(pictures) {
-    try { localStorage.setItem('clinfra-gallery', JSON.stringify(pictures.slice(0, MOST_REMEMBERED))); } catch { /* then not */ }
+  change(picture, ...more) {
+    const others = this.all().filter(each => each.name !== picture.name);
+    try {
+      localStorage.gallery = JSON.stringify([...more, ...others].slice(0, MOST_REMEMBERED));
+    } catch { /* then not */ }
   },
-  add(picture) { this.remove(picture); this.keep([picture, ...this.all()]); },
-  remove(picture) { this.keep(this.all().filter(each => each.name !== picture.name)); },
+  add(picture) { this.change(picture, picture); },
+  remove(picture) { this.change(picture); },
 };
 
 function place(picture, first) {
-  document.querySelectorAll('article').forEach(each => {
-    if (each.dataset.name === picture.name) each.remove();
-  });
+  all('article').filter(each => each.dataset.name === picture.name).forEach(each => each.remove());
   const article = clone('picture');
   article.dataset.name = picture.name;
   $('h2', article).textContent = picture.title;
@@ -114,7 +116,7 @@ const waiting = [];
 let underWay = 0;
 
 function take(files) {
-  document.querySelectorAll('#arriving .bad').forEach(row => row.remove());
+  all('#arriving .bad').forEach(row => row.remove());
   for (const file of files) {
     const row = clone('arrival');
     $('.title', row).textContent = file.name;
@@ -133,7 +135,7 @@ function next() {
     row.remove();
     remembered.add(picture);
     const article = place(picture, true);
-    tell(`${picture.title} is there, in ${picture.sizes.length} sizes.`);
+    $('#told').textContent = `${picture.title} is there, in ${picture.sizes.length} sizes.`;
     if (!$('.playground')) play(article, picture);
   }, error => {
     row.className = 'bad';
@@ -158,7 +160,7 @@ function upload(file, row) {
     request.onerror = () => reject(new Error('The connection was lost.'));
     request.onload = () => {
       if (request.status !== 200) {
-        reject(new Error(request.responseText.trim() || `The service answers ${request.status}.`));
+        reject(new Error(sentence(request.status, request.responseText)));
         return;
       }
       const info = JSON.parse(request.responseText);
@@ -169,7 +171,7 @@ function upload(file, row) {
         frames: info.frames || 1,
         average: info.average || '',
         facts: facts(
-          `${info.oriented_width || info.width} × ${info.oriented_height || info.height}`,
+          pixels(info.oriented_width || info.width, info.oriented_height || info.height),
           info.format, bytes(file.size), info.frames > 1 && `${info.frames} frames`,
           info.truncated && 'cut short', `sent in ${time(sent - begun)}`,
           `made in ${time(performance.now() - sent)}`),
@@ -202,19 +204,17 @@ class Playground {
     this.controls = $('.controls', ground);
     this.recipe = $('#recipe', ground);
     this.address = $('#address', ground);
-    this.point = [0.5, 0.5];
     this.running = new AbortController();
     this.timer = 0;
   }
 
   start() {
-    const {controls, ground, recipe} = this;
-    const mark = $('.point', ground);
+    const {controls, ground, recipe} = this, mark = $('.point', ground);
     controls.oninput = () => this.turned();
-    controls.onsubmit = event => event.preventDefault();
-    controls.onreset = event => { event.preventDefault(); this.begin(); this.turned(); };
+    // Its fields are reset only after this event.
+    controls.onreset = () => setTimeout(() => this.begin());
     recipe.onchange = () => this.make();
-    $('.recipe', ground).onsubmit = event => { event.preventDefault(); this.make(); };
+    ground.onsubmit = event => { event.preventDefault(); this.make(); };
     $('.copy', ground).onclick = () => this.copy();
     mark.onclick = event => {
       const box = $('img', mark).getBoundingClientRect();
@@ -231,29 +231,24 @@ class Playground {
       button.type = 'button';
       button.textContent = name;
       button.onclick = () => { recipe.value = name; this.make(); };
-      $('.presets', ground).append('', button);
+      $('.presets', ground).append(button);
     }
     this.begin();
-    this.turned();
     this.compare();
   }
 
   begin() {
-    for (const each of this.controls.elements) {
-      if (each.type === 'checkbox') each.checked = each.defaultChecked;
-      else if (each.tagName === 'SELECT') each.selectedIndex = 0;
-      else if (each.tagName === 'INPUT') each.value = each.defaultValue;
-    }
     const {width, height, mode, format, q} = this.controls.elements;
     [width.value, height.value, mode.value, format.value] = ['450', '450', 'fill', 'webp'];
     q.value = settings.quality;
     this.point = [0.5, 0.5];
+    this.turned();
   }
 
-  // The largest of the stored sizes, to compare with and to point into.
+  // The largest of the usual sizes, to compare with and to point into.
   async compare() {
-    const area = size => (/^(\d+)x(\d+)$/.exec(size) || [0, 0, 0]).slice(1).reduce((a, b) => a * b, 1);
-    const size = [...this.picture.sizes].sort((a, b) => area(b) - area(a))[0] || '600x450';
+    const area = size => /^\d+x\d+$/.test(size) ? size.split('x').reduce((a, b) => a * b) : 0;
+    const size = this.picture.sizes.reduce((a, b) => area(b) > area(a) ? b : a, '600x450');
     const figure = $('.views figure', this.ground);
     $('b', figure).textContent = `Default ${size}`;
     try {
@@ -272,18 +267,17 @@ class Playground {
 
   turned() {
     const {mode, gravity, format, q, progressive, lossless, animate, frame} = this.controls.elements;
-    const cut = mode.value === 'fill', jpeg = format.value === 'jpeg';
-    const film = this.picture.frames > 1;
+    const cut = mode.value === 'fill', film = this.picture.frames > 1;
     gravity.disabled = !(cut || mode.value === 'pad');
-    if (!cut && ['point', 'smart'].includes(gravity.value)) gravity.value = 'center';
-    for (const option of gravity.options) option.disabled = !cut && ['point', 'smart'].includes(option.value);
+    for (const option of gravity.options) {
+      option.disabled = !cut && ['point', 'smart'].includes(option.value);
+      if (option.disabled && option.selected) gravity.value = 'center';
+    }
     progressive.disabled = !['jpeg', 'auto'].includes(format.value);
-    animate.disabled = !film || jpeg;
+    animate.disabled = !film || format.value === 'jpeg';
     frame.disabled = !film || (animate.checked && !animate.disabled);
     q.disabled = format.value === 'png' || lossless.checked;
-    for (const range of this.controls.querySelectorAll('[type=range]')) {
-      range.previousElementSibling.value = range.value;
-    }
+    for (const range of all('[type=range]', this.controls)) range.previousElementSibling.textContent = range.value;
     const pointing = !gravity.disabled && gravity.value === 'point';
     const mark = $('.point', this.ground), [x, y] = this.point.map(each => `${(each * 100).toFixed(1)}%`);
     $('i', mark).hidden = !pointing;
@@ -317,23 +311,22 @@ class Playground {
     clearTimeout(this.timer);
     this.running.abort();
     const running = this.running = new AbortController();
-    const text = this.recipe.value.trim(), figure = $('.result', this.ground);
-    const error = $('.error', this.ground);
+    const figure = $('.result', this.ground), error = $('.error', this.ground);
     figure.setAttribute('aria-busy', 'true');
     try {
-      const made = await obtain(this.picture.name, text, running.signal);
+      const made = await obtain(this.picture.name, this.recipe.value.trim(), running.signal);
       if (running.signal.aborted) return;
       error.textContent = '';
       this.recipe.value = made.recipe;
       this.address.value = made.url;
       const until = new Date(made.expires * 1000).toLocaleTimeString([], {timeStyle: 'short'});
-      $('.note', this.ground).textContent = made.expires
-        ? `Signed by this page, until ${until} or the service's next start. For longer, sign it yourself, or make it a preset.`
-        : 'Anybody may ask for this.';
+      $('.note', this.ground).textContent = !made.expires ? 'Anybody may ask for this.'
+        : `Signed by this page until ${until}, or the service's next start.`;
       await show(figure, made, `${this.picture.title}, ${made.recipe}`);
     } catch (problem) {
       if (running.signal.aborted) return;
       error.textContent = problem.message;
+      this.address.value = $('.note', this.ground).textContent = '';
     }
     figure.removeAttribute('aria-busy');
   }
@@ -355,8 +348,9 @@ class Playground {
 
 const drop = $('#drop');
 $('#bounds').textContent = facts(
-  settings.formats.join(', '), `up to ${bytes(settings.max_bytes)}`,
+  settings.formats.join(', '), `up to ${(settings.max_bytes / 2 ** 20).toFixed()} MiB`,
   `kept ${Math.round(settings.ttl_seconds / 86400)} days`, `sizes ${settings.sizes.join(', ')}`);
+$('#shell').textContent = `curl -T photo.jpg '${new URL('./?response=info', document.baseURI)}'`;
 $('#file').onchange = event => { take(event.target.files); event.target.value = ''; };
 for (const kind of ['dragover', 'dragleave', 'drop']) {
   document.addEventListener(kind, event => {

@@ -126,7 +126,7 @@ class MemoryTransport:
         pass
 
     def getPeer(self) -> IPv4Address:
-        return IPv4Address("TCP", "192.0.2.7", 40000)
+        return IPv4Address("TCP", self._client.address, 40000)
 
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", "192.0.2.1", 8080)
@@ -145,12 +145,16 @@ class Client:
     """One connection to a site.
 
     Attributes:
+        address: where it seems to come from.
         received: every byte the site has sent and the client taken.
         reading: whether the client takes bytes as they come.
         saw_end: the site has shut down its side, or closed.
     """
 
-    def __init__(self, site: server.Site, clock: Clock) -> None:
+    def __init__(
+        self, site: server.Site, clock: Clock, *, address: str = "192.0.2.7"
+    ) -> None:
+        self.address = address
         self.received = bytearray()
         self.reading = True
         self.saw_end = False
