@@ -69,12 +69,14 @@ class Made:
     """A rendition, stored or just made.
 
     Attributes:
+        sha256: of the body.
         modified: unix seconds.
         ends: unix seconds; 0 for never.
         fresh: it was made just now.
     """
 
     body: bytes
+    sha256: bytes
     content_type: str
     modified: int
     ends: int
@@ -200,8 +202,7 @@ class OnDemand:
             if end:
                 age = min(age, max(end - now, 0))
         control = b"public, max-age=%d" % age + b", immutable" * immutable
-        digest = hashlib.sha256(made.body).digest()
-        encoded = b"sha-256=:" + base64.b64encode(digest) + b":"
+        digest = b"sha-256=:" + base64.b64encode(made.sha256) + b":"
         fields: Fields = (
             (b"Cache-Control", control),
             (b"X-Content-Type-Options", b"nosniff"),
@@ -214,10 +215,10 @@ class OnDemand:
             length=len(made.body),
             content_type=made.content_type.encode("latin-1"),
             open=part,
-            etag=ETag(digest.hex().encode()),
+            etag=ETag(made.sha256.hex().encode()),
             last_modified=min(made.modified, int(now)),
             fields=fields,
-            whole_fields=((b"Content-Digest", encoded),),
+            whole_fields=((b"Content-Digest", digest),),
         )
         return await entity_response(exchange.head, entity, exchange.threads)
 
@@ -263,7 +264,9 @@ class OnDemand:
 
     def _found(self, info: BlobInfo, body: bytes) -> Made:
         modified = (info.modified or 0) >> 32
-        return Made(body, info.content_type, modified, info.deleted)
+        known = info.sha256
+        sha256 = bytes.fromhex(known) if known else hashlib.sha256(body).digest()
+        return Made(body, sha256, info.content_type, modified, info.deleted)
 
     # What has to be made.
 
@@ -283,9 +286,9 @@ class OnDemand:
             ttl = min(ttl, ends - now)
         self._made += 1
         ends = int(now) + int(ttl)
-        flight.land(
-            Made(rendition.body, rendition.content_type, int(now), ends, fresh=True)
-        )
+        body, content_type = rendition.body, rendition.content_type
+        sha256 = hashlib.sha256(body).digest()
+        flight.land(Made(body, sha256, content_type, int(now), ends, fresh=True))
         if ttl >= 1:
             await self._storing.store_rendition(name, rendition, int(ttl))
 
