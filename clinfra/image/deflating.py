@@ -68,8 +68,11 @@ def compressor(*, noisy: bool) -> Compressor:
 
 
 def decompressor() -> Decompressor:
-    """Return a new one."""
-    made: Decompressor = (_isal or zlib).decompressobj()
+    """Return a new one for what stands between the head and the sum of a zlib stream.
+
+    A sum that is wrong would only take away what was read already.
+    """
+    made: Decompressor = (_isal or zlib).decompressobj(-15)
     return made
 
 

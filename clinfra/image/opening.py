@@ -183,8 +183,10 @@ class Source:
             # The size asked for names the factor: draft() divides by it again.
             self.image.draft(None, (self.width // factor, self.height // factor))
             factor = self.image.decoderconfig[0]
-        # Of later frames either all is there, or the animation ends before them.
-        ImageFile.LOAD_TRUNCATED_IMAGES = self.image.tell() == 0
+        # Of later frames either all is there, or the animation ends before them; and
+        # of a HEIC there is nothing to see before its end.
+        partly = self.image.tell() == 0 and self.format != "HEIC"
+        ImageFile.LOAD_TRUNCATED_IMAGES = partly
         self._file.exhausted = False
         picture = self._pixels(factor)
         self._decoded = True

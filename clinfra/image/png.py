@@ -23,7 +23,8 @@ from clinfra.image import deflating
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _STRIP_BYTES: Final = 1 << 18
-_PIECE_BYTES: Final = 1 << 16
+_PIECE_BYTES: Final = 1 << 13
+_ZLIB_HEAD_BYTES: Final = 2
 
 # Filters.
 _NONE: Final = 0
@@ -206,9 +207,12 @@ class Strips:
 
     def _inflated(self, at_once: int) -> Iterator[bytes]:
         reader = deflating.decompressor()
+        head = _ZLIB_HEAD_BYTES
         try:
             for start, end in self._chunks():
-                for at in range(start, end, _PIECE_BYTES):
+                begin = min(start + head, end)
+                head -= begin - start
+                for at in range(begin, end, _PIECE_BYTES):
                     data = self._data[at : min(at + _PIECE_BYTES, end)]
                     made = b""
                     while not reader.eof and (data or len(made) == at_once):

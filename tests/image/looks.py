@@ -13,7 +13,7 @@ from clinfra.image.job import Rendered
 from clinfra.image.sizes import parse_recipe
 from tests.image.support import job
 
-EVERYTHING = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP")
+EVERYTHING = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIC", "TIFF", "BMP")
 
 
 def render(data: bytes, *recipes: str, quality: int = 95, **changes: Any) -> Rendered:

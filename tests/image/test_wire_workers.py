@@ -18,6 +18,7 @@ from clinfra.errors import Overloaded
 from clinfra.image.child import Child, command
 from clinfra.image.job import BadImage
 from clinfra.image.render import Renderer
+from tests.image import corpus
 from tests.image.live import alive, in_reactor, until
 from tests.image.pictures import encode, jpeg, photograph, scan_bomb
 from tests.image.support import job
@@ -190,3 +191,17 @@ def test_no_orphans() -> None:
         parent.signal(signal.SIGKILL)
         parent.wait()
         wait_until(lambda: not any(map(alive, pids)), "the workers end")
+
+
+@in_reactor
+async def test_corpus() -> None:
+    """Bad and hostile files break no worker, and keep none from its next picture."""
+    async with workers(2) as renderer:
+        for files in (corpus.bad(), corpus.bombs()):
+            for data in files.values():
+                with pytest.raises(BadImage):
+                    await render(renderer, data)
+        for name, data in {**corpus.whole(), **corpus.odd()}.items():
+            assert (await render(renderer, data)).info["width"] == corpus.WIDTH, name
+        report = renderer.report()
+        assert (report["died"], report["timed_out"]) == (0, 0)
