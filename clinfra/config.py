@@ -144,8 +144,15 @@ class BlobConfig:
     tombstone_time: Seconds = key(
         Seconds(10 * 86400),
         "How long deletes are remembered for those that cannot be compared with:"
-        " original replicas.",
+        " original replicas; and how long changes are kept for replicas that are away.",
         least=60,
+    )
+    rejoin: str = key(
+        "prove",
+        "What a replica does that was away for longer than deletes are remembered:"
+        ' "prove" asks others what was deleted before it serves its blobs, "trust"'
+        " does not.",
+        choices=("prove", "trust"),
     )
     parked_retry: Seconds = key(
         Seconds(3600),

@@ -15,6 +15,7 @@ _scrub                                                      {"queued": …}
 _quarantine                                                 what is kept of damaged
                                                             blobs, each with its "id"
 _discard     id; all when it is not given                   {"discarded": how many}
+_trust                                                      {"queued": was it fenced}
 _configcheck brief, tolerance; body: a configuration        see `configcheck`
 ============ ============================================== =======================
 
@@ -39,6 +40,7 @@ from clinfra.blob.chores import Chore, Work
 from clinfra.blob.configcheck import TOLERANCES, compare
 from clinfra.blob.info import NOT_FOUND
 from clinfra.blob.peers import HOP, Peers
+from clinfra.blob.rejoin import Fence
 from clinfra.blob.replica import Replica
 from clinfra.blob.running_config import OWN
 from clinfra.blob.scrub import Scrubber
@@ -70,10 +72,13 @@ COMMANDS = frozenset(
         "_scrub",
         "_status",
         "_sync",
+        "_trust",
     )
 )
 
-CHANGING = frozenset(("_buffer", "_discard", "_logstatus", "_purge", "_scrub", "_sync"))
+CHANGING = frozenset(
+    ("_buffer", "_discard", "_logstatus", "_purge", "_scrub", "_sync", "_trust")
+)
 """Commands that set something off."""
 
 _JSON: Fields = ((b"Content-Type", b"application/json"),)
@@ -191,6 +196,7 @@ class ReplicaAdmin:
     _purge: Callable[[], bool]
     _send: Work
     _scrubber: Scrubber
+    _fence: Fence
     _syncing: Chore = field(init=False)
     _sending: Chore = field(init=False)
     _logging: Chore = field(init=False)
@@ -212,6 +218,7 @@ class ReplicaAdmin:
             "_scrub": self.scrub,
             "_quarantine": self.quarantine,
             "_discard": self.discard,
+            "_trust": self.trust,
         }
         return await commands[command](head)
 
@@ -233,6 +240,7 @@ class ReplicaAdmin:
 
     async def listing(self, head: RequestHead) -> bytes:
         """Return the blobs between two stamps, or checksums of windows of them."""
+        self._fence.check()
         given = parameters.split(head.query)
         start, stop = _stamps(given)
         checksum = "checksum" not in given or parameters.boolean(
@@ -300,6 +308,12 @@ class ReplicaAdmin:
         if identity is not None and not discarded:
             raise NotFound(f"Not in quarantine: {identity}")
         return _encoded({"discarded": discarded})
+
+    async def trust(self, head: RequestHead) -> bytes:
+        """Have this replica fenced no more, whatever it brings back."""
+        fenced = self._fence.closed
+        self._fence.open("it was told to be trusted")
+        return _queued(fenced)
 
     async def logstatus(self, head: RequestHead) -> bytes:
         """Ask for the status to be logged."""

@@ -5,6 +5,7 @@ request                        answer
 ============================== =====================================================
 GET /_tree                     256 digests of 16 bytes: the branches (see `trees`)
 GET /_tree?branch=N            the same of the leaves of a branch
+GET /_tree?self=1              {"incarnation", "fenced", "alive"}: see `rejoin`
 GET /_tree?first=N&last=M      {"rows": [[name, modified, sha256, size, content type,
                                modified_deleted, deleted], …], "next": leaf or null}
 ============================== =====================================================
@@ -24,17 +25,22 @@ from attrs import define
 from clinfra.blob import parameters
 from clinfra.blob.commit import Committer
 from clinfra.blob.records import Data, Expiry, Row, State
+from clinfra.blob.rejoin import Fence
 from clinfra.blob.replica import Replica
 from clinfra.blob.topology import Topology
 from clinfra.blob.trees import BRANCHES, LEAVES, Place, Tree, leaf_of, pack
 from clinfra.blob.workers import Workers
 from clinfra.errors import InvalidRequest, Overloaded
 from clinfra.web.exchange import IExchange, Response
+from clinfra.web.heads import Fields
 
 TREE = "_tree"
 
 MAX_ROWS = 2000
 """Rows in one answer, about: leaves are told whole."""
+
+
+_JSON: Fields = ((b"Content-Type", b"application/json"),)
 
 
 @define(eq=False)
@@ -45,10 +51,13 @@ class Between:
     _replica: Replica
     _committer: Committer
     _workers: Workers
+    _fence: Fence
 
     async def respond(self, exchange: IExchange) -> Response:
         """Answer a request for `TREE`."""
         given = parameters.split(exchange.head.query)
+        if "self" in given:
+            return Response(200, _JSON, self._fence.told())
         place = self._place(given.get("place"))
         tree = self._tree(place)
         if "first" in given:
@@ -57,7 +66,7 @@ class Between:
             rows, following = await self.rows(first, last, place)
             told = {"rows": [_told(row) for row in rows], "next": following}
             body = json.dumps(told, separators=(",", ":")).encode()
-            return Response(200, ((b"Content-Type", b"application/json"),), body)
+            return Response(200, _JSON, body)
         if "branch" in given:
             digests = tree.leaves(_number("branch", given["branch"], BRANCHES))
         else:
@@ -91,11 +100,20 @@ class Between:
         if len(found) > MAX_ROWS:
             following = leaf_of(found[-1].name)
             if following == first:
-                # One leaf fills the answer: more of it than fits is for another day.
+                found = await self._workers.run(self._whole_leaf, first, found)
                 following = first + 1 if first < last else None
             else:
                 found = [row for row in found if leaf_of(row.name) < following]
         return [row for row in found if self._lives_in(row.name, place)], following
+
+    def _whole_leaf(self, leaf: int, begun: Sequence[Row]) -> Sequence[Row]:
+        """Return all rows of a leaf that fills an answer alone.  A reader thread."""
+        rows, more = list(begun), begun
+        while len(more) > MAX_ROWS:
+            after = leaf, rows[-1].name
+            more = self._replica.index.leaves(leaf, leaf, after, MAX_ROWS + 1)
+            rows += more
+        return rows
 
     def _lives_in(self, name: str, place: Place) -> bool:
         if place is None:

@@ -142,6 +142,7 @@ def add_commands(
         ("purge", does.purge, "have replicas purge what has expired"),
         ("buffer", does.buffer, "have replicas send at once what rests or was refused"),
         ("scrub", does.scrub, "have replicas check all their blobs now"),
+        ("trust", does.trust, "have replicas serve that were away, unproven"),
         ("quarantine", does.quarantine, "list what replicas keep of damaged blobs"),
     ):
         parser = add(name, command, text)

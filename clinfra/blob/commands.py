@@ -250,6 +250,11 @@ async def scrub(session: Session) -> int:
     return await _set_off(session, "_scrub", "")
 
 
+async def trust(session: Session) -> int:
+    """`clinfra blob trust`."""
+    return await _set_off(session, "_trust", "")
+
+
 async def quarantine(session: Session) -> int:
     """`clinfra blob quarantine`."""
 

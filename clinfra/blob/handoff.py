@@ -6,6 +6,8 @@ answers again, however often this process was restarted in between.  Until then 
 not among the blobs of this process, but can be read (see `undelivered`).
 
 A change that is refused is put aside, told of in the log, and tried again now and then.
+One that has waited for longer than deletes are remembered is put aside for good: what
+was deleted meanwhile would come back.  It stays on the disk, for somebody to look at.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import reduce
+from math import inf
 from typing import Any
 
 from attrs import define, field
@@ -66,6 +69,7 @@ class Handoff:
 
     Args:
         clock: Twisted's IReactorTime, whose clock is unix time.
+        keep_seconds: what waited for longer is not delivered any more.
 
     Attributes:
         adopt: takes changes for which this process itself has become responsible.
@@ -77,6 +81,7 @@ class Handoff:
     _router: Router
     _workers: Workers
     _clock: Any
+    _keep_seconds: float
     adopt: Adopt | None = field(init=False, default=None)
     delivered: int = field(init=False, default=0)
     _kept: dict[int, Kept] = field(init=False, factory=dict)
@@ -199,12 +204,16 @@ class Handoff:
         self._kept.pop(kept.number, None)
         self._aside.pop(kept.number, None)
         self._failures.pop(kept.number, None)
+        self._unname(kept)
+        await self._workers.run(self.files.remove, kept)
+
+    def _unname(self, kept: Kept) -> None:
+        """Read a change no more."""
         left = [other for other in self._names.get(kept.name, ()) if other is not kept]
         if left:
             self._names[kept.name] = left
         else:
             self._names.pop(kept.name, None)
-        await self._workers.run(self.files.remove, kept)
 
     # Delivery
 
@@ -247,6 +256,9 @@ class Handoff:
     async def _try_one(self, kept: Kept, away: set[_Bucket]) -> None:
         """Deliver a change, or put it aside, or find that its bucket is away."""
         number, refusal = kept.number, None
+        if self._clock.seconds() - kept.since > self._keep_seconds:
+            self._give_up(kept)
+            return
         try:
             place = self._router.topology.place(kept.name, encoded=True)
             bucket = tuple(sorted(place.buckets.items()))
@@ -278,6 +290,12 @@ class Handoff:
         failures += taken > before
         self._failures[number] = failures, taken
         return failures >= POISONED_AFTER
+
+    def _give_up(self, kept: Kept) -> None:
+        """Put a change aside for good, and read it no more."""
+        self._put_aside(kept, "it is older than deletes are remembered")
+        self._aside[kept.number] = inf
+        self._unname(kept)
 
     def _put_aside(self, kept: Kept, reason: str) -> None:
         self._waiting.remove(kept.number)

@@ -18,6 +18,7 @@ from clinfra.blob.hot import Hot
 from clinfra.blob.info import NOT_FOUND, info_of
 from clinfra.blob.intake import Intake
 from clinfra.blob.records import EVERYWHERE, Row
+from clinfra.blob.rejoin import Fence
 from clinfra.blob.replay import Replay
 from clinfra.blob.replica import SMALL_BYTES, Replica, Write
 from clinfra.blob.routed import RoutedBlobs
@@ -39,6 +40,7 @@ class LocalBlobs(RoutedBlobs):
     replica: Replica
     concern: Concern
     healer: Healer
+    fence: Fence
     serve_deleted: bool
     max_age_seconds: float
     now: Callable[[], float]
@@ -66,7 +68,7 @@ class LocalBlobs(RoutedBlobs):
     ) -> tuple[BlobInfo, bytes]:
         hot = await self._find(placement)
         if hot is None:
-            missing = self.is_here(placement)
+            missing = self._is_missing(placement)
             found = await super()._get(placement, missing=missing)
             if missing:
                 self.healer.heal_soon(placement)
@@ -83,7 +85,7 @@ class LocalBlobs(RoutedBlobs):
     async def _info(self, placement: Placement, *, missing: bool = False) -> BlobInfo:
         hot = await self._find(placement)
         if hot is None:
-            return await super()._info(placement, missing=self.is_here(placement))
+            return await super()._info(placement, missing=self._is_missing(placement))
         if hot.row.data is None:
             raise NotFound(NOT_FOUND)
         return info_of(hot.row, placement.buckets)
@@ -130,4 +132,8 @@ class LocalBlobs(RoutedBlobs):
             return None
         if hot is None or (hot.row.data is None and not self.is_gone(hot.row)):
             return None
-        return hot
+        return None if self.fence.holds(hot.row) else hot
+
+    def _is_missing(self, placement: Placement) -> bool:
+        """Return whether a blob should be here, for all that is known."""
+        return self.is_here(placement) and not self.fence.closed

@@ -7,14 +7,15 @@ know it.
 
 Note [Tombstones]: a deleted name is forgotten only when everybody is known to have
 heard of it: when each destination has completed a comparison that began after the
-delete was committed here.  Else whoever was away would bring the name back.  (Originals
-have no trees: for them, age has to do.)
+delete was committed here, and each replica of it: one of another cluster that was away
+would bring the name back, whoever of its bucket had heard.  (Originals have no trees:
+for them, age has to do.)  For whoever heard and was turned back in time see `rejoin`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ from clinfra.blob.destinations import Destination, destinations
 from clinfra.blob.merge import merge
 from clinfra.blob.peers import PeerFailed, PeerRefused, Peers
 from clinfra.blob.records import Row, State
+from clinfra.blob.rejoin import Fence, Proof, told_in
 from clinfra.blob.replica import Replica
 from clinfra.blob.topology import Topology
 from clinfra.blob.trees import LEAVES, Forest, Tree, differing, unpack
@@ -49,6 +51,9 @@ MAX_TREE_BYTES = 8 << 20
 
 Send = Callable[[str, Row, str], Any]
 
+Act = Callable[[Sequence[Row], Mapping[str, State]], Awaitable[int]]
+"""Does something about rows that differ, and what is known of them elsewhere."""
+
 
 @define(eq=False)
 class Repair:
@@ -56,6 +61,7 @@ class Repair:
 
     Args:
         send: sends a row to a replica; see `sending.Sender.send`.
+        set_aside: keeps a blob in quarantine; a sentence says why.
         now: returns unix seconds.
         compare_seconds: between two comparisons with a destination, about.
         tombstone_seconds: how long deletes are remembered for destinations that
@@ -74,6 +80,8 @@ class Repair:
     _peers: Peers
     _between: Between
     _send: Send
+    _fence: Fence
+    _set_aside: Callable[[Row, str], Awaitable[object]]
     _reactor: Any
     _now: Callable[[], float]
     _rng: random.Random
@@ -119,10 +127,15 @@ class Repair:
 
     async def _run(self) -> None:
         await self._grow()
+        if self._fence.closed:
+            await self._proof().run()
         await self._rest(FIRST_SECONDS)
+        everybody = [
+            (each, replica) for each in self._destinations for replica in each.replicas
+        ]
         while True:
             left, pause = self._compare_seconds, FIRST_SECONDS
-            behind = await self._compare_with(self._destinations)
+            behind = await self._compare_with(everybody)
             # Who has just started, as all do after a power cut, is soon asked again.
             while behind and pause < left:
                 await self._rest(pause)
@@ -130,22 +143,44 @@ class Repair:
                 behind = await self._compare_with(behind)
             await self._rest(left)
 
+    def _proof(self) -> Proof:
+        return Proof(
+            self._fence,
+            str(self._topology.replica),
+            self._destinations,
+            self._replica,
+            self._peers,
+            self._ask,
+            self._each_difference,
+            self._set_aside,
+            self._reactor,
+            self._now,
+        )
+
     async def _compare_with(
-        self, destinations: Sequence[Destination]
-    ) -> list[Destination]:
+        self, replicas: Sequence[tuple[Destination, str]]
+    ) -> list[tuple[Destination, str]]:
         """Compare with each; return those that could not be compared with."""
         behind = []
-        for destination in destinations:
+        for destination, replica in replicas:
+            if not self._peers.is_up(replica) or not self._peers.is_ours(replica):
+                continue
             try:
-                await self._compare_with_any(destination)
+                await self.compare(destination, replica)
             except (Trouble, ValueError, OSError) as trouble:
-                behind.append(destination)
-                self._trouble[destination.key] = str(trouble)
+                behind.append((destination, replica))
+                self._trouble[replica] = str(trouble)
                 self.log.info(
-                    "cannot compare with {key}: {trouble}",
-                    key=destination.key,
+                    "cannot compare with {replica}: {trouble}",
+                    replica=replica,
                     trouble=trouble,
                 )
+        try:
+            await self._fence.note()
+        except CancelledError:
+            raise
+        except Exception as trouble:
+            self.log.error("cannot note who was compared with: {error}", error=trouble)
         return behind
 
     async def _rest(self, seconds: float) -> None:
@@ -168,39 +203,24 @@ class Repair:
         forest.grow(end, digests)
         return len(digests)
 
-    async def _compare_with_any(self, destination: Destination) -> None:
-        up = [name for name in destination.replicas if self._peers.is_up(name)]
-        for replica in self._peers.order((name, 1) for name in up):
-            if self._peers.is_ours(replica):
-                await self.compare(destination, replica)
-                return
-
     async def compare(self, destination: Destination, replica: str) -> int:
         """Send a replica what it lacks of ours; return how many rows it lacked.
 
         Raises errors.Trouble or ValueError when that could not be completed.
         """
-        forest = self._committer.forest
-        tree = forest.trees.get(destination.place) if forest is not None else None
-        if tree is None:
-            return 0
         self._refused = 0
         began_at = self._now()
+        # Asked before: an index that is new afterwards is not taken for the old one.
+        told = told_in(await self._ask(replica, "/_tree?self=1"))
         began = await self._workers.run(self._replica.index.last_seq)
-        asked = "/_tree?"
-        if destination.place is not None:
-            asked += f"place={self._topology.cluster}:{self._topology.bucket}&"
-        branches = unpack(await self._ask(replica, asked))
-        sent = 0
-        for branch in differing(tree.branches(), branches):
-            sent += await self._compare_branch(
-                destination, replica, asked, tree, branch
-            )
-        self._lacked[destination.key] = sent
-        self._trouble.pop(destination.key, None)
+        send = partial(self._send_lacking, destination, replica)
+        sent = await self._each_difference(destination, replica, send)
+        self._lacked[replica] = sent
+        self._trouble.pop(replica, None)
         if not self._refused:
-            self._compared[destination.key] = began
-            self._compared_at[destination.key] = began_at
+            self._compared[replica] = began
+            self._compared_at[replica] = began_at
+            self._fence.compared(replica, told.incarnation, began)
         if sent:
             self.log.info(
                 "{replica} lacked {sent} changes, and has them now",
@@ -209,19 +229,39 @@ class Repair:
             )
         return sent
 
-    async def _compare_branch(
+    async def _each_difference(
+        self, destination: Destination, replica: str, act: Act
+    ) -> int:
+        """Have something done about all that a replica has not as we have."""
+        forest = self._committer.forest
+        tree = forest.trees.get(destination.place) if forest is not None else None
+        if tree is None:
+            raise ValueError("there is no such tree")
+        asked = "/_tree?"
+        if destination.place is not None:
+            asked += f"place={self._topology.cluster}:{self._topology.bucket}&"
+        branches = unpack(await self._ask(replica, asked))
+        done = 0
+        for branch in differing(tree.branches(), branches):
+            done += await self._each_of_branch(
+                destination, replica, asked, tree, branch, act
+            )
+        return done
+
+    async def _each_of_branch(
         self,
         destination: Destination,
         replica: str,
         asked: str,
         tree: Tree,
         branch: int,
+        act: Act,
     ) -> int:
         theirs = unpack(await self._ask(replica, f"{asked}branch={branch}"))
         leaves = [
             (branch << 8) + leaf for leaf in differing(tree.leaves(branch), theirs)
         ]
-        sent = 0
+        done = 0
         for first, last in _ranges(leaves):
             start: int | None = first
             while start is not None:
@@ -230,9 +270,9 @@ class Repair:
                 )
                 end = last if next_here is None else next_here - 1
                 states = await self._states(replica, asked, start, end)
-                sent += await self._send_lacking(destination, replica, rows, states)
+                done += await act(rows, states)
                 start = next_here
-        return sent
+        return done
 
     async def _states(
         self, replica: str, asked: str, first: int, last: int
@@ -296,16 +336,15 @@ class Repair:
 
     def may_forget(self, row: Row) -> bool:
         """Return whether a name that has ended can be forgotten: Note [Tombstones]."""
-        for destination in self._destinations:
-            if row.seq <= self._compared.get(destination.key, -1):
-                continue
-            original = all(
-                self._peers.is_ours(name) is False for name in destination.replicas
-            )
-            forgotten = self._now() - self._tombstone_seconds
-            if not original or not row.expiry.passed(forgotten):
-                return False
-        return True
+        if self._fence.closed:
+            return False
+        forgotten = row.expiry.passed(self._now() - self._tombstone_seconds)
+        return all(
+            row.seq <= self._compared.get(replica, -1)
+            or (forgotten and self._peers.is_ours(replica) is False)
+            for destination in self._destinations
+            for replica in destination.replicas
+        )
 
     def report(self) -> Mapping[str, Any]:
         """Return what status pages show.
@@ -318,17 +357,22 @@ class Repair:
             "trees": forest is not None and forest.complete,
             "repaired": self.repaired,
             "destinations": {
-                each.key: {
-                    "compared_seconds": (
-                        round(now - self._compared_at[each.key], 1)
-                        if each.key in self._compared_at
-                        else None
-                    ),
-                    "lacked": self._lacked.get(each.key),
-                    "trouble": self._trouble.get(each.key),
-                }
-                for each in self._destinations
+                each.key: self._told(each.replicas, now) for each in self._destinations
             },
+        }
+
+    def _told(self, replicas: Sequence[str], now: float) -> Mapping[str, Any]:
+        """Return how replicas are that keep the same, all together."""
+        ours = [name for name in replicas if self._peers.is_ours(name) is not False]
+        since = [self._compared_at.get(name) for name in ours]
+        lacked = [self._lacked[name] for name in ours if name in self._lacked]
+        trouble = [self._trouble[name] for name in ours if name in self._trouble]
+        known = [at for at in since if at is not None]
+        all_known = known and len(known) == len(since)
+        return {
+            "compared_seconds": round(now - min(known), 1) if all_known else None,
+            "lacked": sum(lacked) if lacked else None,
+            "trouble": "; ".join(trouble) or None,
         }
 
 

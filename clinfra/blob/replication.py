@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -21,6 +21,7 @@ from clinfra.blob.feed import BackOff, Window
 from clinfra.blob.parking import Parking
 from clinfra.blob.peers import Peers
 from clinfra.blob.records import Row
+from clinfra.blob.rejoin import Fence
 from clinfra.blob.replica import Replica
 from clinfra.blob.sending import Sender
 from clinfra.blob.topology import Topology
@@ -50,6 +51,7 @@ class Replication:
     _sender: Sender
     _parked_seconds: float
     _longest_pause: float
+    _fence: Fence
     deliveries: dict[str, Delivery] = field(init=False, factory=dict)
     _waking: IDelayedCall | None = field(init=False, default=None)
     _retrying: LoopingCall = field(init=False)
@@ -91,9 +93,12 @@ class Replication:
         if moves:
             self._replica.commit(Call(partial(self._committer.move_cursors, moves)))
         self._replica.changed = self._changed
+        self._fence.when_open(self._begin)
+        self._retrying.start(RETRY_SECONDS, now=False)
+
+    def _begin(self) -> None:
         for delivery in self.deliveries.values():
             delivery.start()
-        self._retrying.start(RETRY_SECONDS, now=False)
 
     def stop(self) -> Deferred[Any]:
         """Send no more; fires when the cursors are written down."""
@@ -146,6 +151,8 @@ class Replication:
         def failed(failure: Any, key: str) -> None:
             self.log.failure("cannot retry for {key}", failure=failure, key=key)
 
+        if self._fence.closed:
+            return succeed(None)
         return DeferredList(
             [
                 Deferred.fromCoroutine(what(each)).addErrback(failed, key)

@@ -195,6 +195,8 @@ class BlobHandler(RouterHandler):
         try:
             hot = await blobs.replica.find(placement.stored)
             row = hot.row if hot is not None else None
+            if row is not None and blobs.fence.holds(row):
+                return await self._ask_others(exchange, placement, given.response)
             told = given.response == "info" and row is not None and row.data is not None
             if row is not None and blobs.is_gone(row) and not told:
                 return _gone(exchange, row)
@@ -205,6 +207,14 @@ class BlobHandler(RouterHandler):
         else:
             trouble = NotFound(NOT_FOUND)
         return await self._rescue(exchange, placement, given.response, trouble)
+
+    async def _ask_others(
+        self, exchange: IExchange, placement: Placement, response: str
+    ) -> Response:
+        """Answer as others do: what is here may be deleted (see `rejoin`)."""
+        if is_forwarded(exchange.head):
+            self._blobs.fence.check()
+        return await self._blobs.forwarder.get(exchange, placement, response)
 
     async def _answer(
         self, exchange: IExchange, placement: Placement, hot: Hot, response: str

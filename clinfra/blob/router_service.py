@@ -81,7 +81,9 @@ class RouterService(Service):
         self.workers: Workers = ThreadWorkers(reactor) if threads else InlineWorkers()
         handoffs = self._directory / HANDOFFS
         files = HandoffFiles(handoffs, config.min_free_bytes, self.workers)
-        self._handoff = Handoff(files, router, self.workers, reactor)
+        self._handoff = Handoff(
+            files, router, self.workers, reactor, config.tombstone_time
+        )
         undelivered = Undelivered(router, self._handoff)
         forwarder = Forwarder(router, ttl, intake, undelivered, now)
         self.blobs = RoutedBlobs(topology, forwarder, ttl, config.max_blob_bytes)

@@ -241,7 +241,7 @@ class Scrubber:
             return True  # it has moved on; the next pass meets it
         self.log.error("{name} is damaged: {why}", name=row.name, why=why)
         self._replica.hot.drop(row.name)
-        await self._workers.run(self.quarantine.keep, row, why, self._remains(row))
+        await self.set_aside(row, why)
         if len(self.damaged) < MAX_DAMAGED:
             self.damaged[row.name] = why
         await self._heal(row)
@@ -296,6 +296,10 @@ class Scrubber:
                 return
             yield piece
             offset += len(piece)
+
+    async def set_aside(self, row: Row, why: str) -> None:
+        """Keep in quarantine what is there of a blob that is to be no more."""
+        await self._workers.run(self.quarantine.keep, row, why, self._remains(row))
 
     def _remains(self, row: Row) -> Iterator[bytes]:
         """Yield what can be read of a body.  Reader threads, one at a time."""

@@ -37,6 +37,7 @@ from clinfra.blob.local import LocalBlobs
 from clinfra.blob.peers import Peers
 from clinfra.blob.periods import check_periods
 from clinfra.blob.recovery import Recovery
+from clinfra.blob.rejoin import make_fence
 from clinfra.blob.repair import Repair
 from clinfra.blob.replay import ReplayIntake
 from clinfra.blob.replica import Replica
@@ -119,7 +120,6 @@ class BlobService(Service):
         self._reactor = reactor
         now = now or reactor.seconds
         rng = rng or random.Random()
-        bits = partial(rng.getrandbits, 12)
         self.topology = read_topology(config)
         self._directory = DataDirectory(data_dir / "blob", str(self.topology.replica))
         index = index or SqliteIndex(
@@ -135,7 +135,7 @@ class BlobService(Service):
         else:
             self.writer = (make_writer or InlineWriter)(self.committer)
         self.workers = workers or InlineWorkers()
-        stamps = Stamps(now, bits, config.max_clock_skew)
+        stamps = Stamps(now, partial(rng.getrandbits, 12), config.max_clock_skew)
         self.replica = Replica(
             index=index,
             store=store,
@@ -157,6 +157,7 @@ class BlobService(Service):
         sender = Sender(
             self.replica, self.peers, now, config.expiration_delay, self._batches
         )
+        self.fence = make_fence(config, self.replica, self.committer, now)
         self.replication = Replication(
             self.topology,
             self.replica,
@@ -169,8 +170,11 @@ class BlobService(Service):
             sender,
             config.parked_retry,
             config.longest_pause,
+            self.fence,
         )
-        between = Between(self.topology, self.replica, self.committer, self.workers)
+        between = Between(
+            self.topology, self.replica, self.committer, self.workers, self.fence
+        )
         self.repair = Repair(
             self.topology,
             self.replica,
@@ -179,6 +183,8 @@ class BlobService(Service):
             self.peers,
             between,
             sender.send,
+            self.fence,
+            lambda row, why: self.scrubber.set_aside(row, why),
             reactor,
             now,
             rng,
@@ -189,9 +195,9 @@ class BlobService(Service):
         default_ttl = None if ttl is None else int(ttl)
         intake = Intake(store, self.workers, config.max_blob_bytes)
         router = Router(self.topology, self.peers, stamps, reactor, now)
-        handoffs = self._directory.path / HANDOFFS
-        files = HandoffFiles(handoffs, config.min_free_bytes, self.workers)
-        self._handoff = Handoff(files, router, self.workers, reactor)
+        path, keep = self._directory.path / HANDOFFS, config.tombstone_time
+        files = HandoffFiles(path, config.min_free_bytes, self.workers)
+        self._handoff = Handoff(files, router, self.workers, reactor, keep)
         self._healer = Healer(router, self.replica, intake)
         self.scrubber = make_scrubber(
             config,
@@ -213,12 +219,9 @@ class BlobService(Service):
                 now,
             ),
             healer=self._healer,
+            fence=self.fence,
             concern=Concern(
-                self.topology,
-                self.peers,
-                sender,
-                self.replication.deliveries,
-                reactor,
+                self.topology, self.peers, sender, self.replication.deliveries, reactor
             ),
             default_ttl_seconds=default_ttl,
             serve_deleted=config.serve_deleted,
@@ -257,6 +260,7 @@ class BlobService(Service):
             scrub=self.scrubber.report,
             handoff=self._handoff.report,
             repair=self.repair.report,
+            rejoin=self.fence.report,
         )
         self._replica_admin = ReplicaAdmin(
             replica=self.replica,
@@ -266,6 +270,7 @@ class BlobService(Service):
             purge=self.purge_soon,
             send=self.replication.hurry,
             scrubber=self.scrubber,
+            fence=self.fence,
         )
         self._admin = Admin(
             topology=self.topology,
@@ -309,6 +314,7 @@ class BlobService(Service):
             self.committer.load()
             self._handoff.open()
             self._take_over()
+            self.fence.load()
             self.replica.free_bytes = self._free_bytes()
             self._facts = self._collect_facts()
         except (OSError, StartupFailed, StorageFull) as error:
@@ -380,10 +386,7 @@ class BlobService(Service):
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
-        return {
-            **self._status.told(*self._facts),
-            "healing": self._healer.report(),
-        }
+        return {**self._status.told(*self._facts), "healing": self._healer.report()}
 
     # In the background
 

@@ -74,6 +74,7 @@ class Status:
         scrub: returns what the scrubber found.
         repair: returns when whom was compared with.
         handoff: returns how many changes are kept for replicas that are away.
+        rejoin: returns whether this replica is fenced.
 
     Attributes:
         logstatus: what the logging of the status is doing.
@@ -90,6 +91,7 @@ class Status:
     _scrub: Callable[[], Mapping[str, Any]] = dict
     _handoff: Callable[[], Mapping[str, Any]] = dict
     _repair: Callable[[], Mapping[str, Any]] = dict
+    _rejoin: Callable[[], Mapping[str, Any]] = dict
     logstatus: str = field(init=False, default="start delay")
 
     def measure(self) -> Deferred[None]:
@@ -131,6 +133,7 @@ class Status:
             "scrub": self._scrub(),
             "handoff": self._handoff(),
             "repair": self._repair(),
+            "rejoin": self._rejoin(),
         }
 
     def _replicas(

@@ -251,3 +251,23 @@ class DeliveryTests(HandoffCase):
 
     def told(self, report: Any) -> tuple[int, int, int]:
         return report["waiting"], report["aside"], report["delivered"]
+
+
+class TooLateTests(HandoffCase):
+    """What waited for longer than deletes are remembered."""
+
+    def test_given_up(self) -> None:
+        """It is not delivered: what was deleted meanwhile would come back."""
+        stored = self.put(self.names[0], b"late")
+        self.cluster.crash(self.first)
+        self.come_back()
+        self.cluster.clock.advance(11 * 86400)
+        self.cluster.start(self.first)
+        self.cluster.run(60)
+
+        for host in (self.first, *self.away):
+            self.assertEqual(404, self.get(host, stored)[0])
+        report = self.handoff(self.first).report()
+        self.assertEqual((0, 1), (report["waiting"], report["aside"]))
+        self.cluster.run(2 * ASIDE_SECONDS)
+        self.assertEqual(0, self.handoff(self.first).report()["delivered"])

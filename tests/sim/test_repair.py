@@ -7,6 +7,8 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
+from clinfra.blob import between
+from clinfra.blob.trees import leaf_of
 from clinfra.config import Seconds
 from tests.sim.cluster import Cluster, Host
 
@@ -130,3 +132,48 @@ class RepairTests(SynchronousTestCase):
 
         self.assertEqual([{}, {}, {}], [host.rows() for host in hosts])
         self.assertEqual(404, cluster.get(hosts[0], f"/{stored}").status)
+
+    def test_each_replica_elsewhere(self) -> None:
+        """Each replica of another cluster has to hear of a delete, not any of them."""
+        cluster, (first, second, third) = self.cluster([1], [2])
+        stored = cluster.put(first, "/a", b"x").told["name"]
+        cluster.run(1000)
+        cluster.crash(third)
+        cluster.delete(first, f"/{stored}")
+        cluster.run(12 * 3600)
+
+        self.assertEqual({stored}, set(first.rows()))
+        cluster.network.cut(second.ip, third.ip)
+        cluster.start(third)
+        cluster.run(1000)
+        self.assertEqual(404, cluster.get(third, f"/{stored}").status)
+        cluster.network.join()
+        cluster.run(4 * 3600)
+        self.assertEqual([{}, {}, {}], [host.rows() for host in (first, second, third)])
+
+    def test_full_leaf(self) -> None:
+        """A leaf with more rows than an answer has room for is compared whole."""
+        self.patch(between, "MAX_ROWS", 3)
+        cluster, (first, second) = self.cluster([2])
+        prefix = cluster.put(first, "/a", b"x").told["name"].removesuffix("a")
+        names = [
+            name
+            for name in (f"{prefix}n{n}" for n in range(600_000))
+            if leaf_of(name) in (7, 8, 9)
+        ]
+        self.assertGreater(len(names), 15)
+        for name in names:
+            cluster.put(first, f"/{name}?encoded=1&replicate=replica", b"x")
+        cluster.run(800)
+
+        self.assertEqual(len(names) + 1, len(second.rows()))
+        report = self.repair(first)
+        self.assertEqual((len(names), 0), (report["repaired"], self.lacked(report)))
+
+    def repair(self, host: Host) -> Any:
+        assert host.service is not None
+        return host.service.repair.report()
+
+    def lacked(self, report: Any) -> Any:
+        (told,) = report["destinations"].values()
+        return told["lacked"]
