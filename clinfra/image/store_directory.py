@@ -187,8 +187,11 @@ class Directory:
         return self.path / INCOMING
 
     def _place(self, stored: str) -> Path:
-        """Return the file of a blob; its name has no slash and no dot in front."""
-        name = quote(stored, safe="!~+,=@")
+        """Return the file of a blob; its name has no slash and no dot in front.
+
+        Raises InvalidRequest.
+        """
+        name = quote(store_names.check(stored), safe="!~+,=@")
         if len(name) > _LONGEST_FILE_NAME:
             raise InvalidRequest("Name is too long for a file")
         digest = hashlib.sha256(stored.encode()).hexdigest()
@@ -307,20 +310,20 @@ class DirectoryStore:
         encoded: bool = False,
     ) -> BlobInfo:
         """Keep a body durably.  Raises errors.StorageFull."""
-        stored = store_names.check(name) if encoded else store_names.encode(name)
+        stored = name if encoded else store_names.encode(name)
         return await self._do(self._files.put, stored, body, ttl_seconds, content_type)
 
     async def get(self, name: str) -> tuple[BlobInfo, bytes]:
         """Return a blob whole.  Raises errors.NotFound, errors.StorageDamaged."""
-        return await self._do(self._files.get, store_names.check(name))
+        return await self._do(self._files.get, name)
 
     async def info(self, name: str) -> BlobInfo:
         """Return what is known of a blob.  Raises errors.NotFound."""
-        return await self._do(self._files.info, store_names.check(name))
+        return await self._do(self._files.info, name)
 
     async def delete(self, name: str) -> BlobInfo:
         """Delete at once."""
-        return await self._do(self._files.delete, store_names.check(name))
+        return await self._do(self._files.delete, name)
 
     async def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Work in a thread; troubles of the disk become those of a store."""
