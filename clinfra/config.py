@@ -186,7 +186,10 @@ class ImageConfig:
         (Endpoint("tcp:8082:interface=127.0.0.1"),), "Where the image service listens."
     )
     blob_url: str = key(
-        "", "Blob service to store in; empty means the one in this process."
+        "",
+        "Where results go: http://HOST:PORT of a blob service, file:///DIRECTORY or"
+        " s3://BUCKET/PREFIX?endpoint=https://HOST&region=REGION; empty means the blob"
+        " store in this process.",
     )
     sizes: tuple[str, ...] = key(
         ("50x50c", "300x300", "600x450"), "Sizes made when a request names none."
