@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TEST_PROGRAMS := memcached chromium chromedriver curl
 TEST_PACKAGES := memcached chromium chromium-driver curl
 
-.PHONY: help run cluster test sim soak check bench clean programs
+.PHONY: help run cluster test sim soak check bench bench-image clean programs
 
 help:
 	@echo "make run      start clinfra in the foreground, on its defaults"
@@ -21,6 +21,7 @@ help:
 	@echo "make sim      put SEEDS=1000 simulated clusters through bad days"
 	@echo "make soak     put real clusters through them, for SECONDS=600"
 	@echo "make bench    measure clinfra beside nginx, Varnish and twisted.web"
+	@echo "make bench-image  measure images beside Pillow, libvips, sharp, thumbor, ipx"
 	@echo "make clean    remove what was installed and made here"
 
 run: $(VENV)/run.stamp
@@ -46,6 +47,9 @@ check: $(VENV)/test.stamp
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-image: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks image --seconds 2 $(ARGS)
 
 clean:
 	rm -rf $(VENV) *.egg-info build dist _trial_temp* .coverage .hypothesis \

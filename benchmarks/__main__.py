@@ -1,7 +1,10 @@
 """Run comparisons, print their table, keep the figures as JSON.
 
-    python -m benchmarks [hot] [pass] [blob] [image] [cluster]
+    python -m benchmarks [hot] [pass] [blob] [cluster]
+                         [image | image-sizes | image-http | image-formats ...]
                          [--rounds N] [--seconds S] [--blobs N]
+
+"image" is everything that begins with it; without a name it is everything else.
 
 The exit status is 0 when every bar holds, 1 when one is missed, 2 when nothing could be
 measured at all.
@@ -20,7 +23,18 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import blob, cluster, hot, image, needs, pass_through
+from benchmarks import (
+    blob,
+    cluster,
+    hot,
+    image_formats,
+    image_http,
+    image_memory,
+    image_sizes,
+    image_workers,
+    needs,
+    pass_through,
+)
 from benchmarks.figures import BenchmarkFailed, Reading, Row
 from benchmarks.rounds import Plan
 from benchmarks.servers import Cores, Stage
@@ -32,14 +46,17 @@ COMPARISONS: Mapping[str, Callable[[Stage, Plan], Iterator[Row | Reading]]] = {
     "hot": hot.run,
     "pass": pass_through.run,
     "blob": blob.run,
-    "image": image.run,
     "cluster": cluster.run,
+    "image-sizes": image_sizes.run,
+    "image-formats": image_formats.run,
+    "image-http": image_http.run,
+    "image-workers": image_workers.run,
+    "image-memory": image_memory.run,
 }
 _PROGRAMS = {
     "hot": ("nginx", "varnishd", "wrk"),
     "pass": ("nginx", "varnishd", "wrk"),
     "blob": ("nginx", "wrk"),
-    "image": (),
     "cluster": ("wrk",),
 }
 
@@ -47,7 +64,7 @@ _PROGRAMS = {
 def main(argv: Sequence[str]) -> int:
     """Do what the command line asks; return the exit status."""
     options = _parser().parse_args(argv)
-    names: list[str] = options.comparison or list(COMPARISONS)
+    names = _chosen(options.comparison)
     plan = Plan(options.rounds, options.seconds, options.blobs)
     rows: list[Row | Reading] = []
     try:
@@ -72,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure clinfra and its peers side by side on two cores.",
     )
     parser.add_argument(
-        "comparison", nargs="*", help=f"which: {', '.join(COMPARISONS)} (all)"
+        "comparison",
+        nargs="*",
+        help=f"which: {', '.join(COMPARISONS)}; image is all of it (all but image)",
     )
     parser.add_argument(
         "--rounds", type=int, default=3, help="turns of every contender (3)"
@@ -92,14 +111,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _chosen(words: Sequence[str]) -> list[str]:
+    """Return the names of the comparisons that the words mean."""
+    images = [name for name in COMPARISONS if name.startswith("image-")]
+    if not words:
+        return [name for name in COMPARISONS if name not in images]
+    return [name for word in words for name in (images if word == "image" else [word])]
+
+
 def _install(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in COMPARISONS]
     if unknown:
         raise BenchmarkFailed(f"no comparison is called {', '.join(unknown)}")
-    wanted = {program for name in names for program in _PROGRAMS[name]}
+    wanted = {program for name in names for program in _PROGRAMS.get(name, ())}
     needs.programs("taskset", "setpriv", *sorted(wanted))
-    if "image" in names:
-        needs.python_package("pyvips")
 
 
 def _format(row: Row | Reading) -> str:

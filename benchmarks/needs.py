@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
+import venv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from benchmarks.figures import BenchmarkFailed
 
@@ -16,8 +20,14 @@ _DEBIAN_PACKAGE = {
     "wrk": "wrk",
     "taskset": "util-linux",
     "setpriv": "util-linux",
+    "node": "nodejs",
+    "npm": "npm",
 }
-_PYTHON_PACKAGES = {"pyvips": ["pyvips", "pyvips-binary"]}
+_PYTHON_PACKAGES = {
+    "pyvips": ["pyvips", "pyvips-binary"],
+    "pillow_heif": ["pillow-heif"],
+}
+_PATIENCE_SECONDS = 600
 
 
 def programs(*names: str) -> None:
@@ -31,12 +41,8 @@ def programs(*names: str) -> None:
         raise BenchmarkFailed(
             f"{', '.join(missing)} not found; as root: {' '.join(command)}"
         )
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for step in (["apt-get", "update"], command):
-        print("+", *step, file=sys.stderr)
-        subprocess.run(
-            step, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=600
-        )
+        _run(step)
     still = [name for name in missing if shutil.which(name) is None]
     if still:
         raise BenchmarkFailed(f"{', '.join(still)} could not be installed by apt-get")
@@ -44,10 +50,75 @@ def programs(*names: str) -> None:
 
 def python_package(name: str) -> None:
     """Install a Python package into this environment unless it is there."""
-    if importlib.util.find_spec(name) is not None:
-        return
-    command = [sys.executable, "-m", "pip", "install", *_PYTHON_PACKAGES[name]]
+    if importlib.util.find_spec(name) is None:
+        command = [sys.executable, "-m", "pip", "install", *_PYTHON_PACKAGES[name]]
+        _must(f"{name} could not be installed", command)
+
+
+def python_environment(directory: Path, *packages: str) -> Path:
+    """Return the programs of an environment of its own that has these packages.
+
+    For packages that cannot live with ours.  Raises BenchmarkFailed.
+    """
+    programs = directory / "bin"
+    wanted = "\n".join(packages)
+    done = directory / "packages.txt"
+    if not done.exists() or done.read_text() != wanted:
+        venv.create(directory, clear=True, with_pip=True)
+        command = [str(programs / "python"), "-m", "pip", "install", "--quiet"]
+        _must(f"{packages[0]} could not be installed", [*command, *packages])
+        done.write_text(wanted)
+    return programs
+
+
+def node_modules(directory: Path, packages: Mapping[str, str]) -> Path:
+    """Return the directory of these packages of Node.js, by name and version.
+
+    Raises BenchmarkFailed.
+    """
+    programs("node", "npm")
+    manifest = json.dumps({"private": True, "dependencies": packages})
+    done = directory / "done.json"
+    if not done.exists() or done.read_text() != manifest:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "package.json").write_text(manifest)
+        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"]
+        names = ", ".join(packages)
+        _must(f"{names} could not be installed", command, directory)
+        done.write_text(manifest)
+    return directory / "node_modules"
+
+
+def unpacked(package: str, directory: Path) -> None:
+    """Unpack a Debian package there, without installing it.  Raises BenchmarkFailed."""
+    fetch = ["apt-get", "download", package]
+    if _run(fetch, directory):
+        # Either the lists of packages are missing, or it is not to be had.
+        _run(["apt-get", "update"])
+        _must(f"{package} could not be downloaded", fetch, directory)
+    for archive in directory.glob("*.deb"):
+        command = ["dpkg-deb", "-x", str(archive), str(directory)]
+        _must(f"{package} could not be unpacked", command)
+        archive.unlink()
+
+
+def _must(trouble: str, command: Sequence[str], directory: Path | None = None) -> None:
+    if _run(command, directory):
+        raise BenchmarkFailed(f"{trouble}: {' '.join(command)}")
+
+
+def _run(command: Sequence[str], directory: Path | None = None) -> int:
+    """Run a program, say so, and return its exit status."""
     print("+", *command, file=sys.stderr)
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False, timeout=600)
-    if done.returncode:
-        raise BenchmarkFailed(f"{name} could not be installed: {' '.join(command)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        return subprocess.run(
+            command,
+            cwd=directory,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            check=False,
+            timeout=_PATIENCE_SECONDS,
+        ).returncode
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BenchmarkFailed(f"{command[0]} failed: {error}") from error

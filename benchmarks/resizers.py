@@ -1,33 +1,28 @@
 """The ways to make the three classic sizes of one upload, each measured alone.
 
-    python -m benchmarks.resizers WAY PHOTOGRAPH SECONDS
+    python -m benchmarks.resizers WAY PHOTOGRAPHS RESULTS SECONDS
 
-prints a line of JSON: images made, CPU seconds of this process and its children, wall
-seconds, and the sizes of the results.
+See `meter` for what it does.  sharp's ways are in sharp_ways.js.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 
 from PIL import Image, ImageOps
 
+from benchmarks import meter
+from benchmarks.meter import Renditions
 from clinfra.config import ImageConfig
 from clinfra.image import codec
 from clinfra.image.job import Bounds, Job
-from clinfra.image.sizes import parse_size
+from clinfra.image.sizes import parse_recipe, parse_size
 
 SIZES = "50x50c,300x300,600x450"
 QUALITY = 70
-
-Renditions = Mapping[str, bytes]
-"""JPEG bytes by size name."""
 
 
 def reopening(photograph: bytes) -> Renditions:
@@ -87,38 +82,37 @@ def vips_chained(photograph: bytes) -> Renditions:
 
 
 def ours(photograph: bytes) -> Renditions:
-    """Return what clinfra's codec makes, as its workers call it."""
+    """Return what clinfra's codec makes, of the pictures alone as the peers do."""
+    return _ours(photograph, want_info=False)
+
+
+def ours_of_upload(photograph: bytes) -> Renditions:
+    """The same as the workers do it for an upload: with checksum, EXIF, placeholder."""
+    return _ours(photograph, want_info=True)
+
+
+def _ours(photograph: bytes, *, want_info: bool) -> Renditions:
     sizes = tuple(map(parse_size, SIZES.split(",")))
-    job = Job(sizes, QUALITY, Bounds.of(ImageConfig()))
+    job = Job(sizes, QUALITY, Bounds.of(ImageConfig()), want_info=want_info)
     renditions = codec.render(photograph, job).renditions
     return {name: rendition.body for name, rendition in renditions.items()}
 
 
+def unencoded(photograph: bytes) -> bytes:
+    """Return the largest of our three sizes as a PNG."""
+    sizes = [*SIZES.split(",")[:-1], "600x450_png"]
+    recipes = tuple(map(parse_recipe, sizes))
+    job = Job(recipes, QUALITY, Bounds.of(ImageConfig()), want_info=False)
+    return codec.render(photograph, job).renditions["600x450_png"].body
+
+
 WAYS: Mapping[str, Callable[[bytes], Renditions]] = {
     "clinfra": ours,
+    "clinfra-upload": ours_of_upload,
     "reopening": reopening,
     "vips-each": vips_each,
     "vips-chained": vips_chained,
 }
-
-
-def main(way: str, path: Path, seconds: float) -> None:
-    """Repeat one way for so long, after once to warm up, and print the figures."""
-    photograph = path.read_bytes()
-    make = WAYS[way]
-    results = make(photograph)
-    images = 0
-    wall, cpu = time.perf_counter(), _cpu_seconds()
-    while time.perf_counter() - wall < seconds:
-        make(photograph)
-        images += 1
-    figures = {
-        "images": images,
-        "cpu_seconds": _cpu_seconds() - cpu,
-        "wall_seconds": time.perf_counter() - wall,
-        "sizes": {name: _dimensions(jpeg) for name, jpeg in results.items()},
-    }
-    print(json.dumps(figures))
 
 
 def _box(name: str) -> tuple[int, int]:
@@ -131,16 +125,7 @@ def _vips_jpeg(image: object) -> bytes:
     return jpeg
 
 
-def _dimensions(jpeg: bytes) -> tuple[int, int]:
-    with Image.open(BytesIO(jpeg)) as image:
-        image.load()
-        return image.size
-
-
-def _cpu_seconds() -> float:
-    own, children = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]))
+    meter.run(
+        WAYS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
+    )

@@ -39,8 +39,12 @@ class Cores:
         return cls(server=allowed[0], load=allowed[1])
 
 
-def pinned(core: int, argv: Sequence[str]) -> list[str]:
-    """Return `argv` on one core, and ended when this process dies in any way."""
+def pinned(core: int | str, argv: Sequence[str]) -> list[str]:
+    """Return `argv` on one core, and ended when this process dies in any way.
+
+    Args:
+        core: or several, with commas between.
+    """
     return ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *argv]
 
 
@@ -153,10 +157,18 @@ class Stage:
         self._cleanup.callback(self.remove_now, directory)
 
     def start(
-        self, name: str, argv: Sequence[str], port: int, *, on_load_core: bool = False
+        self,
+        name: str,
+        argv: Sequence[str],
+        port: int,
+        *,
+        on_load_core: bool = False,
+        on_both_cores: bool = False,
     ) -> Server:
         """Start a server and wait until it listens.  Raises BenchmarkFailed."""
-        core = self.cores.load if on_load_core else self.cores.server
+        core: int | str = self.cores.load if on_load_core else self.cores.server
+        if on_both_cores:
+            core = f"{self.cores.server},{self.cores.load}"
         log = self.directory / f"{name.replace(' ', '-')}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
