@@ -35,7 +35,7 @@ class BlobInfo:
 
 
 class IBlobs(Interface):
-    """Somewhere to keep blobs: this process's replica, or one over HTTP."""
+    """Somewhere to keep blobs: a replica here or over HTTP, a directory, S3."""
 
     def encode(name: str) -> str:
         """Return the stored name of a plain name (placement is in the name)."""

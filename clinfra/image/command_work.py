@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -59,6 +60,15 @@ async def render_file(renderer: Renderer, path: Path, job: Job) -> Rendered:
         return await renderer.render(descriptor, job, sniff.cost(kind, status.st_size))
 
 
+def give_up_output(error: OSError) -> None:
+    """Write nothing more to standard output; say why unless its reader went."""
+    if not isinstance(error, BrokenPipeError):
+        print(f"clinfra: {sentence_of(error)}", file=sys.stderr)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
+
+
 def run_with_workers(
     workers: int, config: ImageConfig, main: Callable[[Renderer], Awaitable[int]]
 ) -> int:
@@ -85,6 +95,10 @@ def run_with_workers(
             status[0] = await main(renderer)
         except CancelledError:
             pass
+        except OSError as error:
+            # What is told cannot be written, e.g. its reader has seen enough.
+            give_up_output(error)
+            status[0] = FAILED
         finally:
             await renderer.stop()
             ended.callback(None)

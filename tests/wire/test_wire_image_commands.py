@@ -168,6 +168,39 @@ def test_usage(tmp_path: Path) -> None:
     assert names(tmp_path) == {"a.jpg"}
 
 
+def test_reader_gone(tmp_path: Path) -> None:
+    """When nobody reads what is told it ends without a traceback."""
+    for number in range(8):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(800, 600))
+    with subprocess.Popen(
+        [CLINFRA, "image", ".", "--sizes", "30x30"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(20)) == ("", 1)
+
+
+def test_full_output(tmp_path: Path) -> None:
+    """When what is told cannot be written it says why."""
+    (tmp_path / "a.jpg").write_bytes(jpeg(80, 60))
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [CLINFRA, "image", "info", "a.jpg"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "clinfra: No space left on device\n"
+
+
 def test_interrupted(tmp_path: Path) -> None:
     """Ctrl-C ends it with status 130: nothing half made, no workers left."""
     photograph = jpeg(4000, 3000)
