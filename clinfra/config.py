@@ -288,8 +288,9 @@ class ImageConfig:
     )
     gallery: str = key(
         "local",
-        "Who gets the page at /, and through it any recipe: local, which is browsers on"
-        " this machine (also behind a proxy that does not tell of itself), open or off.",
+        "Who gets the page at /, and through it any recipe: local, which is browsers"
+        " on this machine (also behind a proxy that does not tell of itself), open or"
+        " off.",
         choices=("local", "open", "off"),
     )
     limits: Limits = table(Limits, "What the image listener accepts.")
