@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from configparser import ConfigParser
 from importlib.metadata import entry_points, metadata
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from twisted.application.service import IServiceMaker, ServiceMaker
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
+ROOT = Path(__file__).resolve().parent.parent
 TWISTD = Path(sys.executable).with_name("twistd")
 
 
@@ -36,6 +38,23 @@ class PackagingTests(SynchronousTestCase):
         needed = " ".join(about.get_all("Requires-Dist") or ())
         for name in ("Twisted", "treq", "Pillow", "pymemcache", "attrs"):
             self.assertIn(name, needed)
+
+    def test_data(self) -> None:
+        """Every file that is no module is named as data of its package."""
+        config = ConfigParser()
+        config.read(ROOT / "setup.cfg", encoding="utf-8")
+        named = {
+            (package, name)
+            for package, names in config["options.package_data"].items()
+            for name in names.split()
+        }
+        there = {
+            (".".join(path.parent.relative_to(ROOT).parts), path.name)
+            for path in (ROOT / "clinfra").rglob("*.*")
+            if path.suffix not in (".py", ".pyc")
+        }
+
+        self.assertEqual(there, named)
 
     def test_command(self) -> None:
         """The `clinfra` command is there."""

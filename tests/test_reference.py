@@ -60,7 +60,7 @@ class ReferenceTests(SynchronousTestCase):
                 path = Path(directory) / "x.toml"
                 path.write_text(textwrap.dedent(text), encoding="utf-8")
                 load([path], check=check)
-        self.assertEqual(1, len(blocks))
+        self.assertEqual(2, len(blocks))
 
     def test_every_key_has_a_sentence(self) -> None:
         """Every key is told in one sentence, with its full stop."""

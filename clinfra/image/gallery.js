@@ -14,7 +14,7 @@ const clone = id => $('#' + id).content.firstElementChild.cloneNode(true);
 // No line is broken inside of a number and its unit.
 function bytes(count) {
   if (count < 1000) return `${count}\u00a0B`;
-  if (count < 1e6) return `${(count / 1e3).toFixed(count < 1e4 ? 1 : 0)}\u00a0kB`;
+  if (count < 1e6) return `${(count / 1e3).toFixed(count < 9950 ? 1 : 0)}\u00a0kB`;
   return `${(count / 1e6).toFixed(1)}\u00a0MB`;
 }
 
@@ -149,10 +149,8 @@ function upload(file, row) {
   const request = new XMLHttpRequest();
   const state = $('.state', row), bar = $('progress', row);
   const begun = performance.now();
-  let sent = begun;
   request.upload.onprogress = event => { bar.value = event.loaded / (event.total || 1); };
   request.upload.onload = () => {
-    sent = performance.now();
     bar.removeAttribute('value');
     state.textContent = 'being made';
   };
@@ -173,8 +171,7 @@ function upload(file, row) {
         facts: facts(
           pixels(info.oriented_width || info.width, info.oriented_height || info.height),
           info.format, bytes(file.size), info.frames > 1 && `${info.frames} frames`,
-          info.truncated && 'cut short', `sent in ${time(sent - begun)}`,
-          `made in ${time(performance.now() - sent)}`),
+          info.truncated && 'cut short', `sent and made in ${time(performance.now() - begun)}`),
       });
     };
     request.open('PUT', './?response=info&keep=true&filename=' + encodeURIComponent(file.name));

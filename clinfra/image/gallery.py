@@ -25,6 +25,7 @@ from urllib.parse import parse_qs
 
 from clinfra.config import ImageConfig
 from clinfra.errors import Forbidden, InvalidRequest
+from clinfra.image import heic
 from clinfra.image.allowed import Allowed
 from clinfra.image.routes import Route
 from clinfra.image.signing import Keys
@@ -106,7 +107,7 @@ class Gallery:
             "sizes": list(config.sizes),
             "presets": sorted(self._allowed.presets),
             "quality": config.quality,
-            "formats": list(config.formats),
+            "formats": heic.openable(config.formats),
             "max_bytes": config.max_bytes,
             "ttl_seconds": config.ttl,
         }
