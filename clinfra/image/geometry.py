@@ -261,12 +261,13 @@ def shrink_factor(targets: Iterable[Target]) -> int:
 
 
 def average_factor(targets: Iterable[Target]) -> int:
-    """Return by how much a picture may be reduced by taking means of its pixels.
+    """Return by how much a large picture is reduced by taking means of its pixels.
 
-    That is coarser than what a JPEG decoder does, and so leaves more headroom.
+    That is coarser than what a JPEG decoder does, and so leaves more headroom.  But to
+    reduce it by 2 at all is what keeps it out of memory, and needs the least.
     """
-    most = min((_ratio(each) / AVERAGE_HEADROOM for each in targets), default=1.0)
-    return max(int(most), 1)
+    least = min(map(_ratio, targets), default=1.0)
+    return max(int(least / AVERAGE_HEADROOM), 2 if least >= 2 * LEAST_HEADROOM else 1)
 
 
 def _ratio(target: Target) -> float:

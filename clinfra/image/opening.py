@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from clinfra.image import colour, exif, gif, hazards, heic, png, sniff, tiff
+from clinfra.image import colour, exif, gif, hazards, heic, png, sniff, tiff, webp
 from clinfra.image.geometry import Level, Target, average_factor, shrink_factor
 from clinfra.image.job import BadImage, Bounds
 
@@ -202,6 +202,9 @@ class Source:
             picture = colour.assembled(strips, self.size, factor)
             self._file.exhausted = strips.truncated
             return picture
+        if isinstance(image, WebPImageFile) and webp.can_decode(image):
+            size = -(-self.width // factor), -(-self.height // factor)
+            return colour.workable(webp.decode(self._data, *size))
         image.load()
         if factor > 1 and not self._scalable:
             return colour.averaged(image, factor)

@@ -177,7 +177,7 @@ def bombs() -> Mapping[str, bytes]:
         "huge PNG": png_bomb(20000, 20000, 0),
         "huge JPEG": _resized_jpeg(65000, 65000),
         "huge WebP": _extended_webp(16384, 16384),
-        "large WebP": _extended_webp(6900, 6900),
+        "large WebP": _extended_webp(6900, 6900, b"ANIM" + b"\6" + bytes(9)),
         "huge GIF": dot[:6] + struct.pack("<HH", 65535, 65535) + dot[10:],
         "huge AVIF": _resized_avif(16000, 16000),
         "large AVIF": _resized_avif(6900, 6900),
@@ -225,10 +225,10 @@ def _resized_jpeg(width: int, height: int, **options: Any) -> bytes:
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
-def _extended_webp(width: int, height: int) -> bytes:
+def _extended_webp(width: int, height: int, more: bytes = b"") -> bytes:
     sides = b"".join((side - 1).to_bytes(3, "little") for side in (width, height))
     inner = encode(Image.new("RGB", (16, 16)), "WEBP")[12:]
-    body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + sides + inner
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + sides + more + inner
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 

@@ -132,7 +132,9 @@ class BombTests(SynchronousTestCase):
 
     def test_config(self) -> None:
         """How much is too much is configured."""
-        data = encode(Image.new("RGB", (1500, 1500)), "WEBP")
+        frames = [Image.new("L", (1500, 1500), shade) for shade in (0, 255)]
+        more = {"save_all": True, "append_images": frames[1:]}
+        data = encode(frames[0], "WEBP", **more)
         self.assertEqual("WEBP", open_source(data, JOB.bounds).format)
         with self.assertRaisesRegex(BadImage, "too much"):
             open_source(data, job(max_memory=64 << 20).bounds)
