@@ -58,7 +58,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     rebuild.set_defaults(run=_rebuild_index)
 
-    from clinfra.image import command_render, command_sign
+    from clinfra.image import command_line, command_sign
 
     image = commands.add_parser(
         "image",
@@ -66,7 +66,7 @@ def _make_parser() -> argparse.ArgumentParser:
         description="clinfra image FILE… stands for: clinfra image render FILE…",
     )
     image_commands = image.add_subparsers(required=True, metavar="COMMAND")
-    command_render.add_commands(image_commands)
+    command_line.add_commands(image_commands)
     sign = image_commands.add_parser("sign", help="print a signed address of a picture")
     command_sign.add_arguments(sign, parse_seconds)
     _add_configuration(sign)
@@ -117,7 +117,7 @@ def _rebuild_index(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    from clinfra.image.command_render import with_command
+    from clinfra.image.command_line import with_command
 
     typed = sys.argv[1:] if argv is None else argv
     arguments = _make_parser().parse_args(with_command(typed))

@@ -23,11 +23,6 @@ from clinfra.image.render import OnGone, OnMessage, Renderer
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 """Exit statuses; 2 is bad usage."""
 
-EXIT_STATUS: Final = (
-    "Exit status: 0 all done; 1 some failed, with a line for each on standard error;"
-    " 2 bad usage; 130 interrupted."
-)
-
 TROUBLES: Final = (
     *(BadImage, ResultTooLarge, NoSuchFrame),
     *(WouldOverwrite, Trouble, OSError),
