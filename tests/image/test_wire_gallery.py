@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ CONFIG = {
         "max_bytes": "2MiB",
         "presets": {"card": "320x200c_webp", "tiny": "16x16c_png"},
     },
+    "proxy": {},
 }
 
 _TEXT = """
@@ -389,6 +391,15 @@ def test_named(page: Page, tmp_path: Path) -> None:
     assert used - {"image"} <= found.keys()
     assert [role for role, names in found.items() if not all(names)] == []
     assert "Focal point: 50.0% across" in json.dumps(found["application"])
+
+
+def test_not_through_the_proxy(clinfra: ClinfraProcess) -> None:
+    """What the proxy gives the world has no gallery, although it is on this machine."""
+    with urllib.request.urlopen(clinfra.url("image")) as answer:
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    for path in ("/image/", "/image/gallery.js", "/image/gallery/sign?name=a"):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(clinfra.url("proxy", path))
 
 
 def test_orientation(page: Page, tmp_path: Path) -> None:
