@@ -9,8 +9,8 @@ That is more than such a client could get, so the peer is favoured.
 The other figures are held to bounds of their own.  Stores are copies of prepared ones
 (see `prepared`); what the page cache holds of them is warm.
 
-Rebuilding a wiped replica as one sequential stream is not measured: there is no such
-stream.  A wiped replica is filled again by comparing, a row at a time.
+A wiped replica takes the stream of its peer; it is held to copying the peer's directory
+with the same blobs in it, in the same round, from warm files.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import median
+from typing import Any
 
 from attrs import define, field
 
@@ -42,6 +44,9 @@ _FILE_STORES = {_ONE_AT_A_TIME: 1, "synced files twice, 8 threads": 8}
 _DRAINED = 100_000
 _DOWN_SECONDS = 3.0
 _READ = 20_000
+
+_REBUILT = 40_000
+_REBUILT_BYTES = (16384, 65536)
 _PATIENCE_SECONDS = 120.0
 
 
@@ -50,6 +55,7 @@ def run(stage: Stage, plan: Plan) -> Iterator[Row | Reading]:
     yield from _puts(stage, plan)
     for title, measure in (
         ("backlog", _drain),
+        ("rebuild of a wiped replica", _rebuild),
         ("many blobs", _many),
         ("purge of an expired volume", _purge),
     ):
@@ -172,17 +178,19 @@ class Writer:
 
 
 def _drain(stage: Stage, plan: Plan) -> Iterator[Reading]:
-    """Time how a replica that comes back, with nothing, gets what it has missed."""
+    """Time how a replica that comes back, with next to nothing, gets the rest."""
     blobs = min(plan.blobs, _DRAINED)
     prepared = prepare(stage.directory / "prepared", blobs)
     ports = {name: free_port() for name in ("r0", "r1")}
-    data = prepared.copy(stage.directory / "drain-r0", replica="r0")
-    stage.remove_now(stage.directory / "drain-r1")
+    data = prepared.copy(
+        stage.directory / "drain-r0", replica="r0", sent_to=("r1",), sent=1
+    )
+    # It has something: with nothing at all it would be filled, not fed.
+    little = prepare(stage.directory / "prepared", 1)
+    away = little.copy(stage.directory / "drain-r1", replica="r1")
     sender = peers.clinfra_replica(stage, "r0", ports, data)
     time.sleep(_DOWN_SECONDS)
-    receiver = peers.clinfra_replica(
-        stage, "r1", ports, stage.directory / "drain-r1", on_load_core=True
-    )
+    receiver = peers.clinfra_replica(stage, "r1", ports, away, on_load_core=True)
     began = time.perf_counter()
     first = 0.0
     told: dict[str, float] = {"sent": 0}
@@ -192,7 +200,7 @@ def _drain(stage: Stage, plan: Plan) -> Iterator[Reading]:
         told.update(_status(sender)["replicas"]["r1"])
         if told["sent"] and not first:
             first = time.perf_counter() - began
-        return told["sent"] >= blobs
+        return told["sent"] >= blobs - 1
 
     try:
         _wait_for(drained, "the backlog drains", every_seconds=0.2)
@@ -209,6 +217,66 @@ def _drain(stage: Stage, plan: Plan) -> Iterator[Reading]:
         at_least=5000,
         note=f"{seconds:.1f} s, of which {first:.1f} s until the first were there",
     )
+
+
+# A wiped replica
+
+
+def _rebuild(stage: Stage, plan: Plan) -> Iterator[Reading]:
+    """Hold the time in which a wiped replica is filled to that of copying the files."""
+    for size in _REBUILT_BYTES:
+        blobs = min(plan.blobs, _REBUILT) * _REBUILT_BYTES[0] // size
+        prepared = prepare(stage.directory / "prepared", blobs, body_bytes=size)
+        shares, rates = [], []
+        for _ in range(3):
+            copied = _copy_seconds(stage, prepared)
+            filled = _fill_seconds(stage, prepared)
+            shares.append(copied / filled)
+            rates.append(f"{blobs * size / filled / 1e6:.0f}")
+        yield Reading(
+            f"rebuild of a wiped replica, {blobs} blobs of {size // 1024} KB",
+            "of the speed of cp -r and sync",
+            tuple(shares),
+            at_least=0.5,
+            note=f"{', '.join(rates)} MB/s, sender and receiver on a core each",
+        )
+
+
+def _copy_seconds(stage: Stage, prepared: Prepared) -> float:
+    target = stage.directory / "copied"
+    stage.remove_now(target)
+    os.sync()
+    began = time.perf_counter()
+    subprocess.run(["cp", "-r", str(prepared.path), str(target)], check=True)
+    os.sync()
+    seconds = time.perf_counter() - began
+    stage.remove_now(target)
+    return seconds
+
+
+def _fill_seconds(stage: Stage, prepared: Prepared) -> float:
+    ports = {name: free_port() for name in ("r0", "r1")}
+    data = prepared.copy(stage.directory / "filled-r0", replica="r0")
+    wiped = stage.directory / "filled-r1"
+    stage.remove_now(wiped)
+    sender = peers.clinfra_replica(stage, "r0", ports, data)
+    os.sync()
+    receiver = peers.clinfra_replica(stage, "r1", ports, wiped, on_load_core=True)
+    told: dict[str, float] = {}
+
+    def filled() -> bool:
+        told.update(_status(receiver)["refill"])
+        return not told["filling"]
+
+    _wait_for(filled, "the wiped replica is filled")
+    if told["blobs"] < prepared.blobs:
+        raise BenchmarkFailed(f"{told['blobs']} blobs of {prepared.blobs} came")
+    _check_some(receiver, prepared)
+    for server in (sender, receiver):
+        server.stop()
+    for directory in (data, wiped):
+        stage.remove_now(directory)
+    return told["seconds"]
 
 
 # Many blobs
@@ -411,8 +479,8 @@ def _purged(server: Server) -> int:
 # Asking and waiting
 
 
-def _status(server: Server) -> dict[str, dict[str, dict[str, int]]]:
-    told: dict[str, dict[str, dict[str, int]]]
+def _status(server: Server) -> dict[str, dict[str, Any]]:
+    told: dict[str, dict[str, Any]]
     told = json.loads(load.ask(server, "GET", "/_status").body)
     return told
 
@@ -424,7 +492,7 @@ def _check_some(server: Server, prepared: Prepared, count: int = 50) -> None:
     asked: Sequence[str] = [f"/{prepared.name(number)}" for number in numbers]
     answers = load.get_all(server, asked)
     for number, answer in zip(numbers, answers, strict=True):
-        if answer != body_of(number):
+        if answer != body_of(number, prepared.body_bytes):
             raise BenchmarkFailed(f"{server.name} has not got blob {number}")
 
 

@@ -32,8 +32,7 @@ LONG_AGO = 1_500_000_000
 """When blobs that have expired ended, unix seconds."""
 
 _FORMAT = 3
-_AT_ONCE = 5000
-_FILLER = b"." * (BODY_BYTES - 16)
+_AT_ONCE = 1000
 
 
 @frozen
@@ -47,6 +46,7 @@ class Prepared:
     path: Path
     blobs: int
     expired: bool
+    body_bytes: int = BODY_BYTES
 
     def copy(
         self,
@@ -55,12 +55,14 @@ class Prepared:
         replica: str,
         sent_to: tuple[str, ...] = (),
         alone: bool = False,
+        sent: int | None = None,
     ) -> Path:
         """Return a fresh copy that belongs to a replica.
 
         Args:
             sent_to: replicas that are taken to have everything.
             alone: the replica has nobody to compare with.
+            sent: or only so many of the blobs.
         """
         shutil.rmtree(to, ignore_errors=True)
         shutil.copytree(self.path, to)
@@ -69,7 +71,8 @@ class Prepared:
         index = SqliteIndex(directory.index, by_leaf=not alone)
         index.open()
         try:
-            cursors: Mapping[str, int] = {f"peer:{n}": self.blobs for n in sent_to}
+            sent = self.blobs if sent is None else sent
+            cursors: Mapping[str, int] = {f"peer:{n}": sent for n in sent_to}
             index.apply(Batch(cursors=cursors))
             index.sync()
         finally:
@@ -82,9 +85,9 @@ class Prepared:
         return name_of(number, self.blobs)
 
 
-def body_of(number: int) -> bytes:
+def body_of(number: int, size: int = BODY_BYTES) -> bytes:
     """Return the body of the blob of that number."""
-    return b"%016d" % number + _FILLER
+    return (b"%016d" % number).ljust(size, b".")
 
 
 def name_of(number: int, blobs: int) -> str:
@@ -95,10 +98,15 @@ def name_of(number: int, blobs: int) -> str:
     return names.encode(f"{spread:016x}{tail}", [0])
 
 
-def prepare(root: Path, blobs: int, *, expired: bool = False) -> Prepared:
+def prepare(
+    root: Path, blobs: int, *, expired: bool = False, body_bytes: int = BODY_BYTES
+) -> Prepared:
     """Return a store of so many blobs, made now unless an earlier run did it."""
     kind = "expired" if expired else "living"
-    prepared = Prepared(root / f"{kind}-{blobs}-v{_FORMAT}", blobs, expired)
+    if body_bytes != BODY_BYTES:
+        kind += f"-{body_bytes}"
+    path = root / f"{kind}-{blobs}-v{_FORMAT}"
+    prepared = Prepared(path, blobs, expired, body_bytes)
     done = prepared.path / "complete"
     if not done.exists():
         shutil.rmtree(prepared.path, ignore_errors=True)
@@ -141,7 +149,7 @@ def _jobs(prepared: Prepared) -> Iterator[Job]:
     began = time.time() - 86400
     deleted = LONG_AGO if prepared.expired else 0
     for number in range(prepared.blobs):
-        body = body_of(number)
+        body = body_of(number, prepared.body_bytes)
         stamp = stamp_at(began + number / 100_000)
         sha256 = hashlib.sha256(body).digest()
         data = Data(stamp, sha256, len(body), zlib.crc32(body))

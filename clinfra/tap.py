@@ -118,7 +118,7 @@ def check(configuration: config.Config) -> None:
 
 def _check_blob(configuration: config.Config) -> None:
     if configuration.blob is not None:
-        from clinfra.blob.service import read_topology
+        from clinfra.blob.cluster_file import read_topology
 
         read_topology(configuration.blob)
 

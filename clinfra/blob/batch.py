@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from ipaddress import ip_address
 from itertools import chain
 from typing import Any
 
@@ -99,7 +98,7 @@ class Receiver:
 
     async def respond(self, exchange: IExchange) -> Response:
         """Answer a request for `REPLICATE`."""
-        if not self._is_peer(exchange.client_ip):
+        if not self._peers.may_ask(exchange.client_ip):
             raise Forbidden("This is answered to replicas of this cluster only")
         if exchange.head.method != b"POST":
             raise MethodNotAllowed(("POST",))
@@ -121,14 +120,6 @@ class Receiver:
         return Response(
             200, ((b"Content-Type", b"application/octet-stream"),), bytes(said)
         )
-
-    def _is_peer(self, ip: str) -> bool:
-        if not ip or self._peers.is_address(ip):
-            return True
-        try:
-            return ip_address(ip).is_loopback
-        except ValueError:
-            return False
 
     async def _keep(self, record: Arrived, fanout: int) -> int:
         expiry, data = record.state.expiry, record.state.data

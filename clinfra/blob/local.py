@@ -22,6 +22,7 @@ from clinfra.blob.rejoin import Fence
 from clinfra.blob.replay import Replay
 from clinfra.blob.replica import SMALL_BYTES, Replica, Write
 from clinfra.blob.routed import RoutedBlobs
+from clinfra.blob.standing import Standing
 from clinfra.blob.topology import Placement
 from clinfra.errors import NotFound, StorageDamaged
 from clinfra.interfaces import BlobInfo
@@ -41,6 +42,7 @@ class LocalBlobs(RoutedBlobs):
     concern: Concern
     healer: Healer
     fence: Fence
+    standing: Standing
     serve_deleted: bool
     max_age_seconds: float
     now: Callable[[], float]
@@ -135,5 +137,6 @@ class LocalBlobs(RoutedBlobs):
         return None if self.fence.holds(hot.row) else hot
 
     def _is_missing(self, placement: Placement) -> bool:
-        """Return whether a blob should be here, for all that is known."""
-        return self.is_here(placement) and not self.fence.closed
+        """Return whether a blob should be here if it is anywhere."""
+        here = self.is_here(placement)
+        return here and not (self.fence.closed or self.standing.unsure)

@@ -11,6 +11,7 @@ import random
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -41,6 +42,9 @@ KNOWN_GONE = b"X-Clblob-Gone"
 """Sent with a 404 by a replica that knows the name: it is deleted or has expired.
 
 The value is the stamp of that word."""
+
+FILLING: Field = (b"X-Clblob-Filling", b"1")
+"""Sent by a replica that lacks much of what it should have: it was wiped, or is new."""
 
 SETTINGS = PoolSettings(
     connect_timeout=2.0,
@@ -348,6 +352,15 @@ class Peers:
     def is_address(self, ip: str) -> bool:
         """Return whether any replica of the cluster file has this address."""
         return any(peer.ip == ip for peer in self._topology.peers.values())
+
+    def may_ask(self, ip: str) -> bool:
+        """Return whether a replica may be at this address; so may this machine."""
+        if not ip or self.is_address(ip):
+            return True
+        try:
+            return ip_address(ip).is_loopback
+        except ValueError:
+            return False
 
     def close(self) -> Deferred[None]:
         """Abort what is under way; fires when the last connection is gone."""

@@ -90,7 +90,16 @@ class Recovery:
                 )
                 self.store.seal(number)
         self._flush()
-        return self.summary
+        summary = self.summary
+        if summary.adopted or summary.damaged or summary.torn_bytes:
+            self.log.info(
+                "recovered {adopted} records; {torn} torn bytes, {damaged} damaged"
+                " stretches",
+                adopted=summary.adopted,
+                torn=summary.torn_bytes,
+                damaged=summary.damaged,
+            )
+        return summary
 
     def _indexed(self, number: int) -> int:
         return self._marks.get(number, VolumeMark(VOLUME_HEAD_BYTES, 0)).indexed

@@ -32,6 +32,7 @@ from clinfra.blob.peers import PeerFailed, PeerRefused, Peers
 from clinfra.blob.records import Row, State
 from clinfra.blob.rejoin import Fence, Proof, told_in
 from clinfra.blob.replica import Replica
+from clinfra.blob.standing import Standing
 from clinfra.blob.topology import Topology
 from clinfra.blob.trees import LEAVES, Forest, Tree, differing, unpack
 from clinfra.blob.workers import Workers
@@ -43,7 +44,7 @@ FIRST_SECONDS = 5.0
 GROW_ROWS = 4000
 """Rows taken into the trees at a time, about."""
 
-AT_A_TIME = 16
+AT_A_TIME = 64
 """Rows sent in parallel."""
 
 MAX_TREE_BYTES = 8 << 20
@@ -62,6 +63,7 @@ class Repair:
     Args:
         send: sends a row to a replica; see `sending.Sender.send`.
         set_aside: keeps a blob in quarantine; a sentence says why.
+        has: told which destination has everything up to which number.
         now: returns unix seconds.
         compare_seconds: between two comparisons with a destination, about.
         tombstone_seconds: how long deletes are remembered for destinations that
@@ -82,6 +84,8 @@ class Repair:
     _send: Send
     _fence: Fence
     _set_aside: Callable[[Row, str], Awaitable[object]]
+    _standing: Standing
+    _has: Callable[[str, int], object]
     _reactor: Any
     _now: Callable[[], float]
     _rng: random.Random
@@ -126,6 +130,7 @@ class Repair:
     # The rounds
 
     async def _run(self) -> None:
+        await self._standing.sure()
         await self._grow()
         if self._fence.closed:
             await self._proof().run()
@@ -221,6 +226,7 @@ class Repair:
             self._compared[replica] = began
             self._compared_at[replica] = began_at
             self._fence.compared(replica, told.incarnation, began)
+            self._has(destination.key, began)
         if sent:
             self.log.info(
                 "{replica} lacked {sent} changes, and has them now",

@@ -1,4 +1,9 @@
-"""Sending our changes on: one delivery for each destination, on one feed."""
+"""Sending our changes on: one delivery for each destination, on one feed.
+
+Note [Filled, not fed]: a peer that has nothing of very many changes is new, and asks
+somebody for a stream (see `refill`).  Changes are not delivered to it besides, one by
+one, until it has taken ours, or was compared with: then it is known what it has.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from clinfra.blob.backlog import Backlog
@@ -26,6 +31,12 @@ from clinfra.blob.replica import Replica
 from clinfra.blob.sending import Sender
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import Workers
+
+HOLD_CHANGES = 10_000
+"""Who has nothing of more is filled, not fed."""
+
+HOLD_SECONDS = 1.0
+"""How often it is looked whether that is over."""
 
 
 @define(eq=False)
@@ -53,6 +64,8 @@ class Replication:
     _longest_pause: float
     _fence: Fence
     deliveries: dict[str, Delivery] = field(init=False, factory=dict)
+    _had: dict[str, int] = field(init=False, factory=dict)
+    _held: dict[str, Deferred[None]] = field(init=False, factory=dict)
     _waking: IDelayedCall | None = field(init=False, default=None)
     _retrying: LoopingCall = field(init=False)
 
@@ -67,8 +80,10 @@ class Replication:
         cursors = dict(self._replica.index.cursors())
         wanted: Sequence[Destination] = destinations(self._topology)
         moves: dict[str, int | None] = {}
+        windows: dict[str, Window] = {}
         for destination in wanted:
             key = destination.key
+            windows[key] = Window(cursors.get(key, 0))
             if key not in cursors:
                 moves[key] = 0
             self.deliveries[key] = Delivery(
@@ -82,7 +97,7 @@ class Replication:
                 reactor=self._reactor,
                 now=self._now,
                 back_off=BackOff(self._rng.random, most_seconds=self._longest_pause),
-                window=Window(cursors.get(key, 0)),
+                window=windows[key],
                 parking=Parking(
                     key, self._replica, self._workers, self._now, self._parked_seconds
                 ),
@@ -93,12 +108,15 @@ class Replication:
         if moves:
             self._replica.commit(Call(partial(self._committer.move_cursors, moves)))
         self._replica.changed = self._changed
-        self._fence.when_open(self._begin)
+        self._fence.when_open(partial(self._begin, windows))
         self._retrying.start(RETRY_SECONDS, now=False)
 
-    def _begin(self) -> None:
-        for delivery in self.deliveries.values():
-            delivery.start()
+    def _begin(self, windows: Mapping[str, Window]) -> None:
+        for key in self.deliveries:
+            holding = Deferred.fromCoroutine(self._begin_one(key, windows[key]))
+            if not holding.called:
+                self._held[key] = holding
+            holding.addErrback(self._not_begun, key)
 
     def stop(self) -> Deferred[Any]:
         """Send no more; fires when the cursors are written down."""
@@ -108,10 +126,39 @@ class Replication:
             self._waking.cancel()
             self._waking = None
         self._replica.changed = None
+        for holding in list(self._held.values()):
+            holding.cancel()
         return DeferredList(
             [delivery.stop() for delivery in self.deliveries.values()],
             consumeErrors=True,
         )
+
+    def has(self, key: str, seq: int) -> None:
+        """A destination turned out to have everything of ours up to a number."""
+        self._had[key] = max(self._had.get(key, 0), seq)
+
+    async def _begin_one(self, key: str, window: Window) -> None:
+        """Begin to deliver: Note [Filled, not fed]."""
+        delivery = self.deliveries[key]
+        is_peer = delivery.destination.place is None
+        (replica, *_) = delivery.destination.replicas
+        while (
+            is_peer
+            and not window.cursor
+            and self._last_seq() - self._had.get(key, 0) > HOLD_CHANGES
+            and self._peers.is_ours(replica) is not False
+        ):
+            await deferLater(self._reactor, HOLD_SECONDS)
+        self._held.pop(key, None)
+        window.skip_to(self._had.get(key, 0))
+        delivery.start()
+
+    def _last_seq(self) -> int:
+        return self._replica.index.last_seq()
+
+    def _not_begun(self, failure: Any, key: str) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("delivery to {key} does not begin", failure, key=key)
 
     def _note(self, key: str, cursor: int) -> Deferred[None]:
         return self._replica.commit(
@@ -173,4 +220,7 @@ class Replication:
 
     def report(self) -> Mapping[str, Any]:
         """Return each destination's state, by its key."""
-        return {key: each.report() for key, each in self.deliveries.items()}
+        return {
+            key: {**each.report(), "held": key in self._held}
+            for key, each in self.deliveries.items()
+        }

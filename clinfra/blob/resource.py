@@ -40,11 +40,12 @@ from clinfra.blob.intake import Intake
 from clinfra.blob.lane import BlobLane
 from clinfra.blob.local import LocalBlobs
 from clinfra.blob.parameters import Parameters
-from clinfra.blob.peers import HELLO, KNOWN_GONE
+from clinfra.blob.peers import FILLING, HELLO, KNOWN_GONE
 from clinfra.blob.records import Row
 from clinfra.blob.replica import Check, Write
 from clinfra.blob.routed import RoutedBlobs
 from clinfra.blob.status import Counters
+from clinfra.blob.stream import STREAM, Streamer
 from clinfra.blob.topology import Placement
 from clinfra.errors import (
     Forbidden,
@@ -59,7 +60,7 @@ from clinfra.errors import (
 from clinfra.web.exchange import IExchange, Response
 from clinfra.web.foreign import refuse_foreign
 from clinfra.web.headers import parse_media_type
-from clinfra.web.heads import RequestHead
+from clinfra.web.heads import Field, RequestHead
 from clinfra.web.resource import Resource
 
 METHODS = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS")
@@ -78,6 +79,7 @@ class RouterHandler:
     _admin: Admin
     _between: Between | None = None
     _receiver: Receiver | None = None
+    _streamer: Streamer | None = None
 
     async def respond(self, exchange: IExchange) -> Response:
         """Answer any request to the blob store."""
@@ -86,7 +88,7 @@ class RouterHandler:
         if head.target == b"*":
             return self._options(method)
         name = names.from_path(head.path)
-        if name in (REPLICATE, TREE):
+        if name in (REPLICATE, STREAM, TREE):
             return await self._replica_asks(exchange, name)
         if name.startswith("_"):
             if (hello := head.get(HELLO.lower())) is not None:
@@ -116,6 +118,8 @@ class RouterHandler:
         refuse_foreign(exchange)
         if name == REPLICATE and self._receiver is not None:
             return await self._receiver.respond(exchange)
+        if name == STREAM and self._streamer is not None:
+            return await self._streamer.respond(exchange)
         if name == TREE and self._between is not None:
             return await self._between.respond(exchange)
         raise NotFound(NOT_FOUND)
@@ -239,10 +243,13 @@ class BlobHandler(RouterHandler):
         if is_forwarded(exchange.head):
             if damaged:
                 blobs.healer.heal_soon(placement)
+            if blobs.standing.unsure:
+                return _not_found(FILLING)
             raise NotFound(NOT_FOUND)
+        missing = not blobs.standing.unsure
         try:
             answer = await blobs.forwarder.get(
-                exchange, placement, response, missing=True
+                exchange, placement, response, missing=missing
             )
         except NotFound:
             raise trouble from None
@@ -334,8 +341,12 @@ def _gone(exchange: IExchange, row: Row) -> Response:
     """Answer for a blob that has ended; others of us are told that this is certain."""
     if not is_forwarded(exchange.head):
         raise NotFound(NOT_FOUND)
-    gone = (KNOWN_GONE, b"%d" % row.expiry.modified_deleted)
-    fields = ((b"Content-Type", b"text/plain; charset=utf-8"), gone)
+    return _not_found((KNOWN_GONE, b"%d" % row.expiry.modified_deleted))
+
+
+def _not_found(how: Field) -> Response:
+    """Answer another replica of ours that a blob is not here, and how sure that is."""
+    fields = ((b"Content-Type", b"text/plain; charset=utf-8"), how)
     return Response(404, fields, NOT_FOUND.encode() + b"\n")
 
 

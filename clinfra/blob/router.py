@@ -21,7 +21,7 @@ from attrs import define, evolve, field, frozen
 
 from clinfra.blob.health import Hedging
 from clinfra.blob.info import NOT_FOUND
-from clinfra.blob.peers import KNOWN_GONE, PeerFailed, PeerRefused, Peers
+from clinfra.blob.peers import FILLING, KNOWN_GONE, PeerFailed, PeerRefused, Peers
 from clinfra.blob.race import Ask, Race
 from clinfra.blob.replica import Write, end_of
 from clinfra.blob.stamps import Stamps
@@ -36,6 +36,7 @@ WRITE_PATIENCE_SECONDS = 2.0
 """How long a replica may take to keep a small blob before another is asked to."""
 
 _GONE = KNOWN_GONE.lower()
+_FILLING = FILLING[0].lower()
 _COPIES = b"x-clblob-copies"
 _NOT_NOW = (408, 421, 429)
 """4xx that say nothing of the request: another replica may see it otherwise."""
@@ -145,7 +146,8 @@ class Router:
         """Return the first good answer: any that is no 404 and no 5xx.
 
         Raises:
-            errors.NotFound: enough replicas say so; Gone when one knows it.
+            errors.NotFound: enough replicas say so, or all, if some of them are only
+                being filled (see `standing`); Gone when one knows it.
             errors.Overloaded: too few can be asked to be sure.
         """
         near = self.nearest(placement)
@@ -177,8 +179,16 @@ class Router:
     ) -> Found:
         if self._reads >= MAX_READS:
             raise Overloaded("Too many reads wait for other replicas")
+        unsure: set[str] = set()
+
+        async def asking(peer: str) -> OriginResponse:
+            response = await ask(peer)
+            if _FILLING in response.head.index:
+                unsure.add(peer)
+            return response
+
         hedging = self.hedging
-        race = self._race(ask, order, hedging.after_seconds, hedging.take)
+        race = self._race(asking, order, hedging.after_seconds, hedging.take)
         race.answered_after = hedging.took
         self._reads += 1
         try:
@@ -195,7 +205,8 @@ class Router:
             raise Gone(int(stamp) if stamp.isdigit() else 0)
         missed = [name for name, status in race.answers if status == 404]
         silent = len(race.answers) + len(race.failed) - len(missed)
-        if not silent or sum(name in near for name in missed) >= enough:
+        sure = [name for name in missed if name in near and name not in unsure]
+        if not silent or len(sure) >= enough:
             raise NotFound(NOT_FOUND)
         raise Overloaded("The replicas that keep this blob cannot be reached")
 

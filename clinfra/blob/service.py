@@ -14,10 +14,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from clinfra.blob import topology
 from clinfra.blob.admin import Admin, ReplicaAdmin
 from clinfra.blob.batch import Batches, Receiver
 from clinfra.blob.between import Between
+from clinfra.blob.cluster_file import read_topology
 from clinfra.blob.commit import Committer
 from clinfra.blob.concern import Concern
 from clinfra.blob.datadir import DataDirectory
@@ -35,8 +35,8 @@ from clinfra.blob.intake import Intake
 from clinfra.blob.lane import BlobLane
 from clinfra.blob.local import LocalBlobs
 from clinfra.blob.peers import Peers
-from clinfra.blob.periods import check_periods
 from clinfra.blob.recovery import Recovery
+from clinfra.blob.refill import Refill
 from clinfra.blob.rejoin import make_fence
 from clinfra.blob.repair import Repair
 from clinfra.blob.replay import ReplayIntake
@@ -51,33 +51,18 @@ from clinfra.blob.stamps import Stamps
 from clinfra.blob.status import Counters, Status
 from clinfra.blob.store import IBlobStore
 from clinfra.blob.stores import make_scrubber, make_store, take_over
+from clinfra.blob.stream import Streamer
 from clinfra.blob.sync import Puller
-from clinfra.blob.topology import Topology
 from clinfra.blob.undelivered import Undelivered
 from clinfra.blob.workers import InlineWorkers, ThreadWorkers, Workers
 from clinfra.blob.writer import InlineWriter, IWriter, WriterThread
 from clinfra.config import BlobConfig
-from clinfra.errors import ConfigProblems, StartupFailed, StorageFull
+from clinfra.errors import StartupFailed, StorageFull
 from clinfra.interfaces import IProduct
 from clinfra.web.pool import Connect
 
 SPACE_SECONDS = 1.0
 """How often free space is measured."""
-
-
-def read_topology(config: BlobConfig) -> Topology:
-    """Return the cluster this process is part of.
-
-    Raises ConfigProblems, also for what else makes no sense.
-    """
-    check_periods(config)
-    if not config.cluster_file:
-        return topology.single(config.replica or "blob")
-    try:
-        text = Path(config.cluster_file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigProblems([f"blob.cluster_file: {error}"]) from None
-    return topology.read(text, config.replica or None, config.cluster_file)
 
 
 @implementer(IProduct)
@@ -154,9 +139,8 @@ class BlobService(Service):
             connect=connect,
         )
         self._batches = Batches(self.peers, reactor)
-        sender = Sender(
-            self.replica, self.peers, now, config.expiration_delay, self._batches
-        )
+        forget = config.expiration_delay
+        sender = Sender(self.replica, self.peers, now, forget, self._batches)
         self.fence = make_fence(config, self.replica, self.committer, now)
         self.replication = Replication(
             self.topology,
@@ -175,6 +159,25 @@ class BlobService(Service):
         between = Between(
             self.topology, self.replica, self.committer, self.workers, self.fence
         )
+        self.refill = Refill(
+            self.topology,
+            self.replica,
+            self.committer,
+            self.workers,
+            self.peers,
+            reactor,
+        )
+        standing = self.refill.standing
+        streamer = Streamer(
+            self.replica,
+            self.peers,
+            self.workers,
+            standing,
+            self.fence,
+            now,
+            forget,
+            self.replication.has,
+        )
         self.repair = Repair(
             self.topology,
             self.replica,
@@ -185,6 +188,8 @@ class BlobService(Service):
             sender.send,
             self.fence,
             lambda row, why: self.scrubber.set_aside(row, why),
+            standing,
+            self.replication.has,
             reactor,
             now,
             rng,
@@ -220,6 +225,7 @@ class BlobService(Service):
             ),
             healer=self._healer,
             fence=self.fence,
+            standing=standing,
             concern=Concern(
                 self.topology, self.peers, sender, self.replication.deliveries, reactor
             ),
@@ -236,7 +242,7 @@ class BlobService(Service):
             self.workers,
             reactor,
             now,
-            config.expiration_delay,
+            forget,
             self.repair.may_forget,
         )
         self.counters = Counters()
@@ -261,6 +267,7 @@ class BlobService(Service):
             handoff=self._handoff.report,
             repair=self.repair.report,
             rejoin=self.fence.report,
+            refill=self.refill.report,
         )
         self._replica_admin = ReplicaAdmin(
             replica=self.replica,
@@ -277,9 +284,7 @@ class BlobService(Service):
             peers=self.peers,
             counters=self.counters,
             own=self._replica_admin,
-            config=lambda: running_config(
-                self.topology, config, self.blobs.default_ttl_seconds
-            ),
+            config=partial(running_config, self.topology, config, default_ttl),
             get_changes=config.compat_admin_get,
         )
         self.lane = BlobLane(
@@ -293,6 +298,7 @@ class BlobService(Service):
             admin=self._admin,
             between=between,
             receiver=Receiver(self.topology, self.replica, self.peers),
+            streamer=streamer,
         )
         self.resource = BlobResource(handler)
         self._purge_interval = config.purge_interval
@@ -310,24 +316,17 @@ class BlobService(Service):
         """Take the data directory and make index and volumes agree."""
         self._directory.open()
         try:
-            summary = Recovery(self.committer.index, self.committer.store).run()
+            Recovery(self.committer.index, self.committer.store).run()
             self.committer.load()
             self._handoff.open()
             self._take_over()
             self.fence.load()
+            self.refill.open()
             self.replica.free_bytes = self._free_bytes()
             self._facts = self._collect_facts()
         except (OSError, StartupFailed, StorageFull) as error:
             self.close()
             raise StartupFailed(f"cannot open the blob store: {error}") from error
-        if summary.adopted or summary.damaged or summary.torn_bytes:
-            self.log.info(
-                "recovered {adopted} records; {torn} torn bytes, {damaged} damaged"
-                " stretches",
-                adopted=summary.adopted,
-                torn=summary.torn_bytes,
-                damaged=summary.damaged,
-            )
         self._opened = True
 
     def startService(self) -> None:
@@ -346,6 +345,7 @@ class BlobService(Service):
             self.repair.start()
             self.peers.came_back = self.replication.came_back
             self.peers.say_hello()
+            self.refill.start()
         self._handoff.start()
 
     def stopService(self) -> Deferred[None]:
@@ -362,6 +362,7 @@ class BlobService(Service):
         self._handoff.stop()
         self.scrubber.stop()
         self.repair.stop()
+        self.refill.stop()
         stopping = self.replication.stop()
         self._batches.stop()
         stopping.addBoth(lambda _: self.peers.close())

@@ -75,6 +75,7 @@ class Status:
         repair: returns when whom was compared with.
         handoff: returns how many changes are kept for replicas that are away.
         rejoin: returns whether this replica is fenced.
+        refill: returns how the filling of this replica goes.
 
     Attributes:
         logstatus: what the logging of the status is doing.
@@ -92,6 +93,7 @@ class Status:
     _handoff: Callable[[], Mapping[str, Any]] = dict
     _repair: Callable[[], Mapping[str, Any]] = dict
     _rejoin: Callable[[], Mapping[str, Any]] = dict
+    _refill: Callable[[], Mapping[str, Any]] = dict
     logstatus: str = field(init=False, default="start delay")
 
     def measure(self) -> Deferred[None]:
@@ -134,6 +136,7 @@ class Status:
             "handoff": self._handoff(),
             "repair": self._repair(),
             "rejoin": self._rejoin(),
+            "refill": self._refill(),
         }
 
     def _replicas(

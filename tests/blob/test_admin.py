@@ -265,6 +265,7 @@ class SyncTests(ClusterCase):
     def setUp(self) -> None:
         self.start([3])
         self.second = self.cluster.hosts["c0b0r1"]
+        self.cluster.run(1)
         for host in self.cluster.hosts.values():
             # It would bring everything before anybody asks for it.
             assert host.service is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.blob.service import read_topology
+from clinfra.blob.cluster_file import read_topology
 from clinfra.config import BlobConfig
 from clinfra.errors import ConfigProblems
 
