@@ -213,7 +213,8 @@ class Reaper:
             if moves is None:
                 return
             jobs = [self._move_job(move) for move in moves]
-            await gatherResults([self._replica.commit(job) for job in jobs])
+            moving = [self._replica.commit(job) for job in jobs]
+            await gatherResults(moving, consumeErrors=True)
             await deferLater(self._reactor, STEP_SECONDS)
 
     def _move_job(self, move: _Move) -> Job:
