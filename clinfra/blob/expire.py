@@ -137,6 +137,9 @@ class Reaper:
         def plan(row: Row | None) -> Plan | None:
             if row is None or row.state != expected.state:
                 return None
+            if not row.expiry.passed(self._now() - self._expiration_delay_seconds):
+                # The clock was set back meanwhile.
+                return None
             if not self._may_forget(row):
                 return Plan(State(None, row.expiry), counted=False)
             # Records of it may be met when the index is rebuilt: leave word.

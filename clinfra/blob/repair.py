@@ -29,6 +29,7 @@ from clinfra.blob.commit import Call, Committer
 from clinfra.blob.destinations import Destination, destinations
 from clinfra.blob.merge import merge
 from clinfra.blob.peers import PeerFailed, PeerRefused, Peers
+from clinfra.blob.pulling import Pulling
 from clinfra.blob.records import Row, State
 from clinfra.blob.rejoin import Fence, Proof, told_in
 from clinfra.blob.replica import Replica
@@ -71,6 +72,7 @@ class Repair:
 
     Attributes:
         repaired: rows that somebody lacked, and got.
+        pulling: from originals, instead.
     """
 
     log = Logger()
@@ -92,6 +94,7 @@ class Repair:
     _compare_seconds: float
     _tombstone_seconds: float
     repaired: int = field(init=False, default=0)
+    pulling: Pulling | None = field(init=False, default=None)
     _destinations: Sequence[Destination] = field(init=False)
     _compared: dict[str, int] = field(init=False, factory=dict)
     _compared_at: dict[str, float] = field(init=False, factory=dict)
@@ -168,10 +171,14 @@ class Repair:
         """Compare with each; return those that could not be compared with."""
         behind = []
         for destination, replica in replicas:
-            if not self._peers.is_up(replica) or not self._peers.is_ours(replica):
+            is_ours = self._peers.is_ours(replica)
+            if not self._peers.is_up(replica) or is_ours is None:
                 continue
             try:
-                await self.compare(destination, replica)
+                if is_ours:
+                    await self.compare(destination, replica)
+                elif self.pulling is not None:
+                    await self.pulling.pull(replica)
             except (Trouble, ValueError, OSError) as trouble:
                 behind.append((destination, replica))
                 self._trouble[replica] = str(trouble)

@@ -35,6 +35,7 @@ from clinfra.blob.intake import Intake
 from clinfra.blob.lane import BlobLane
 from clinfra.blob.local import LocalBlobs
 from clinfra.blob.peers import Peers
+from clinfra.blob.pulling import Pulling
 from clinfra.blob.recovery import Recovery
 from clinfra.blob.refill import Refill
 from clinfra.blob.rejoin import make_fence
@@ -247,13 +248,9 @@ class BlobService(Service):
         )
         self.counters = Counters()
         puller = Puller(
-            topology=self.topology,
-            replica=self.replica,
-            intake=intake,
-            workers=self.workers,
-            peers=self.peers,
-            now=now,
+            self.topology, self.replica, intake, self.workers, self.peers, now
         )
+        self.repair.pulling = Pulling(puller, config.tombstone_time)
         self._status = Status(
             topology=self.topology,
             replica=self.replica,
@@ -303,9 +300,8 @@ class BlobService(Service):
         self.resource = BlobResource(handler)
         self._purge_interval = config.purge_interval
         self._purging = LoopingCall(self._purge)
-        self._purging.clock = reactor
         self._measuring = LoopingCall(self._measure)
-        self._measuring.clock = reactor
+        self._purging.clock = self._measuring.clock = reactor
         self._reaping: Deferred[Any] | None = None
         self._facts: tuple[Mapping[str, object], Mapping[str, object]] = ({}, {})
         self._opened = False

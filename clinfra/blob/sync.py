@@ -106,13 +106,14 @@ class Puller:
     log = Logger()
 
     _topology: Topology
-    _replica: Replica
+    replica: Replica
     _intake: Intake
-    _workers: Workers
+    workers: Workers
     _peers: Peers
-    _now: Callable[[], float]
+    now: Callable[[], float]
     status: str = field(init=False, default="start delay")
     _counts: Counter[tuple[str, str]] = field(init=False, factory=Counter)
+    _missed: int = field(init=False, default=0)
 
     async def run(self, asked: Asked) -> None:
         """Pull from each source in turn; one that fails does not keep the next."""
@@ -137,6 +138,16 @@ class Puller:
             self.status = f"failed ({'; '.join(wrong)})"
         else:
             self._tell("synced")
+
+    async def pull_from(self, source: str, start: int | None) -> bool:
+        """Pull what one source has with stamps from `start`.  Raises errors.Trouble.
+
+        Return False when some of that could not be had this time.
+        """
+        self._counts.clear()
+        self._missed = 0
+        await self._windows(source, start, None, FIRST_WINDOW_SECONDS)
+        return not self._missed
 
     def failed(self, error: BaseException) -> None:
         """A run broke down."""
@@ -164,8 +175,8 @@ class Puller:
             return
         self._tell("local checksums")
         ours: set[Window] = set(
-            await self._workers.run(
-                self._replica.index.windows, start, stop, seconds << 32, MAX_WINDOWS
+            await self.workers.run(
+                self.replica.index.windows, start, stop, seconds << 32, MAX_WINDOWS
             )
         )
         self._tell("diff checksums")
@@ -224,7 +235,7 @@ class Puller:
             raise PeerFailed(source, response.head.status, "it does not list")
         try:
             # Long answers take long to read, too: not in the reactor's thread.
-            told = await self._workers.run(json.loads, answer)
+            told = await self.workers.run(json.loads, answer)
         except (ValueError, RecursionError):
             told = None
         if not isinstance(told, list):
@@ -235,8 +246,8 @@ class Puller:
 
     async def _pull_some(self, source: str, theirs: Sequence[Listed]) -> None:
         """Pull a few blobs at the same time."""
-        known = await self._workers.run(
-            self._replica.index.get_many, [each.name for each in theirs]
+        known = await self.workers.run(
+            self.replica.index.get_many, [each.name for each in theirs]
         )
         pulling = [
             Deferred.fromCoroutine(self._pull(source, each, known.get(each.name)))
@@ -250,10 +261,11 @@ class Puller:
     async def _pull(self, source: str, theirs: Listed, row: Row | None) -> None:
         """Pull one blob if it is newer there; count what became of it."""
         kind = "skipped"
-        ended = Expiry(theirs.modified_deleted, theirs.deleted).passed(self._now())
+        ended = Expiry(theirs.modified_deleted, theirs.deleted).passed(self.now())
         try:
-            self._check(theirs)
-            if not ended and (
+            if not self._is_ours(theirs):
+                pass
+            elif not ended and (
                 row is None or row.data is None or row.data.modified < theirs.modified
             ):
                 kind = "put"
@@ -268,11 +280,12 @@ class Puller:
                     modified_deleted=theirs.modified_deleted,
                     fanout=0,
                 )
-                await self._change("delete", self._replica.expire(theirs.name, write))
+                await self._change("delete", self.replica.expire(theirs.name, write))
         except StorageFull:
             raise
         except (Trouble, OSError) as error:
             kind = "failed"
+            self._missed += not isinstance(error, InvalidRequest | NotFound)
             self.log.warn(
                 "cannot pull {name} from {source}: {error}",
                 name=theirs.name,
@@ -285,12 +298,14 @@ class Puller:
         self._tell(doing)
         await change
 
-    def _check(self, theirs: Listed) -> None:
-        """Raise InvalidRequest for a blob that cannot be kept here."""
+    def _is_ours(self, theirs: Listed) -> bool:
+        """Return whether a blob of another cluster's bucket belongs here, too.
+
+        Raises InvalidRequest for a blob that cannot be kept at all.
+        """
         placement = self._topology.place(theirs.name, encoded=True)
         names.check_harmless(theirs.name)
-        if not self._topology.is_here(placement):
-            raise InvalidRequest(f"{theirs.name} does not belong here")
+        return self._topology.is_here(placement)
 
     async def _fetch(self, source: str, theirs: Listed) -> None:
         """Fetch a blob's bytes and keep them under the stamps that were listed."""
@@ -304,7 +319,7 @@ class Puller:
             )
             told = (head.get(b"content-type") or b"").decode("latin-1")
             content_type = "" if told == guess_type(theirs.name) else told
-            self._replica.check_space(head.content_length or 0)
+            self.replica.check_space(head.content_length or 0)
             body = await self._intake.take(
                 FetchedBody(response), theirs.name, content_type, announced
             )
@@ -314,7 +329,7 @@ class Puller:
                 raise NotFound("It has changed meanwhile")
         except BaseException:
             if not isinstance(body, bytes):
-                self._workers.run(body.discard)
+                self.workers.run(body.discard)
             raise
         write = Write(
             modified=theirs.modified,
@@ -323,7 +338,7 @@ class Puller:
             content_type=content_type,
             fanout=0,
         )
-        await self._replica.put(theirs.name, body, write, announced=announced)
+        await self.replica.put(theirs.name, body, write, announced=announced)
 
 
 def _window(found: Any) -> Window:

@@ -493,7 +493,10 @@ class OriginalSourceTests(ClusterCase):
 
         status = self.sync()
 
-        self.assertEqual("synced  c0b0r1:delete=1 c0b0r1:failed=5 c0b0r1:put=1", status)
+        self.assertEqual(
+            "synced  c0b0r1:delete=1 c0b0r1:failed=4 c0b0r1:put=1 c0b0r1:skipped=1",
+            status,
+        )
         self.assertEqual({"000_a.txt", "000_deleted"}, set(self.first.rows()))
         self.assertEqual(b"a", self.ask("/000_a.txt").body)
         self.assertIn(b"/_list/c0b0r1?checksum=True&checksum_modulo=86400", self.asked)

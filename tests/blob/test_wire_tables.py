@@ -75,9 +75,9 @@ class SentTests(WireCase):
     def setUp(self) -> None:
         self.first, peer, other = self.start([2], [1])
         self.peer, self.other = self.original(peer), self.original(other)
-        # The first contact finds out what they are.
+        # The first contact finds out what they are; then it is seen what they have.
         self.put(self.first, "/first")
-        self.cluster.run(5)
+        self.cluster.run(10)
 
     def sent(self, method: str, target: str, body: bytes | None = None) -> list[bytes]:
         """Ask the first replica; return the lines the peer and the other got."""

@@ -7,6 +7,7 @@ found out; ``--plant all`` tries every way.  ``--story SEED`` tells all that hap
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -56,7 +57,9 @@ def run(seed: int) -> Outcome:
 
 
 def quiet() -> None:
-    """Say nothing of what goes wrong as it should."""
+    """Say nothing of what goes wrong as it should, and collect garbage seldom."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     sys.unraisablehook = lambda what: None
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
 

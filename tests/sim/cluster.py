@@ -15,12 +15,14 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 
 from clinfra.blob import names, topology
+from clinfra.blob import service as blob_service
 from clinfra.blob.records import Locator, Row
 from clinfra.blob.service import BlobService
 from clinfra.config import BlobConfig, Bytes
@@ -37,6 +39,9 @@ from tests.sim.original import Original
 from tests.sim.threads import SlowWorkers, SlowWriter
 
 CLIENT = "192.0.2.1"
+
+SPACE_SECONDS = 20.0
+"""How often free space and backlogs are measured: else it is what takes longest."""
 
 
 def cluster_file(layout: Sequence[Sequence[int]]) -> str:
@@ -239,7 +244,8 @@ class Cluster:
         if process.dead:
             service._directory.close()
             return
-        service.startService()
+        with mock.patch.object(blob_service, "SPACE_SECONDS", SPACE_SECONDS):
+            service.startService()
         site = Site(service.resource, reactor=clock, limits=LIMITS, lane=service.lane)
         self.network.listeners[Origin(host.ip, 80)] = cast(Factory, site)
 

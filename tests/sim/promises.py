@@ -212,6 +212,23 @@ class Name:
                 return True
         return False
 
+    def was_answered(self, state: State | None) -> bool:
+        """Return whether the write that left a state was answered."""
+        if state is None or state.data is None:
+            return True
+        sha256 = state.data.sha256
+        return any(
+            each.sha256 == sha256 and each.ended is not None for each in self.changes
+        )
+
+    def has_promised(self, modified: int | None, modified_deleted: int) -> bool:
+        """Return whether stamps are not behind what was promised."""
+        return all(
+            modified_deleted >= each.expiry[0]
+            and (each.data is None or (modified or 0) >= each.data[0])
+            for each in self.promises
+        )
+
     def only_had(self, state: State | None, host: str | None) -> bool:
         """Return whether nobody but one host ever kept this data."""
         if state is None or state.data is None:

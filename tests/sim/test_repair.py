@@ -180,3 +180,32 @@ class RepairTests(SynchronousTestCase):
     def lacked(self, report: Any) -> Any:
         (told,) = report["destinations"].values()
         return told["lacked"]
+
+    def test_from_original(self) -> None:
+        """Who lost his disk pulls what an original has, wherever that is."""
+        for layout, name in (([2],), "c0b0r1"), (([1], [1]), "c1b0r0"):
+            cluster = Cluster(layout, originals={name})
+            self.addCleanup(cluster.close)
+            (host,) = cluster.hosts.values()
+            (original,) = cluster.originals.values()
+            stored = [
+                cluster.put(host, f"/n{n}", b"%d" % n).told["name"] for n in range(20)
+            ]
+            cluster.delete(host, f"/{stored[3]}")
+            cluster.run(5)
+            original.blobs["0001_elsewhere"] = (5, 0, 5, b"x")
+            cluster.wipe(host)
+            cluster.start(host)
+            cluster.run(60)
+
+            self.assertEqual(b"7", cluster.get(host, f"/{stored[7]}").body)
+            self.assertEqual(404, cluster.get(host, f"/{stored[3]}").status)
+            self.assertEqual(set(stored), set(host.rows()))
+            # Later only what is young is pulled, and seldom.
+            original.asked.clear()
+            cluster.run(2 * 3600)
+            lists = [line for line in original.asked if line.startswith(b"GET /_list")]
+            self.assertEqual(
+                [], [line for line in lists if b"modified_start" not in line]
+            )
+            self.assertLess(len(lists), 8)
