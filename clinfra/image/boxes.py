@@ -26,7 +26,7 @@ _SIZE: Final = b"ispe"
 
 def format_of(head: bytes) -> str | None:
     """Return "AVIF" or "HEIC"; None for anything else."""
-    if head[4:8] != b"ftyp" or len(head) < 16:
+    if head[4:8] != b"ftyp" or len(head) < 12:
         return None
     major, length = head[8:12], struct.unpack_from(">I", head)[0]
     if major not in _OPEN_BRANDS:

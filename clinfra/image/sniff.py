@@ -41,12 +41,12 @@ _MEMORY: Final = {
     "WEBP": 3.3,
     "AVIF": 8.9,
     "HEIC": 7.5,
-    "TIFF": 5.7,
+    "TIFF": 2.0,
     "BMP": 3.0,
 }
 # What a WebP has in it that is not decoded row by row → what is kept of a pixel.
 _WHOLE_WEBP: Final = {b"VP8L": 3.5, b"ANIM": 12.4}
-_INTERLACED_BYTES: Final = 3.7
+_WHOLE_BYTES: Final = 3.7
 _WORKER_BYTES: Final = 45e6
 
 _PROGRESSIVE_WEIGHT: Final = 2.5
@@ -92,7 +92,7 @@ def sniff(head: bytes) -> Kind | None:
     if head[:8] == b"\x89PNG\r\n\x1a\n":
         kind = _sized("PNG", head, ">II", 16)
         interlaced = head[28:29] == b"\x01"
-        return attrs.evolve(kind, kept_bytes=_INTERLACED_BYTES if interlaced else 0.0)
+        return attrs.evolve(kind, kept_bytes=_WHOLE_BYTES if interlaced else 0.0)
     if head[:6] in (b"GIF87a", b"GIF89a"):
         return _sized("GIF", head, "<HH", 6)
     if head[:2] == b"BM":
@@ -101,8 +101,7 @@ def sniff(head: bytes) -> Kind | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return _webp(head)
     if head[:4] in tiff.MARKS:
-        page = next(tiff.pages(head, 1), None)
-        return Kind("TIFF", page.width, page.height) if page else Kind("TIFF")
+        return _tiff(head)
     name = boxes.format_of(head)
     return None if name is None else Kind(name, *boxes.largest(head))
 
@@ -156,6 +155,14 @@ def _sized(name: str, head: bytes, layout: str, offset: int) -> Kind:
         return Kind(name)
     width, height = struct.unpack_from(layout, head, offset)
     return Kind(name, abs(width), abs(height))
+
+
+def _tiff(head: bytes) -> Kind:
+    page = next(tiff.pages(head, 1), None)
+    if page is None:
+        return Kind("TIFF")
+    kept = 0.0 if page.is_of_bytes else _WHOLE_BYTES
+    return Kind("TIFF", page.width, page.height, kept_bytes=kept)
 
 
 def _webp(head: bytes) -> Kind:

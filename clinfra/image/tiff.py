@@ -55,9 +55,9 @@ class Page:
         return self.numbers.get(_HEIGHT, 0)
 
     @property
-    def samples(self) -> int:
-        """Numbers per pixel."""
-        return self.numbers.get(_SAMPLES, 1)
+    def is_of_bytes(self) -> bool:
+        """Tell whether a pixel is one number of a byte or less."""
+        return self.numbers.get(_SAMPLES, 1) == 1 and self.numbers.get(_BITS, 1) <= 8
 
     @property
     def tile_pixels(self) -> int:

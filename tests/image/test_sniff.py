@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.image.sniff import HEAD_BYTES, Kind, cost, scans, sniff
+from clinfra.image.hazards import hazard
+from clinfra.image.sniff import HEAD_BYTES, Kind, cost, memory_bytes, scans, sniff
+from tests.image.corpus import heic
 from tests.image.pictures import encode, jpeg, photograph, scan_bomb, with_segment
 
 
@@ -19,9 +24,14 @@ class SniffTests(SynchronousTestCase):
         for name in ("JPEG", "PNG", "GIF", "BMP"):
             self.assertEqual(Kind(name, 64, 48), sniff(encode(picture, name)))
         for name in ("TIFF", "WEBP", "AVIF"):
-            kind = sniff(encode(picture, name))
-            assert kind is not None
-            self.assertEqual(name, kind.format)
+            self.assertEqual(Kind(name, 64, 48), sniff(encode(picture, name)))
+        # Telephones fill up to whole blocks.
+        self.assertEqual(Kind("HEIC", 64, 64), sniff(heic(picture)))
+        lossless = encode(picture, "WEBP", lossless=True)
+        self.assertEqual(Kind("WEBP", 64, 48), sniff(lossless))
+        self.assertEqual(
+            Kind("WEBP", 64, 48), sniff(encode(picture, "WEBP", exif=b"Exif\0\0II*\0"))
+        )
         self.assertEqual(
             Kind("JPEG", 64, 48, True), sniff(jpeg(64, 48, progressive=True))
         )
@@ -61,12 +71,26 @@ class SniffTests(SynchronousTestCase):
 
     def test_anything(self) -> None:
         """No bytes raise."""
-        marks = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0"]
+        marks = [
+            b"\xff\xd8\xff",
+            b"\x89PNG\r\n\x1a\n",
+            b"GIF89a",
+            b"BM",
+            b"II*\0\x08\0\0\0",
+            b"MM\0+\0\x08\0\0\0\0\0\0\0\x10",
+            b"RIFF\0\0\0\0WEBPVP8 ",
+            b"RIFF\0\0\0\0WEBPVP8X",
+            b"\0\0\0\x18ftypavif",
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\xffmeta\0\0\0\0",
+        ]
 
         @settings(deadline=None)
         @given(st.sampled_from(marks), st.binary(max_size=100))
         def check(mark: bytes, rest: bytes) -> None:
-            self.assertIsNotNone(sniff(mark + rest))
+            kind = sniff(mark + rest)
+            assert kind is not None
+            self.assertIsInstance(hazard(mark + rest, kind, 64), str | None)
+            self.assertGreater(memory_bytes(kind, 1), 0)
 
         check()
 
@@ -79,6 +103,29 @@ class CostTests(SynchronousTestCase):
         self.assertGreater(cost(Kind("PNG", 7000, 7000), 6000), 30)
         self.assertGreater(cost(Kind("TIFF"), 12_000_000), 1)
         self.assertEqual(0, cost(None, 1))
+
+
+class MemoryTests(SynchronousTestCase):
+    def test_memory(self) -> None:
+        """What is decoded as it comes takes less than what has to be kept whole."""
+
+        def memory(picture: Image.Image, name: str, **options: Any) -> float:
+            kind = sniff(encode(picture, name, **options))
+            assert kind is not None
+            large = attrs.evolve(kind, width=7000, height=7000)
+            return memory_bytes(large, 1 << 20)
+
+        picture = photograph(64, 48)
+        limit = 250e6
+        for name in ("JPEG", "PNG", "GIF", "BMP", "WEBP"):
+            self.assertLess(memory(picture, name), limit, name)
+        self.assertLess(memory(picture.convert("L"), "TIFF"), limit)
+        self.assertLess(memory(picture, "JPEG", progressive=True), limit)
+        full = {"progressive": True, "subsampling": 0}
+        self.assertGreater(memory(picture, "JPEG", **full), limit)
+        self.assertGreater(memory(picture, "WEBP", lossless=True), limit)
+        for name in ("TIFF", "AVIF"):
+            self.assertGreater(memory(picture, name), limit)
 
 
 class ScansTests(SynchronousTestCase):

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import attrs
 import pytest
 from PIL import Image
 from twisted.internet import reactor
@@ -18,9 +19,10 @@ from clinfra.errors import Overloaded
 from clinfra.image.child import Child, command
 from clinfra.image.job import BadImage
 from clinfra.image.render import Renderer
+from clinfra.image.sizes import parse_recipe
 from tests.image import corpus
 from tests.image.live import alive, in_reactor, until
-from tests.image.pictures import encode, jpeg, photograph, scan_bomb
+from tests.image.pictures import encode, jpeg, photograph, png_bomb, scan_bomb
 from tests.image.support import job
 from tests.support import Child as Process
 from tests.support import wait_until
@@ -205,3 +207,29 @@ async def test_corpus() -> None:
             assert (await render(renderer, data)).info["width"] == corpus.WIDTH, name
         report = renderer.report()
         assert (report["died"], report["timed_out"]) == (0, 0)
+
+
+@in_reactor
+async def test_memory() -> None:
+    """The largest pictures that are accepted take no worker more than 250 MB."""
+    side = 7000
+    grey = Image.new("L", (side, side), 90)
+    for data in (
+        png_bomb(side, side),
+        encode(grey.convert("RGB"), "JPEG", progressive=True),
+        encode(grey, "WEBP", method=0),
+        encode(grey, "GIF"),
+    ):
+        async with workers() as renderer:
+            with uploaded(data) as upload:
+                asked = attrs.evolve(job(), mezzanine=parse_recipe("1600x1600"))
+                rendered = await renderer.render(upload, asked, 1)
+            assert len(rendered.renditions) == 4
+            assert 50e6 < _peak_bytes(*renderer.pids()) < 250e6
+
+
+def _peak_bytes(pid: int) -> int:
+    """Return the most memory that a process ever had."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        (line,) = (line for line in file if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
