@@ -53,7 +53,12 @@ def s3_server(pem: Path | None = None) -> Iterator[S3Server]:
     """Run a server with an empty bucket; with TLS when given a key and certificate."""
     (port,) = free_ports(1)
     command = [sys.executable, "-W", "ignore", "-m", "tests.image.s3_server", str(port)]
-    with Child([*command, *([str(pem)] if pem else [])]) as child:
+    if pem is not None:
+        command.append(str(pem))
+    with (
+        tempfile.TemporaryDirectory(prefix="clinfra-s3-") as directory,
+        Child(command, env={"TMPDIR": directory}) as child,
+    ):
         child.wait_for("}\n", timeout_seconds=60)
         told = json.loads(child.output.splitlines()[0])
         wait_until(lambda: accepts(port), "the S3 server accepts connections")
@@ -64,7 +69,6 @@ def main(port: int, pem: str | None) -> None:
     """Make a user and a bucket, and serve."""
     os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "0"
     os.environ["MOTO_S3_DEFAULT_KEY_BUFFER_SIZE"] = str(1 << 20)
-    tempfile.tempdir = tempfile.mkdtemp(prefix="clinfra-s3-")
     from moto.iam.models import iam_backends
     from moto.moto_server.werkzeug_app import (
         DomainDispatcherApplication,
