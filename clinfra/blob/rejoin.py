@@ -16,7 +16,9 @@ is made anew with each index.  So when a *witness*, of the same incarnation and 
 fenced itself, lacks such a row today, it had it and forgot it: it was deleted.  It is
 set aside here, in quarantine, and not told to anybody.  Rows with higher numbers are
 what nobody may have got yet: they are kept, and sent.  An index that was lost and made
-anew has forgotten nothing, it lacks for another reason: it is no witness.
+anew has forgotten nothing, it lacks for another reason: it is no witness.  And what
+ended by a delete that a witness still remembers ends here at once: it has been told
+before, and may forget that any time.
 
 The fence opens when a witness for every name was compared with, any peer of the bucket
 or all buckets of another cluster; whoever else can be asked is compared with first.
@@ -49,10 +51,11 @@ from twisted.logger import Logger
 from clinfra.blob.commit import Call, Committer, Job, Plan
 from clinfra.blob.destinations import Destination
 from clinfra.blob.index import Batch
+from clinfra.blob.merge import merge
 from clinfra.blob.peers import Peers
 from clinfra.blob.periods import CHANCES
-from clinfra.blob.records import Row, State
-from clinfra.blob.replica import Replica
+from clinfra.blob.records import Expiry, Row, State
+from clinfra.blob.replica import Replica, Write
 from clinfra.config import BlobConfig
 from clinfra.errors import Overloaded, Trouble
 
@@ -185,6 +188,8 @@ class Fence:
         except (KeyError, TypeError, ValueError):
             self.incarnation, self.alive = secrets.token_hex(8), self._now()
             self._write()
+            # An index that lost this would be taken for a new one.
+            self._committer.index.sync()
         self._doubtful = max((known.seq for known in self._known.values()), default=0)
         away = self._now() - self.alive
         if self._doubtful and away > self._forget_seconds and not self._trusts:
@@ -275,7 +280,9 @@ def make_fence(
     now: Callable[[], float],
 ) -> Fence:
     """Return the fence of a replica as it is configured."""
-    remembered = max(config.expiration_delay, CHANCES * config.compare_interval)
+    # Whoever comes back just in time is to be told before anybody forgets.
+    chances = CHANCES * config.compare_interval
+    remembered = max(config.expiration_delay - chances, chances)
     return Fence(replica, committer, now, remembered, config.rejoin == "trust")
 
 
@@ -371,7 +378,16 @@ class Proof:
                 Deferred.fromCoroutine(self._forget(row, replica)) for row in some
             ]
             await gatherResults(forgetting, consumeErrors=True).addErrback(_first)
+        for row in rows:
+            theirs = states.get(row.name)
+            if theirs is not None and merge(row.state, theirs).expiry_won:
+                await self._end(row.name, theirs.expiry)
         return len(forgotten)
+
+    async def _end(self, name: str, expiry: Expiry) -> None:
+        stamp, deleted = expiry.modified_deleted, expiry.deleted
+        write = Write(deleted=deleted, modified_deleted=stamp, fanout=0)
+        await self._replica.expire(name, write)
 
     async def _forget(self, row: Row, replica: str) -> None:
         """Set a row aside, and drop it unless it has changed meanwhile."""

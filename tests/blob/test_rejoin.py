@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from itertools import product
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.blob.destinations import Destination
@@ -49,29 +49,22 @@ class DecisionTests(SynchronousTestCase):
         self.assertFalse(is_forgotten(row(7), KNOWN, row(7).state, NOW))
         self.assertFalse(is_forgotten(row(7, 999), KNOWN, None, NOW))
 
-    @given(
-        st.dictionaries(
-            st.sampled_from("abcde"), st.sampled_from((1.0, 2.0, 3.0)), min_size=1
-        )
-    )
-    @settings(deadline=None)
-    def test_one_knows_best(self, alive: dict[str, float]) -> None:
+    def test_one_knows_best(self) -> None:
         """Of those who are all fenced exactly one opens: who was awake last."""
-        best = [
-            name
-            for name, at in alive.items()
-            if knows_best(
-                name,
-                at,
-                {
-                    other: Told(other, True, then)
-                    for other, then in alive.items()
-                    if other != name
-                },
-            )
-        ]
-        self.assertEqual(1, len(best))
-        self.assertEqual(max(alive.values()), alive[best[0]])
+        for times in product((1.0, 2.0, 3.0), repeat=3):
+            told = {
+                name: Told(name, True, at)
+                for name, at in zip("abc", times, strict=True)
+            }
+            best = [
+                name
+                for name, own in told.items()
+                if knows_best(
+                    name, own.alive, {each: told[each] for each in told if each != name}
+                )
+            ]
+            self.assertEqual(1, len(best))
+            self.assertEqual(max(times), told[best[0]].alive)
 
     def test_no_witness_at_all(self) -> None:
         """Those who are not fenced and never knew what we have know no better."""

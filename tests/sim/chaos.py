@@ -13,6 +13,7 @@ client waits for ever.  After it, when all are back and connected, within a boun
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,8 +23,10 @@ from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, FirstError
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
+from clinfra.blob.destinations import destinations
 from clinfra.blob.index import Batch
 from clinfra.blob.records import Row, State
+from clinfra.blob.rejoin import NOTE
 from clinfra.blob.replica import SMALL_BYTES
 from clinfra.blob.stamps import stamp_at
 from clinfra.blob.trees import BRANCHES, LEAVES, Place, digest_of
@@ -32,7 +35,7 @@ from clinfra.errors import StartupFailed, Trouble
 from clinfra.web.pool import Origin
 from tests.sim.clock import Hang
 from tests.sim.cluster import Answer, Cluster, Host
-from tests.sim.disk import CAPACITY_BYTES
+from tests.sim.disk import CAPACITY_BYTES, Disk
 from tests.sim.promises import Broken, Change, Name, Promise, expiry_of, told_of
 
 SECONDS = 40.0
@@ -101,6 +104,9 @@ class Chaos:
     _began: float = field(init=False, default=0.0)
     _is_long: bool = field(init=False, default=False)
     _absent: str = field(init=False, default="")
+    _turned_back: str = field(init=False, default="")
+    _backup: Disk | None = field(init=False, default=None)
+    _is_switched_off: bool = field(init=False, default=False)
     _outstanding: dict[int, tuple[float, str]] = field(init=False, factory=dict)
     _asked: int = field(init=False, default=0)
     _failures: list[str] = field(init=False, factory=list)
@@ -133,12 +139,23 @@ class Chaos:
         self._is_long = rng.random() < 0.2
         if self._is_long and rng.random() < 0.6 and len(self.cluster.hosts) > 1:
             self._absent = rng.choice(sorted(self.cluster.hosts))
+        elif self._is_long:
+            self._plan_long_days(random.Random(f"long days {self.seed}"))
         for host in self.cluster.hosts.values():
             self._watch(host)
         self.note(
             f"{self.shape} {config and 'purging quickly'}"
             f" hurt disk: {self.damaged} long away: {self._absent or None}"
+            f" turned back: {self._turned_back or None}"
         )
+
+    def _plan_long_days(self, rng: random.Random) -> None:
+        """Choose whether all are off meanwhile, or a backup of one is restored."""
+        if rng.random() < 0.3:
+            self._is_switched_off = True
+        elif len(self.cluster.hosts) > 1 and not self.shape.originals:
+            self.damaged = self.damaged or rng.choice(sorted(self.cluster.hosts))
+            self._turned_back = self.damaged
 
     # The story
 
@@ -189,7 +206,11 @@ class Chaos:
         """Return whether a row or its data is dropped before it ends."""
         if new is not None and (new.data is not None or old.data is None):
             return False
-        if expiry_of(old.expiry) in name.forgotten:
+        known = expiry_of(old.expiry)
+        if self._turned_back and any(end > known for end in name.forgotten):
+            # It came back with a backup, and everybody had forgotten that it ended.
+            return False
+        if known in name.forgotten:
             # By a clock that was ahead, perhaps: it is only told again.
             return False
         if Origin(host.ip, 80) not in self.cluster.network.listeners:
@@ -256,14 +277,61 @@ class Chaos:
             if host.name != self._absent:
                 self._restart(host)
         self.cluster.network.join()
+        if self._turned_back:
+            for _ in range(4):
+                self._write()
+            self.cluster.run(700)
+            self._make_backup(self.cluster.hosts[self._turned_back])
+            self._delete_some()
         for _ in range(2):
             days = self.rng.choice((0.1, 3.0, 12.0))
             self.note(f"{days} days pass")
-            self.cluster.clock.advance(days * DAY)
+            self._pass(days * DAY)
             self._plan(self._write, 4)
             self.cluster.run(800)
             self._plan(self._break, self.rng.randrange(3))
             self.cluster.run(SECONDS)
+        if self._backup is not None:
+            self._restore(self.cluster.hosts[self._turned_back], self._backup)
+
+    def _pass(self, seconds: float) -> None:
+        """Let time pass in which nothing happens, or all are switched off."""
+        hosts = self.cluster.hosts.values() if self._is_switched_off else ()
+        for host in hosts:
+            self.cluster.crash(host)
+        self.cluster.clock.advance(seconds)
+        for host in hosts:
+            self._restart(host)
+
+    def _delete_some(self) -> None:
+        """Delete some of what is there."""
+        for stored in sorted(self.names):
+            if self.rng.random() < 0.7:
+                self._change(stored, None)
+
+    def _make_backup(self, host: Host) -> None:
+        """Copy a disk, if it is known to all others what is on it."""
+        if host.service is None:
+            return
+        fence, last = host.service.fence, host.index.last_seq()
+        noted = json.loads(host.index.notes().get(NOTE, "{}")).get("known", {})
+        others = {
+            replica
+            for destination in destinations(host.service.topology)
+            for replica in destination.replicas
+        }
+        if not fence.closed and all(
+            noted.get(name, ("", -1))[1] >= last for name in others
+        ):
+            self._backup = host.disk.image(power_failed=False)
+            self.note(f"a backup is made of {host.name}")
+
+    def _restore(self, host: Host, backup: Disk) -> None:
+        self.note(f"the backup of {host.name} is restored")
+        self.faults["_restore"] = 1
+        self.cluster.crash(host)
+        host.disk = backup
+        self._restart(host)
 
     # What clients do
 
@@ -477,6 +545,9 @@ class Chaos:
         return f"its clock is wrong by {host.offset}"
 
     def _lose_index(self, host: Host) -> str:
+        if self._backup is not None:
+            # Nobody would remember what there was when the backup was made.
+            return self._kill(host)
         self._crash(host, self.rng.random() < 0.5)
         host.disk.index.clear()
         return "killed, its index is lost"

@@ -22,6 +22,7 @@ from clinfra.blob.index import VolumeMark
 from clinfra.blob.merge import Merged, merge
 from clinfra.blob.records import Row, State
 from clinfra.blob.recovery import Recovery
+from clinfra.blob.rejoin import Fence
 from clinfra.blob.repair import Repair
 from clinfra.blob.store_volume import VolumeStore
 from tests.sim.disk import Os, SimIndex
@@ -91,6 +92,17 @@ def merge_mixes() -> AbstractContextManager[None]:
 def tombstone_early() -> AbstractContextManager[Any]:
     """Deletes are forgotten without asking who has heard of them."""
     return mock.patch.object(Repair, "may_forget", lambda self, row: True)
+
+
+def no_rejoin_fence() -> AbstractContextManager[Any]:
+    """A replica that was away for too long is trusted."""
+    load = Fence.load
+
+    def trusting(self: Fence) -> None:
+        load(self)
+        self.closed = False
+
+    return mock.patch.object(Fence, "load", trusting)
 
 
 def skip_fsync() -> AbstractContextManager[Any]:
@@ -236,6 +248,7 @@ PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
         merge_ties_by_arrival,
         merge_mixes,
         tombstone_early,
+        no_rejoin_fence,
         skip_fsync,
         skip_directory_sync,
         skip_index_sync,

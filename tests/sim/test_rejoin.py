@@ -130,6 +130,28 @@ class RejoinTests(SynchronousTestCase):
         for host in hosts:
             self.assertEqual({there, unsent}, set(host.rows()))
 
+    def test_remembered(self) -> None:
+        """A delete that a witness may forget any time is learnt before it does."""
+        cluster, (first, second) = self.cluster([2], compare_interval=Seconds(200))
+        stored = cluster.put(first, "/a?copies=all", b"x").told["name"]
+        cluster.run(700)
+        cluster.crash(second)
+        backup = second.disk.image(power_failed=False)
+        cluster.start(second)
+        cluster.delete(first, f"/{stored}")
+        cluster.run(3300)
+        cluster.crash(second)
+        second.disk = backup
+        cluster.start(second)
+        self.assertTrue(self.rejoin(second)["fenced"])
+        while self.rejoin(second)["fenced"]:
+            cluster.run(0.01)
+
+        (row,) = second.rows().values()
+        self.assertTrue(row.expiry.passed(cluster.clock.seconds()))
+        cluster.run(4000)
+        self.assertEqual([{}, {}], [first.rows(), second.rows()])
+
     def test_not_long(self) -> None:
         """Who was away for less than deletes are remembered is not fenced."""
         cluster, (first, second) = self.cluster([2])
