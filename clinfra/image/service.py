@@ -11,10 +11,12 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.config import ImageConfig
 from clinfra.errors import StartupFailed
+from clinfra.image import deflating, heic
 from clinfra.image.badfiles import BadFiles
 from clinfra.image.checks import check
 from clinfra.image.child import Child, command
@@ -112,6 +114,8 @@ def make_image_service(
 class ImageService(Service):
     """The image service; see IProduct."""
 
+    log = Logger()
+
     name = "image"
     lane = None
 
@@ -143,6 +147,10 @@ class ImageService(Service):
             raise StartupFailed(f"{self._spool_directory} cannot be written to.")
         if self._bad_files is not None:
             self._bad_files.open()
+        if not deflating.is_fast():
+            self.log.info("isal is not installed: PNG takes longer")
+        if not heic.is_there():
+            self.log.info("pillow-heif is not installed: HEIC is not accepted")
 
     def startService(self) -> None:
         """Start the workers."""

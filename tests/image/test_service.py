@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from clinfra.config import ImageConfig
 from clinfra.errors import ConfigProblems, StartupFailed
+from clinfra.image import deflating, heic
 from clinfra.image.service import check, make_image_service
 from clinfra.interfaces import IBlobs, IProduct
 from tests.image.support import MemoryBlobs, new_directory
@@ -65,3 +67,16 @@ class ServiceTests(SynchronousTestCase):
         self.assertRaises(StartupFailed, self.service(data_dir / "file").open)
         bad = self.service(data_dir, save_bad_path=str(data_dir / "missing"))
         self.assertRaises(StartupFailed, bad.open)
+
+    def test_lacking(self) -> None:
+        """What would be better is said once, when the service starts."""
+        service = self.service(new_directory(self))
+        with capturedLogs() as told:
+            service.open()
+        self.assertEqual([], list(told))
+        self.patch(deflating, "_isal", None)
+        self.patch(heic, "is_there", lambda: False)
+        with capturedLogs() as told:
+            service.open()
+        self.assertEqual(2, len(told))
+        self.assertEqual(["JPEG"], heic.openable(("JPEG", "HEIC")))
