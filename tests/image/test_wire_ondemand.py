@@ -123,8 +123,10 @@ def test_fifty_at_once(running: Running) -> None:
     assert len({answer.body for answer in answers}) == 1
     assert answers[0].size == (600, 450)
     assert running.rendered() == before + 1
-    blob = ask(running.clinfra.ports["blob"], f"/{name}_600x450.webp")
-    assert blob.body == answers[0].body
+    blobs, stored = running.clinfra.ports["blob"], f"/{name}_600x450.webp"
+    # It is answered first and stored then.
+    wait_until(lambda: ask(blobs, stored).status == 200, "the rendition is stored")
+    assert ask(blobs, stored).body == answers[0].body
 
 
 def test_served_from_the_store(running: Running) -> None:
