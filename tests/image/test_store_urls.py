@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clinfra.image import stores
 from clinfra.image.store_urls import DirectoryUrl, S3Url, parse_store_url
 from clinfra.image.stores import check_url
 
@@ -69,3 +70,11 @@ class StoreUrlTests(SynchronousTestCase):
             self.assertTrue(problems[0].startswith("image.blob_url: "), text)
             self.assertNotIn("\n", problems[0])
             self.assertNotIn("secret", problems[0])
+
+    def test_extra(self) -> None:
+        """Without its library S3 is refused, with how to get it; others are not."""
+        self.patch(stores, "find_spec", lambda name: None)
+
+        (problem,) = check_url("s3://bucket")
+        self.assertIn("pip install 'clinfra[s3]'", problem)
+        self.assertEqual([], check_url("file:///srv"))
