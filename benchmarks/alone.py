@@ -79,8 +79,6 @@ class Way:
         """Run it in a process of its own; return what it printed."""
         argv = [*self.argv, str(self.pictures), str(self.results), str(seconds)]
         environment = {**os.environ, "VIPS_CONCURRENCY": "1", **self.prepare()}
-        # As our workers run.
-        environment["PILLOW_BLOCKS_MAX"] = "8"
         try:
             run = subprocess.run(
                 pinned(core, argv),

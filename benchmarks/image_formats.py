@@ -18,6 +18,7 @@ from benchmarks.alone import Way
 from benchmarks.figures import Bar, Measure, Row
 from benchmarks.rounds import Plan, compare
 from benchmarks.servers import Stage
+from clinfra.image import child
 
 _BARS = {
     ("jpeg", "webp"): 0.9,
@@ -37,8 +38,8 @@ _SIZE = (600, 450)
 def run(stage: Stage, plan: Plan) -> Iterator[Row]:
     """Yield a row for each pair of formats."""
     needs.python_package("pyvips")
-    # Pictures are small and turns are steady: half as long is long enough.
-    plan = attrs.evolve(plan, seconds=plan.seconds / 2)
+    # Pictures are small and turns are steady: shorter ones are long enough.
+    plan = attrs.evolve(plan, seconds=plan.seconds / 4)
     root = image_peers.root(stage)
     for (source, result), least in _BARS.items():
         pictures = photographs.small(root, source)
@@ -57,7 +58,9 @@ def run(stage: Stage, plan: Plan) -> Iterator[Row]:
 def _way(stage: Stage, way: str, pictures: Path, result: str) -> Way:
     argv = [sys.executable, "-m", "benchmarks.converters", way, result]
     results = stage.directory / f"{way}-{pictures.name}-{result}"
-    return Way(_NAMES[way], argv, pictures, results, {converters.NAME: _SIZE})
+    expected = {converters.NAME: _SIZE}
+    prepare = child.environment if way == "clinfra" else dict
+    return Way(_NAMES[way], argv, pictures, results, expected, prepare)
 
 
 def _looks(root: Path, ways: list[Way]) -> str:

@@ -22,6 +22,7 @@ from benchmarks.alone import Way
 from benchmarks.figures import Bar, BenchmarkFailed, Measure, Reading, Row
 from benchmarks.rounds import Plan, compare
 from benchmarks.servers import Stage
+from clinfra.image import child
 from tests.image.looks import ssim
 
 _EXPECTED = {"50x50c": (50, 50), "300x300": (300, 225), "600x450": (600, 450)}
@@ -69,6 +70,8 @@ def _way(stage: Stage, way: str, pictures: Path) -> Way:
         argv = ["node", str(Path(__file__).with_name("sharp_ways.js")), way]
         return make(argv, pictures, results, _EXPECTED, partial(_with_sharp, stage))
     argv = [sys.executable, "-m", "benchmarks.resizers", way]
+    if way.startswith(_OURS):
+        return make(argv, pictures, results, _EXPECTED, child.environment)
     prepare = _with_pyvips if way.startswith("vips") else dict
     return make(argv, pictures, results, _EXPECTED, prepare)
 
