@@ -53,6 +53,7 @@ class ParseParamsTests(SynchronousTestCase):
             ("save=MayBe", "Invalid boolean value for save: maybe"),
             ("save=", "Invalid boolean value for save: "),
             ("save_blob=2", "Invalid boolean value for save_blob: 2"),
+            ("keep=maybe", "Invalid boolean value for keep: maybe"),
             ("response=x", "Invalid response parameter: x"),
             ("response=", "Invalid response parameter: "),
             ("sizes=50x50C&response=50x50C", "Invalid response parameter: 50x50c"),
@@ -108,6 +109,14 @@ class ParseParamsTests(SynchronousTestCase):
         for query in ("save=false", "save=0", "save=FALSE", "save_blob=false"):
             self.assertFalse(parse(query).save)
         self.assertTrue(parse("save=TRUE&save_blob=1").save)
+
+    def test_keep(self) -> None:
+        """The original is kept as configured, or as asked for, but only when saved."""
+        self.assertTrue(parse("").keeps)
+        self.assertFalse(parse("keep=false").keeps)
+        self.assertFalse(parse("keep=true&save=false").keeps)
+        self.assertFalse(parse_params(b"", ImageConfig(keep=False)).keeps)
+        self.assertTrue(parse_params(b"keep=1", ImageConfig(keep=False)).keeps)
 
     def test_splitting(self) -> None:
         """Values are stripped, not decoded; the last wins; unknown keys are ignored."""
