@@ -27,7 +27,7 @@ _WEIGHTS: Final = {
     "JPEG": 1.0,
     "PNG": 8.0,
     "GIF": 4.0,
-    "WEBP": 8.0,
+    "WEBP": 5.0,
     "AVIF": 5.0,
     "HEIC": 10.0,
     "TIFF": 4.0,
