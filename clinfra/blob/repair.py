@@ -8,15 +8,19 @@ know it.
 Note [Tombstones]: a deleted name is forgotten only when everybody is known to have
 heard of it: when each destination has completed a comparison that began after the
 delete was committed here, and each replica of it: one of another cluster that was away
-would bring the name back, whoever of its bucket had heard.  (Originals have no trees:
-for them, age has to do.)  For whoever heard and was turned back in time see `rejoin`.
+would bring the name back, whoever of its bucket had heard.  So would a request from
+before the delete that was long on its way: it is known for `LATE_SECONDS`, at least.
+(Originals have no trees: for them, age has to do.)  For whoever heard and was turned
+back in time see `rejoin`.
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from math import inf
 from typing import Any, cast
 
 from attrs import define, field
@@ -41,6 +45,9 @@ from clinfra.errors import InvalidRequest, NotFound, StorageDamaged, Trouble
 
 FIRST_SECONDS = 5.0
 """After the start, before the first one, about."""
+
+LATE_SECONDS = 300.0
+"""A request that is on its way for so long does not arrive any more."""
 
 GROW_ROWS = 4000
 """Rows taken into the trees at a time, about."""
@@ -95,6 +102,7 @@ class Repair:
     _tombstone_seconds: float
     repaired: int = field(init=False, default=0)
     pulling: Pulling | None = field(init=False, default=None)
+    _known: deque[tuple[float, int]] = field(init=False, factory=deque)
     _destinations: Sequence[Destination] = field(init=False)
     _compared: dict[str, int] = field(init=False, factory=dict)
     _compared_at: dict[str, float] = field(init=False, factory=dict)
@@ -170,6 +178,8 @@ class Repair:
     ) -> list[tuple[Destination, str]]:
         """Compare with each; return those that could not be compared with."""
         behind = []
+        last_seq = await self._workers.run(self._replica.index.last_seq)
+        self._known.append((self._reactor.seconds(), last_seq))
         for destination, replica in replicas:
             is_ours = self._peers.is_ours(replica)
             if not self._peers.is_up(replica) or is_ours is None:
@@ -349,7 +359,7 @@ class Repair:
 
     def may_forget(self, row: Row) -> bool:
         """Return whether a name that has ended can be forgotten: Note [Tombstones]."""
-        if self._fence.closed:
+        if self._fence.closed or (self._destinations and row.seq > self._known_long()):
             return False
         forgotten = row.expiry.passed(self._now() - self._tombstone_seconds)
         return all(
@@ -358,6 +368,14 @@ class Repair:
             for destination in self._destinations
             for replica in destination.replicas
         )
+
+    def _known_long(self) -> int:
+        """Return up to which number changes are known for `LATE_SECONDS`."""
+        since = self._reactor.seconds() - LATE_SECONDS
+        while len(self._known) > 1 and self._known[1][0] <= since:
+            self._known.popleft()
+        known_at, seq = self._known[0] if self._known else (inf, -1)
+        return seq if known_at <= since else -1
 
     def report(self) -> Mapping[str, Any]:
         """Return what status pages show.

@@ -21,6 +21,7 @@ from twisted.logger import globalLogBeginner
 from tests.sim.chaos import Chaos
 from tests.sim.clock import Hang
 from tests.sim.plants import PLANTS
+from tests.sim.promises import Broken
 
 MOST_SECONDS = 120
 """Processor time of one cluster; more is a hang."""
@@ -28,12 +29,17 @@ MOST_SECONDS = 120
 
 @frozen
 class Outcome:
-    """How a seed went; `story` is empty when it kept its promises."""
+    """How a seed went; `story` is empty when all was well.
+
+    Attributes:
+        is_promise: it was a promise that was broken.
+    """
 
     seed: int
     answered: int
     faults: int
     story: str = ""
+    is_promise: bool = False
 
 
 def _too_long(number: int, frame: object) -> None:
@@ -45,15 +51,16 @@ def run(seed: int) -> Outcome:
     signal.signal(signal.SIGVTALRM, _too_long)
     signal.setitimer(signal.ITIMER_VIRTUAL, MOST_SECONDS)
     chaos = Chaos(seed)
-    story = ""
+    story, is_promise = "", False
     try:
         chaos.run()
     except Exception as error:
+        is_promise = isinstance(error, Broken | Hang)
         told = chaos.story(getattr(error, "name", ""))
         story = f"seed {seed}: {type(error).__name__}: {error}\n{told}"
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    return Outcome(seed, chaos.answered, sum(chaos.faults.values()), story)
+    return Outcome(seed, chaos.answered, sum(chaos.faults.values()), story, is_promise)
 
 
 def quiet() -> None:
@@ -88,7 +95,7 @@ def find(name: str, count: int, first: int) -> bool:
     with PLANTS[name]() or nullcontext():
         for seed in range(first, first + count):
             outcome = run(seed)
-            if outcome.story:
+            if outcome.is_promise:
                 seconds = time.process_time() - began
                 told = outcome.story.partition("\n")[0][:110]
                 print(f"{name:22}{seed + 1 - first:5} seeds {seconds:6.1f} s  {told}")

@@ -58,6 +58,10 @@ MOST_TOLD = 100
 """Lines of a story."""
 
 
+class Unforeseen(AssertionError):
+    """Something failed that no fault explains."""
+
+
 @frozen
 class Shape:
     """A cluster file, and who in it is an original."""
@@ -67,6 +71,7 @@ class Shape:
 
 
 SMALL: tuple[Shape, ...] = (
+    Shape([[1]]),
     Shape([[2]]),
     Shape([[3]]),
     Shape([[2], [1]]),
@@ -129,9 +134,7 @@ class Chaos:
         )
         network = self.cluster.network
         network.delays = (0.0002, rng.choice((0.01, 0.01, 0.5)))
-        if not config:
-            # No delete is forgotten while what was asked before may still arrive.
-            network.repeats = rng.choice((0.0, 0.1, 0.3))
+        network.repeats = rng.choice((0.0, 0.1, 0.3))
         network.repeated = self._repeated
         self._began = self.cluster.clock.seconds()
         if rng.random() < 0.5:
@@ -195,7 +198,8 @@ class Chaos:
                     continue
                 name = self.names.setdefault(stored, Name(stored))
                 if old is not None and self._is_too_early(host, name, old, new):
-                    self._failures.append(f"{host.name} drops {stored} before it ends")
+                    early = f"{host.name} drops {stored} before it ends"
+                    self._broken = self._broken or Broken(early, stored)
                 news = name.applied(host.name, old, new, now)
                 told = told_of(new.state) if new is not None else "nothing"
                 self.note(f"{host.name} {news or f'keeps {told}'}", stored)
@@ -236,7 +240,7 @@ class Chaos:
     # Living through it
 
     def run(self) -> None:
-        """Live through it all.  Raises Broken or Hang."""
+        """Live through it all.  Raises Broken, Hang or Unforeseen."""
         observer = cast(ILogObserver, self._logged)
         globalLogPublisher.addObserver(observer)
         try:
@@ -259,7 +263,7 @@ class Chaos:
             if self._broken is not None:
                 raise self._broken
             if self._failures:
-                raise Broken(f"something unforeseen failed: {self._failures[0]}")
+                raise Unforeseen(self._failures[0])
         finally:
             globalLogPublisher.removeObserver(observer)
             self.cluster.close()
@@ -289,6 +293,9 @@ class Chaos:
             self._pass(days * DAY)
             self._plan(self._write, 4)
             self.cluster.run(800)
+            if self.rng.random() < 0.3:
+                host = self.rng.choice(list(self.cluster.hosts.values()))
+                self.note(f"{host.name}: {self._lose_index(host)}")
             self._plan(self._break, self.rng.randrange(3))
             self.cluster.run(SECONDS)
         if self._backup is not None:
@@ -418,6 +425,7 @@ class Chaos:
             self.note(f"{host.name} answered {answer.status} to {digest}", name.stored)
             return
         self.answered += 1
+        self._strike_after(answer, host)
         change.ended = self.cluster.clock.seconds()
         told, copies = answer.told, answer.fields.get(b"x-clblob-copies", b"1/1")
         self.note(
@@ -438,9 +446,27 @@ class Chaos:
             Promise(change, answering, int(copies.partition(b"/")[0]), data, expiry)
         )
 
+    def _strike_after(self, answer: Answer, host: Host) -> None:
+        """Perhaps take the disk of who answered, and the power of all others."""
+        copies = answer.fields.get(b"x-clblob-copies", b"1/1")
+        if host.name != self.damaged or copies < b"2" or self.rng.random() > 0.03:
+            return
+        self.note(f"{host.name}: {self._wipe(host)}, and all are without power")
+        for other in list(self.cluster.hosts.values()):
+            self._crash(other, True)
+
     def _read(self) -> None:
         stored = self._stored()
-        host = self._server(stored)
+        self._read_from(stored, self._server(stored))
+
+    def _read_at(self, host: Host) -> None:
+        """Read what a server may have to look for on its disk."""
+        if host.service is not None:
+            stored = self._stored()
+            host.service.replica.hot.drop(stored)
+            self._read_from(stored, host)
+
+    def _read_from(self, stored: str, host: Host | None) -> None:
         if host is not None:
             asked = self._ask(host, "GET", f"/{stored}")
             asked.addCallback(self._was_read, stored, host)
@@ -584,6 +610,8 @@ class Chaos:
         for _ in range(self.rng.choice((1, 1, 8))):
             at = self.rng.randrange(len(inode.content))
             host.disk.flip(inode, at, self.rng.randrange(8))
+        for _ in range(6):
+            self._later(self.rng.uniform(0, 3), self._read_at, host)
         return "bits of it flip"
 
     def _crash(self, host: Host, power_failed: bool) -> None:

@@ -209,3 +209,20 @@ class RepairTests(SynchronousTestCase):
                 [], [line for line in lists if b"modified_start" not in line]
             )
             self.assertLess(len(lists), 8)
+
+    def test_late_request(self) -> None:
+        """What was asked before a delete and comes late brings nothing back."""
+        cluster = Cluster([[2]], purge_interval=Seconds(1), expiration_delay=Seconds(1))
+        self.addCleanup(cluster.close)
+        first, second = cluster.hosts.values()
+        told = cluster.put(first, "/a", b"x").told
+        cluster.delete(first, f"/{told['name']}")
+        cluster.run(240)
+        stamps = f"modified={told['modified']}&modified_deleted={told['modified']}"
+        cluster.put(
+            second, f"/{told['name']}?{stamps}&encoded=1&replicate=replica", b"x"
+        )
+        self.assertEqual(404, cluster.get(second, f"/{told['name']}").status)
+        cluster.run(3600)
+
+        self.assertEqual([{}, {}], [first.rows(), second.rows()])
