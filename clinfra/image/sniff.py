@@ -91,8 +91,7 @@ def sniff(head: bytes) -> Kind | None:
         return _jpeg(head)
     if head[:8] == b"\x89PNG\r\n\x1a\n":
         kind = _sized("PNG", head, ">II", 16)
-        interlaced = head[28:29] == b"\x01"
-        return attrs.evolve(kind, kept_bytes=_WHOLE_BYTES if interlaced else 0.0)
+        return attrs.evolve(kind, kept_bytes=_WHOLE_BYTES if _is_whole(head) else 0.0)
     if head[:6] in (b"GIF87a", b"GIF89a"):
         return _sized("GIF", head, "<HH", 6)
     if head[:2] == b"BM":
@@ -155,6 +154,14 @@ def _sized(name: str, head: bytes, layout: str, offset: int) -> Kind:
         return Kind(name)
     width, height = struct.unpack_from(layout, head, offset)
     return Kind(name, abs(width), abs(height))
+
+
+def _is_whole(head: bytes) -> bool:
+    """Tell whether a PNG is one that cannot be read in strips."""
+    before = head[: head.find(b"IDAT")]
+    wide = head[24:25] == b"\x10"
+    interlaced = head[28:29] == b"\x01"
+    return interlaced or b"acTL" in before or (wide and b"tRNS" in before)
 
 
 def _tiff(head: bytes) -> Kind:

@@ -175,6 +175,7 @@ def bombs() -> Mapping[str, bytes]:
         "high": png_bomb(1, 65000),
         "wide": png_bomb(65000, 1),
         "huge PNG": png_bomb(20000, 20000, 0),
+        "large film": png_with(png_bomb(6900, 6900), b"acTL", b"\0\0\0\2\0\0\0\0"),
         "huge JPEG": _resized_jpeg(65000, 65000),
         "huge WebP": _extended_webp(16384, 16384),
         "large WebP": _extended_webp(6900, 6900, b"ANIM" + b"\6" + bytes(9)),
