@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import attrs
 from attrs import frozen
+from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
 from clinfra.config import ImageConfig
@@ -36,7 +37,7 @@ from clinfra.image.job import (
     ResultTooLarge,
 )
 from clinfra.image.naming import BlobNames, base_name
-from clinfra.image.render import DEMAND, Renderer
+from clinfra.image.render import DEMAND, Renderer, photographs
 from clinfra.image.routes import Route
 from clinfra.image.sizes import Recipe, parse_recipe
 from clinfra.image.sources import Picture, choose_source
@@ -58,6 +59,9 @@ _NAME: Final = rb"([0-9a-f]{64}|(?:[0-9A-Za-z]{1,64}_)?[0-9A-Za-z]{1,11})"
 _UNKNOWN: Final = "There is no picture of this name."
 _IN_MEMORY: Final = 1 << 20
 """Sources up to this many bytes are handed over in memory, others in a file."""
+
+_ORIGINALS_AT_ONCE: Final = 4
+"""Originals that are in memory at the same time, on their way into files."""
 
 _ATTEMPTS: Final = 2
 _MOST_FAILURES: Final = 1000
@@ -117,6 +121,7 @@ class OnDemand:
         self._threads = threads
         self._now = now
         self._flights: Flights[Made] = Flights()
+        self._originals = DeferredSemaphore(_ORIGINALS_AT_ONCE)
         self._failures: OrderedDict[str, tuple[float, Trouble]] = OrderedDict()
         self._stored = self._made = 0
 
@@ -315,19 +320,27 @@ class OnDemand:
         bounds = self._bounds
         if source.mezzanine:
             bounds = attrs.evolve(bounds, formats=("JPEG",))
-        info, body = await self._get(
-            names.mezzanine if source.mezzanine else names.original,
-            "The original of this picture is not there any more.",
-        )
-        job = Job((recipe,), self._config.quality, bounds, want_info=False)
-        fd = await self._open(body)
-        del body
+        if source.mezzanine:
+            info, fd = await self._load(names.mezzanine)
+        else:
+            info, fd = await self._originals.run(self._load, names.original)
         try:
-            rendition = await self._work(flight, fd, job, source.cost)
+            # What waits for a worker holds its bytes, too, of which a file may have
+            # more than its pixels say.
+            cost = max(source.cost, photographs(os.fstat(fd).st_size))
+            job = Job((recipe,), self._config.quality, bounds, want_info=False)
+            rendition = await self._work(flight, fd, job, cost)
         finally:
             os.close(fd)
         ends = [each.deleted for each in (about, info) if each.deleted]
         return rendition, min(ends, default=0)
+
+    async def _load(self, name: str) -> tuple[BlobInfo, int]:
+        """Return what is known of a blob, and a descriptor of a file of its bytes."""
+        info, body = await self._get(
+            name, "The original of this picture is not there any more."
+        )
+        return info, await self._open(body)
 
     async def _open(self, body: bytes) -> int:
         """Return a descriptor of a file of these bytes."""

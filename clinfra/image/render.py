@@ -33,7 +33,15 @@ from clinfra.image.workforce import (
     Workforce,
 )
 
-__all__ = ["DEMAND", "UPLOAD", "Hire", "OnGone", "OnMessage", "Renderer"]
+__all__ = [
+    "DEMAND",
+    "UPLOAD",
+    "Hire",
+    "OnGone",
+    "OnMessage",
+    "Renderer",
+    "photographs",
+]
 
 UPLOAD = "upload"
 DEMAND = "demand"
@@ -201,7 +209,7 @@ class Renderer:
         Raises:
             Overloaded: there is no room.
         """
-        cost = _counted(1 if length is None else length / _PHOTOGRAPH_BYTES)
+        cost = _counted(1 if length is None else photographs(length))
         self._check_room(UPLOAD, cost)
         if self._arriving and self._arriving + cost > _RECEIVING * self._room:
             self._refuse(UPLOAD)
@@ -269,8 +277,8 @@ class Renderer:
     def _refuse(self, kind: str) -> None:
         self._tallies[kind].refused += 1
         workers = max(self._number_of_places, 1)
-        photographs = sum(each.backlog for each in self._tallies.values()) / _PHOTOGRAPH
-        seconds = math.ceil(photographs * _PHOTOGRAPH_SECONDS / workers)
+        backlog = sum(each.backlog for each in self._tallies.values()) / _PHOTOGRAPH
+        seconds = math.ceil(backlog * _PHOTOGRAPH_SECONDS / workers)
         raise Overloaded("Too many images are waiting.", max(seconds, 1))
 
     def _give_up(self, order: _Order) -> None:
@@ -325,5 +333,10 @@ class Renderer:
             order.done.callback(result)
 
 
-def _counted(photographs: float) -> int:
-    return max(round(photographs * _PHOTOGRAPH), _LEAST_COST)
+def photographs(length: int) -> float:
+    """Return how many photographs have so many bytes."""
+    return length / _PHOTOGRAPH_BYTES
+
+
+def _counted(cost: float) -> int:
+    return max(round(cost * _PHOTOGRAPH), _LEAST_COST)

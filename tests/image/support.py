@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -55,6 +55,7 @@ class MemoryBlobs:
         order: names as they were put.
         full_after: so many puts succeed, then there is no room.
         gate: when set, every put waits for it.
+        originals_gate: when set, whoever reads an original waits for it.
         broken: names of the methods that fail.
         deleted: what is still known of blobs that were deleted.
         asked: names as they were read.
@@ -65,6 +66,7 @@ class MemoryBlobs:
     order: list[str] = field(factory=list)
     full_after: int | None = None
     gate: Deferred[None] | None = None
+    originals_gate: DeferredLock | None = None
     broken: set[str] = field(factory=set)
     deleted: dict[str, BlobInfo] = field(factory=dict)
     asked: list[str] = field(factory=list)
@@ -102,6 +104,8 @@ class MemoryBlobs:
         self._check("get")
         store_names.check(name)
         self.asked.append(name)
+        if self.originals_gate is not None and name.endswith(".original"):
+            await self.originals_gate.run(lambda: None)
         over = self.now is not None and 0 < self._ends.get(name, 0) <= self.now()
         if name not in self.kept or over:
             raise NotFound("There is no such blob.")

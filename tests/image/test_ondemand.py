@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 from PIL import Image
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -466,6 +466,35 @@ class OnDemandTests(SynchronousTestCase):
         answer = self.get(self.signed(f"/{name}/1801x_webp"))
         self.assertEqual((503, "1"), (answer.status, answer.fields["Retry-After"]))
         self.assertEqual("no-store", answer.fields["Cache-Control"])
+
+    def test_few_originals(self) -> None:
+        """However much is asked for, few originals are in memory at a time."""
+        name = self.put()
+        gate = self.blobs.originals_gate = DeferredLock()
+        gate.acquire()
+        clients = [
+            self.begin(f"/{name}/{size}.{extension}")
+            for size in ("300x300", "600x450")
+            for extension in ("jpg", "png", "webp", "avif")
+        ]
+        self.assertEqual(4, self.blobs.asked.count(f"{name}.original"))
+        for client in clients[:2] + clients[-2:]:
+            client.hang_up()
+        self.clock.advance(0)
+        self.assertEqual(6, self.blobs.asked.count(f"{name}.original"))
+        gate.release()
+        for client in clients[2:-2]:
+            self.assertEqual([200], [each.status for each in client.answers("GET")])
+        self.assertEqual(6, self.blobs.asked.count(f"{name}.original"))
+        self.size(self.get(f"/{name}/50x50c.webp"))
+
+    def test_heavy_originals(self) -> None:
+        """An original of few pixels and many bytes counts by its bytes."""
+        self.start(queue=1)
+        name = self.put(SMALL + bytes(4_000_000))
+        self.agency.workers[0].patient = True
+        self.begin(f"/{name}/300x300")
+        self.assertEqual(503, self.get(f"/{name}/600x450").status)
 
     def test_impossible(self) -> None:
         """What cannot be made is said so, and not tried again at once."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -50,6 +52,9 @@ class SigningTests(SynchronousTestCase):
             Keys.of([NEW + "x"]).sign(PATH, 200),
         ):
             self.assertIn("wrong", self.refused(keys, changed))
+        letters = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+        for letter in letters.replace(address[-1:].decode(), "").encode():
+            self.assertIn("wrong", self.refused(keys, address[:-1] + bytes([letter])))
         for query in (
             b"",
             b"s=",
