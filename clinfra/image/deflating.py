@@ -7,6 +7,7 @@ understands; which of them wrote it shows only in some bytes.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from types import ModuleType
 from typing import Protocol
@@ -21,6 +22,7 @@ _FAST_LEVEL = 3
 """The best of isa-l's."""
 
 _PLAIN_LEVEL = 6
+_BLOCK_BYTES = 65535
 
 
 class Compressor(Protocol):
@@ -83,3 +85,15 @@ def inflate(reader: Decompressor, data: bytes, most: int) -> bytes:
     except Exception as error:
         # Each library has an error of its own, all alike.
         raise Corrupt(str(error)) from error
+
+
+def stored(data: bytes) -> bytes:
+    """Return a zlib stream of what is not compressed at all."""
+    parts = [b"\x78\x01"]
+    for at in range(0, len(data), _BLOCK_BYTES):
+        block = data[at : at + _BLOCK_BYTES]
+        last = at + _BLOCK_BYTES >= len(data)
+        head = struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF)
+        parts += (head, block)
+    parts.append(struct.pack(">I", (_isal or zlib).adler32(data)))
+    return b"".join(parts)

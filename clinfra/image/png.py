@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 
 import attrs
 from attrs import define, field
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, _imaging
 from PIL.PngImagePlugin import PngImageFile
 
 from clinfra.image import deflating
@@ -142,6 +142,16 @@ class Strips:
 
         Fewer when it is truncated, perhaps none.
         """
+        # To keep memory is good for large pictures; strips would have it cut to size
+        # and grown again each time, at a third more work.
+        kept = _imaging.get_blocks_max()
+        _imaging.set_blocks_max(0)
+        try:
+            yield from self._strips()
+        finally:
+            _imaging.set_blocks_max(kept)
+
+    def _strips(self) -> Iterator[Image.Image]:
         head = self._head
         samples = head.samples if head.bits >= 8 else 1
         layout = _LAYOUTS[samples]
@@ -158,7 +168,7 @@ class Strips:
             strip = Image.frombytes(
                 layout,
                 (columns, count + 1),
-                zlib.compress(before + rows, 0),
+                deflating.stored(before + rows),
                 "zip",
                 layout,
             )
@@ -183,8 +193,8 @@ class Strips:
         """Yield filtered rows, several at a time."""
         length = 1 + self._head.row_bytes
         left = length * self._head.height
-        at_once = length * self._multiple * max(
-            _STRIP_BYTES // (length * self._multiple), 1
+        at_once = (
+            length * self._multiple * max(_STRIP_BYTES // (length * self._multiple), 1)
         )
         parts: list[bytes] = []
         ready = 0

@@ -94,6 +94,14 @@ class ReadTests(SynchronousTestCase):
         spoilt[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
         self.assertTrue(read(bytes(spoilt))[1])
 
+    def test_stored(self) -> None:
+        """What is stored comes out again, whatever its length."""
+        for length in (1, 65535, 65536, 200_000):
+            data = random.Random(length).randbytes(length)
+            self.assertEqual(data, zlib.decompress(deflating.stored(data)))
+            with mock.patch.object(deflating, "_isal", None):
+                self.assertEqual(data, zlib.decompress(deflating.stored(data)))
+
     def test_too_much(self) -> None:
         """What comes after the last row is not read."""
         data = encode(photograph(200, 100), "PNG")
