@@ -238,7 +238,9 @@ def _seen(source: Source, chain: _Chain) -> Info:
     if source.truncated:
         info["truncated"] = True
     target = make_target(_PLACEHOLDER, *source.size, source.orientation)
-    small = effects.upright(chain.make(target), target.turn)
+    small = effects.upright(
+        chain.glance(target, source.reduction([target])), target.turn
+    )
     return {**info, **placeholder.describe(small)}
 
 
@@ -247,7 +249,8 @@ def _begin(
 ) -> tuple[_Chain, list[Target]]:
     """Decode the frame at hand, as far as needed, and tell what to make of it."""
     targets = [_target(source, job, recipe) for recipe in recipes]
-    least = targets or [_target(source, job, _PLACEHOLDER)]
+    # As if the placeholder were always made, too: it looks the same then.
+    least = [*targets, _target(source, job, _PLACEHOLDER)]
     factor = source.reduction(least)
     base, level = source.decode(factor)
     looking = [
@@ -324,6 +327,20 @@ class _Chain:
             self._levels.append(level_of(target))
             self._pictures.append(picture)
             yield target, picture
+
+    def glance(self, target: Target, factor: int) -> Image.Image:
+        """Return one target's pixels, made of nothing but the decoded picture.
+
+        So they are alike whatever else is made, as long as that is decoded alike, and
+        nearly so if not.
+
+        Args:
+            factor: by how much the picture is reduced first, in all.
+        """
+        further = round(factor * self._level.density_x)
+        base = self.base.reduce(further) if further > 1 else self.base
+        small = resize(base, (target.width, target.height), (0, 0, *base.size))
+        return colour.displayable(small, self._profile)
 
     def make(self, target: Target) -> Image.Image:
         """Return one target's pixels."""
