@@ -109,6 +109,7 @@ class Chaos:
     _began: float = field(init=False, default=0.0)
     _is_long: bool = field(init=False, default=False)
     _absent: str = field(init=False, default="")
+    _struck: str = field(init=False, default="")
     _turned_back: str = field(init=False, default="")
     _backup: Disk | None = field(init=False, default=None)
     _is_switched_off: bool = field(init=False, default=False)
@@ -374,6 +375,8 @@ class Chaos:
 
     def _write(self) -> None:
         stored = self._stored()
+        if stored == self._struck:
+            return
         chance = self.rng.random()
         if chance < 0.25:
             self._change(stored, None)
@@ -425,7 +428,7 @@ class Chaos:
             self.note(f"{host.name} answered {answer.status} to {digest}", name.stored)
             return
         self.answered += 1
-        self._strike_after(answer, host)
+        self._strike_after(answer, name, host)
         change.ended = self.cluster.clock.seconds()
         told, copies = answer.told, answer.fields.get(b"x-clblob-copies", b"1/1")
         self.note(
@@ -446,11 +449,20 @@ class Chaos:
             Promise(change, answering, int(copies.partition(b"/")[0]), data, expiry)
         )
 
-    def _strike_after(self, answer: Answer, host: Host) -> None:
-        """Perhaps take the disk of who answered, and the power of all others."""
+    def _strike_after(self, answer: Answer, name: Name, host: Host) -> None:
+        """Perhaps take the disk of who answered, and the power of all others.
+
+        Once; and nobody writes that name any more, so that it is seen what is left.
+        """
         copies = answer.fields.get(b"x-clblob-copies", b"1/1")
-        if host.name != self.damaged or copies < b"2" or self.rng.random() > 0.03:
+        if host.name != self.damaged or copies < b"2" or self._struck:
             return
+        if self.shape.originals:
+            # A copy that only an original has comes back when it is next pulled from.
+            return
+        if self.rng.random() > 0.1:
+            return
+        self._struck = name.stored
         self.note(f"{host.name}: {self._wipe(host)}, and all are without power")
         for other in list(self.cluster.hosts.values()):
             self._crash(other, True)
@@ -509,6 +521,7 @@ class Chaos:
             self._cut,
             self._isolate,
             self._set_clock,
+            self._turn_clock_back,
             self._halt,
             self._stop,
             self._lose_index,
@@ -569,6 +582,21 @@ class Chaos:
     def _set_clock(self, host: Host) -> str:
         host.offset = self.rng.choice((-600, -200, 0, 200, 600))
         return f"its clock is wrong by {host.offset}"
+
+    def _turn_clock_back(self, host: Host) -> str:
+        """Let it forget by a clock that is ahead, start anew, and lose its index."""
+        if self.cluster.clock.seconds() - self._began > SECONDS - 22:
+            return self._set_clock(host)
+        host.offset = 600
+
+        def turn_back() -> None:
+            host.offset = 0
+            self._crash(host, False)
+            self._later(1, self._restart, host)
+
+        self._later(12, turn_back)
+        self._later(20, self._lose_index, host)
+        return "its clock is ahead, then right, then its index is lost"
 
     def _lose_index(self, host: Host) -> str:
         if self._backup is not None:
@@ -715,8 +743,9 @@ class Chaos:
         """Return whether an original shows something else than it must.
 
         A write that its server died of, or could not keep, and never answered, may live
-        on where it had a head start to.  Our replicas give it to one another, comparing
-        trees; an original may only get it with the next change.
+        on where it had a head start to.  So may one that it answered before its disk
+        was lost, and with that whom it was to be sent to.  Our replicas give it to one
+        another, comparing trees; an original may only get it with the next change.
         """
         modified, deleted, marked, _ = kept or (None, 0, 0, b"")
         if 0 != deleted <= self.cluster.clock.seconds():
@@ -724,9 +753,9 @@ class Chaos:
         ours = state.data.modified if state is not None and state.data else None
         if modified == ours:
             return False
-        return name.was_answered(state) or not name.has_promised(
-            kept and kept[0], marked
-        )
+        if name.was_answered(state, self.damaged):
+            return True
+        return not name.has_promised(kept and kept[0], marked, state)
 
     def check(self) -> None:
         """Raise Broken unless all is as it was promised, Hang when somebody waits."""

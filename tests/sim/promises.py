@@ -216,21 +216,31 @@ class Name:
                 return True
         return False
 
-    def was_answered(self, state: State | None) -> bool:
-        """Return whether the write that left a state was answered."""
+    def was_answered(self, state: State | None, lost: str | None) -> bool:
+        """Return whether the write that left a state was answered.
+
+        Args:
+            lost: a host that lost its disk; what it, perhaps, answered does not count.
+        """
         if state is None or state.data is None:
             return True
         sha256 = state.data.sha256
         return any(
-            each.sha256 == sha256 and each.ended is not None for each in self.changes
+            each.change.sha256 == sha256
+            and (lost is None or each.host not in ("", lost))
+            for each in self.promises
         )
 
-    def has_promised(self, modified: int | None, modified_deleted: int) -> bool:
-        """Return whether stamps are not behind what was promised."""
+    def has_promised(
+        self, modified: int | None, modified_deleted: int, but: State | None
+    ) -> bool:
+        """Return whether stamps are not behind what was promised before a state."""
+        last = but.data.sha256 if but is not None and but.data is not None else b""
         return all(
             modified_deleted >= each.expiry[0]
             and (each.data is None or (modified or 0) >= each.data[0])
             for each in self.promises
+            if each.change.sha256 != last
         )
 
     def only_had(self, state: State | None, host: str | None) -> bool:
