@@ -24,7 +24,7 @@ QUICKLY_FOUND = (
 )
 """Plants that a few seeds are enough for; `python -m tests.sim --plant all` has all."""
 
-FEW_SEEDS = 30
+FEW_SEEDS = 80
 
 
 class ChaosTests(SynchronousTestCase):
