@@ -157,7 +157,7 @@ class BlobClient:
         known = self._servers.topology
         if known is None:
             self._learn_soon()
-            raise Overloaded(f"The blob service at {self._url} was not reached yet")
+            raise Overloaded("The blob service was not reached yet.")
         return known
 
     def encode(self, name: str) -> str:

@@ -99,9 +99,9 @@ class Fetches:
         # this one shows.
         pointer = self._blobs.encode(f"{base_name(digest)}-{digest}.fetched")
         try:
-            info, body = await self._blobs.get(pointer)
+            info, body = await self._on_demand.read(pointer, "not fetched yet")
             stored = json.loads(body)["stored"]
-            if _STORED.fullmatch(stored) and info.deleted > self._now():
+            if _STORED.fullmatch(stored):
                 flight.land(_Known(BlobNames(stored), info.deleted))
                 return
         except (NotFound, ValueError, TypeError, LookupError):

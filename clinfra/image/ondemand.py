@@ -24,7 +24,14 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
 from clinfra.config import ImageConfig
-from clinfra.errors import InvalidRequest, NotFound, Trouble, UnsupportedMedia
+from clinfra.errors import (
+    InvalidRequest,
+    NotFound,
+    OriginFailed,
+    Overloaded,
+    Trouble,
+    UnsupportedMedia,
+)
 from clinfra.image.accept import choose_format, settled
 from clinfra.image.allowed import Allowed, Asked
 from clinfra.image.flights import Flight, Flights
@@ -41,7 +48,7 @@ from clinfra.image.render import DEMAND, Renderer, photographs
 from clinfra.image.routes import Route
 from clinfra.image.sizes import Recipe, parse_recipe
 from clinfra.image.sources import Picture, choose_source
-from clinfra.image.storing import Storing
+from clinfra.image.storing import RETRY_AFTER_SECONDS, Storing
 from clinfra.image.workforce import WorkerKilled
 from clinfra.interfaces import BlobInfo, IBlobs
 from clinfra.web.entity import Entity, entity_response
@@ -146,7 +153,7 @@ class OnDemand:
         self, exchange: IExchange, match: re.Match[bytes]
     ) -> Response:
         names = self.names_of(match[1].decode("ascii"))
-        info, body = await self._get(names.info, _UNKNOWN)
+        info, body = await self.read(names.info, _UNKNOWN)
         if info.content_type != "application/json":
             raise NotFound(_UNKNOWN)
         made = self._found(info, body)
@@ -244,7 +251,7 @@ class OnDemand:
         """Fetch a rendition, or make it when there is none."""
         name = names.rendition(recipe)
         try:
-            info, body = await self._get(name, _UNKNOWN)
+            info, body = await self.read(name, _UNKNOWN)
         except NotFound:
             pass
         else:
@@ -257,12 +264,22 @@ class OnDemand:
             raise failure[1].with_traceback(None)
         await self._make(flight, names, recipe)
 
-    async def _get(self, name: str, sentence: str) -> tuple[BlobInfo, bytes]:
-        """Return a blob.  Raises NotFound with the sentence."""
+    async def read(self, name: str, sentence: str) -> tuple[BlobInfo, bytes]:
+        """Return a blob.
+
+        Raises:
+            NotFound: with the sentence.
+            Overloaded: the blob service does not answer; nobody is told where it is.
+        """
         try:
             info, body = await self._blobs.get(name)
         except (NotFound, InvalidRequest) as error:
             raise NotFound(sentence) from error
+        except (OriginFailed, Overloaded) as error:
+            self.log.warn("cannot read {name}: {error}", name=name, error=str(error))
+            raise Overloaded(
+                "The blob service is not available.", RETRY_AFTER_SECONDS
+            ) from error
         if info.deleted and info.deleted <= self._now():
             raise NotFound(sentence)
         return info, body
@@ -301,7 +318,7 @@ class OnDemand:
         self, flight: Flight[Made], names: BlobNames, recipe: Recipe
     ) -> tuple[Rendition, int]:
         """Return a rendition, and when what it is made of ends (0: never)."""
-        about, text = await self._get(names.info, _UNKNOWN)
+        about, text = await self.read(names.info, _UNKNOWN)
         try:
             values = json.loads(text)
             picture = Picture.of(values if isinstance(values, dict) else {})
@@ -337,7 +354,7 @@ class OnDemand:
 
     async def _load(self, name: str) -> tuple[BlobInfo, int]:
         """Return what is known of a blob, and a descriptor of a file of its bytes."""
-        info, body = await self._get(
+        info, body = await self.read(
             name, "The original of this picture is not there any more."
         )
         return info, await self._open(body)

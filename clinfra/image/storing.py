@@ -38,7 +38,8 @@ _ORIGINALS_AT_ONCE = 4
 _MOST_BACKGROUND_BYTES = 64 << 20
 """Of renditions that wait to be stored while they are served already."""
 
-_RETRY_AFTER_SECONDS = 5
+RETRY_AFTER_SECONDS = 5
+"""When whoever met an unavailable blob service should come back."""
 
 
 @define(eq=False)
@@ -161,7 +162,7 @@ class Storing:
             )
             raise Overloaded(
                 "The blob service is not available: nothing was stored.",
-                _RETRY_AFTER_SECONDS,
+                RETRY_AFTER_SECONDS,
             ) from error
         finally:
             if original is not None:

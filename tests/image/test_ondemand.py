@@ -519,7 +519,10 @@ class OnDemandTests(SynchronousTestCase):
         self.assertEqual(400, self.get(path).status)
 
     def test_blobs_down(self) -> None:
-        """Without the blob service the answer is its trouble."""
+        """Without the blob service come back later; no word of where it is."""
         name = self.put()
         self.blobs.broken = {"get"}
-        self.assertEqual(502, self.get(f"/{name}/300x300").status)
+        for path in (f"/{name}/300x300", f"/{name}/info"):
+            answer = self.get(path)
+            self.assertEqual((503, "5"), (answer.status, answer.fields["Retry-After"]))
+            self.assertEqual(b"The blob service is not available.\n", answer.body)
