@@ -57,28 +57,48 @@ def plays(image: Image.Image) -> int:
     return min(max(said, 0), _MOST_PLAYS) if isinstance(said, int) else 0
 
 
-_BOXES_OF_BOXES: Final = frozenset({b"moov", b"trak", b"mdia"})
-_DATED_BOXES: Final = frozenset({b"mvhd", b"tkhd", b"mdhd"})
+_BOXES_OF_BOXES: Final = frozenset({b"moov", b"trak", b"mdia", b"edts"})
 _DATES: Final = {0: 8, 1: 16}
-"""Version of a dated box → bytes of its two dates."""
+"""Version of a box with dates → bytes of its two dates, which come first."""
+
+_DURATIONS: Final = {b"mvhd": 4, b"tkhd": 8}
+"""Box → bytes between its dates and how long all is shown, however often."""
 
 
-def without_dates(avif: bytes) -> bytes:
-    """Return an AVIF without when it was made: the same pictures are the same bytes."""
-    undated = bytearray(avif)
-    for at in _dated_boxes(avif, 0, len(avif)):
+def completed(avif: bytes, plays: int) -> bytes:
+    """Return an AVIF that says how often it is shown, and not when it was made.
+
+    Its encoder can be told neither.  So the same pictures are the same bytes.
+
+    Args:
+        plays: 0 for ever.
+    """
+    done = bytearray(avif)
+    boxes = list(_boxes(avif, 0, len(avif)))
+    once = [
+        struct.unpack_from(">Q", avif, at + 16)[0]
+        for name, at in boxes
+        if name == b"elst" and avif[at + 8] == 1
+    ]
+    for name, at in boxes:
+        if name == b"elst":
+            continue
         length = _DATES[avif[at + 8]]
-        undated[at + 12 : at + 12 + length] = bytes(length)
-    return bytes(undated)
+        done[at + 12 : at + 12 + length] = bytes(length)
+        if plays and once and name in _DURATIONS and avif[at + 8] == 1:
+            # Over all of it the part that is in the list of edits is repeated.
+            start = at + 12 + length + _DURATIONS[name]
+            struct.pack_into(">Q", done, start, plays * max(once))
+    return bytes(done)
 
 
-def _dated_boxes(data: bytes, at: int, end: int) -> Iterator[int]:
-    """Yield where boxes of ISO media begin that say when they were made."""
+def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int]]:
+    """Yield boxes of ISO media about dates and durations, and where they begin."""
     while at + 8 <= end:
         length, name = struct.unpack_from(">I4s", data, at)
-        if name in _DATED_BOXES:
-            yield at
+        if name in (b"mvhd", b"tkhd", b"mdhd", b"elst"):
+            yield name, at
         elif name in _BOXES_OF_BOXES:
-            yield from _dated_boxes(data, at + 8, at + length)
+            yield from _boxes(data, at + 8, at + length)
         # Neither of the two other ways to give a length is for a box of these.
         at += max(length, 8)

@@ -88,7 +88,7 @@ def encode(
     elif film is not None and name == "avif":
         memory = io.BytesIO()
         picture.save(memory, name.upper(), **options)
-        sink.write(animation.without_dates(memory.getvalue()))
+        sink.write(animation.completed(memory.getvalue(), film.plays))
     else:
         picture.save(sink, name.upper(), **options)
     return f"image/{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any, ClassVar
 
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.image import gif
-from clinfra.image.animation import without_dates
+from clinfra.image.animation import completed
 from clinfra.image.job import NoSuchFrame, ResultTooLarge
 from tests.image.looks import difference, made, render
 from tests.image.pictures import encode, jpeg, oriented, photograph
@@ -238,12 +239,23 @@ class FrameTests(SynchronousTestCase):
 
         check()
 
+    def test_plays_of_avif(self) -> None:
+        """An AVIF says how often it is shown: so many times what its edits last."""
+        for form, plays in (("GIF", 4), ("WEBP", 3), ("AVIF", 0)):
+            data = film(form, balls(), loop=3)
+            avif = render(data, "100x_avif_animate").renditions["100x_animate_avif"]
+            at = {name: avif.body.index(name) for name in (b"elst", b"mvhd", b"tkhd")}
+            (once,) = struct.unpack_from(">Q", avif.body, at[b"elst"] + 12)
+            for start in (at[b"mvhd"] + 28, at[b"tkhd"] + 32):
+                (whole,) = struct.unpack_from(">Q", avif.body, start)
+                self.assertEqual(plays * once if plays else (1 << 64) - 1, whole)
+
     def test_undated(self) -> None:
         """An AVIF does not say when it was made, and is as good as before."""
         data = encode(balls()[0], "AVIF", save_all=True, append_images=balls()[1:])
-        undated = without_dates(data)
+        undated = completed(data, 0)
         self.assertEqual(len(data), len(undated))
-        self.assertEqual(undated, without_dates(undated))
+        self.assertEqual(undated, completed(undated, 0))
         self.assertNotEqual(data, undated)
         for mine, theirs in zip(
             *(_reel_of(each) for each in (undated, data)), strict=True
