@@ -46,6 +46,7 @@ from clinfra.errors import (
     Trouble,
 )
 from clinfra.image.elsewhere import Hosts, Url, check_public, parse_url
+from clinfra.image.room import room
 from clinfra.web.streams import Spooled, unnamed_file, write_all
 
 MOST_REDIRECTS: Final = 3
@@ -96,7 +97,8 @@ class Fetcher:
             Forbidden: it is not to be fetched from there.
             NotFound, OriginFailed, OriginTimeout: it cannot be.
         """
-        fd = unnamed_file(self._directory)
+        with room():
+            fd = unnamed_file(self._directory)
         work = Deferred.fromCoroutine(self._follow(url, fd))
         work.addTimeout(self._timeout_seconds, self._reactor)
         try:

@@ -45,6 +45,7 @@ from clinfra.image.job import (
 )
 from clinfra.image.naming import BlobNames, base_name
 from clinfra.image.render import DEMAND, Renderer, photographs
+from clinfra.image.room import room
 from clinfra.image.routes import Route
 from clinfra.image.sizes import Recipe, parse_recipe
 from clinfra.image.sources import Picture, choose_source
@@ -357,7 +358,8 @@ class OnDemand:
         info, body = await self.read(
             name, "The original of this picture is not there any more."
         )
-        return info, await self._open(body)
+        with room():
+            return info, await self._open(body)
 
     async def _open(self, body: bytes) -> int:
         """Return a descriptor of a file of these bytes."""

@@ -29,6 +29,7 @@ from clinfra.image.job import (
 from clinfra.image.naming import BlobNames
 from clinfra.image.params import Params, parse_params
 from clinfra.image.render import Renderer
+from clinfra.image.room import room
 from clinfra.image.sizes import Recipe, parse_recipe
 from clinfra.image.sources import has_mezzanine
 from clinfra.image.storing import Storing
@@ -121,7 +122,7 @@ class Uploads:
         max_bytes = self._config.max_bytes
         if body.length is not None and body.length > max_bytes:
             raise TooLarge(f"The image is over {max_bytes} bytes.")
-        with self._renderer.arriving(body.length):
+        with self._renderer.arriving(body.length), room():
             return await spool(
                 body, self._spool_directory, max_bytes, threads=self._threads
             )

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import resource
 from hashlib import sha256
 from typing import Any
 
@@ -487,6 +488,22 @@ class OnDemandTests(SynchronousTestCase):
             self.assertEqual([200], [each.status for each in client.answers("GET")])
         self.assertEqual(6, self.blobs.asked.count(f"{name}.original"))
         self.size(self.get(f"/{name}/50x50c.webp"))
+
+    def test_no_room(self) -> None:
+        """While the disk has no room for large originals there is a better time."""
+        name = self.put(SMALL + bytes(2_000_000))
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+        before = len(os.listdir("/proc/self/fd"))
+        answer = self.get(f"/{name}/300x300")
+        self.assertEqual((503, "5"), (answer.status, answer.fields["Retry-After"]))
+        client = Client(self.site, self.clock)
+        client.send(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n")
+        client.send(bytes(2_000_000))
+        (answer,) = client.answers("PUT")
+        self.assertEqual((503, "5"), (answer.status, answer.fields["Retry-After"]))
+        self.assertEqual(before, len(os.listdir("/proc/self/fd")))
 
     def test_heavy_originals(self) -> None:
         """An original of few pixels and many bytes counts by its bytes."""
