@@ -15,7 +15,13 @@ from typing import Any, TypeVar
 
 import attrs
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, fail
+from twisted.internet.defer import (
+    Deferred,
+    DeferredList,
+    DeferredLock,
+    DeferredSemaphore,
+    fail,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -34,6 +40,9 @@ _AT_ONCE = 4
 
 _ORIGINALS_AT_ONCE = 4
 """Originals that are in memory at the same time."""
+
+_MOST_WAITING_BYTES = 256 << 20
+"""Of renditions of uploads that are being stored, when the blob service is slow."""
 
 _MOST_BACKGROUND_BYTES = 64 << 20
 """Of renditions that wait to be stored while they are served already."""
@@ -59,7 +68,9 @@ class Storing:
     _originals: DeferredSemaphore = field(
         init=False, factory=lambda: DeferredSemaphore(_ORIGINALS_AT_ONCE)
     )
+    _waiting_bytes: int = field(init=False, default=0)
     _background_bytes: int = field(init=False, default=0)
+    _turns: dict[str, DeferredLock] = field(init=False, factory=dict)
 
     def names(self, rendered: Rendered) -> BlobNames:
         """Return what the results of an upload are called."""
@@ -80,6 +91,15 @@ class Storing:
             original: stored as well; the caller may close it at once.
         """
         told: Deferred[None] = Deferred()
+        length = sum(len(each.body) for each in rendered.renditions.values())
+        if self._waiting_bytes and self._waiting_bytes + length > _MOST_WAITING_BYTES:
+            self.log.warn("too much waits to be stored: {name}", name=names.stored)
+            return fail(
+                Overloaded(
+                    "The blob service is too slow: nothing was stored.",
+                    RETRY_AFTER_SECONDS,
+                )
+            )
         own = None
         try:
             if original is not None:
@@ -87,7 +107,9 @@ class Storing:
         except OSError as error:
             self.log.error("cannot store: {error}", error=str(error))
             return fail(Overloaded("The image service is out of files."))
-        work = self._begin(self._store(names, rendered, ttl_seconds, own))
+        work = self._begin(
+            self._store_in_turn(length, names, rendered, ttl_seconds, own)
+        )
         work.addCallbacks(told.callback, told.errback)
         return told
 
@@ -130,6 +152,24 @@ class Storing:
             self.log.warn("cannot store {name}: {error}", name=name, error=str(error))
         finally:
             self._background_bytes -= length
+
+    async def _store_in_turn(
+        self,
+        length: int,
+        names: BlobNames,
+        rendered: Rendered,
+        ttl_seconds: int,
+        original: Spooled | None,
+    ) -> None:
+        """Store results, after what has the same names: that may be taken back."""
+        turn = self._turns.setdefault(names.stored, DeferredLock())
+        self._waiting_bytes += length
+        try:
+            await turn.run(self._store, names, rendered, ttl_seconds, original)
+        finally:
+            self._waiting_bytes -= length
+            if not turn.locked:
+                self._turns.pop(names.stored, None)
 
     async def _store(
         self,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.errors import Overloaded
+from clinfra.errors import Overloaded, StorageFull
 from clinfra.image.job import Rendered, Rendition
 from clinfra.image.storing import Storing
+from clinfra.interfaces import BlobInfo
 from tests.image.support import MemoryBlobs
 
 RENDERED = Rendered(
@@ -19,6 +22,20 @@ RENDERED = Rendered(
         for side in range(1, 7)
     },
 )
+
+
+@define(eq=False)
+class Slow(MemoryBlobs):
+    """Blobs where some bodies are put when their time has come."""
+
+    gates: dict[bytes, Deferred[None]] = field(
+        factory=lambda: {b"fails": Deferred(), b"lasts": Deferred()}
+    )
+
+    async def put(self, name: str, body: bytes, **options: Any) -> BlobInfo:
+        if body in self.gates:
+            await self.gates[body]
+        return await super().put(name, body, **options)
 
 
 class StoringTests(SynchronousTestCase):
@@ -61,6 +78,40 @@ class StoringTests(SynchronousTestCase):
         self.blobs.full_after = len(self.blobs.order) + 2
         self.failureResultOf(self.store(), Overloaded)
         self.assertEqual(names, set(self.blobs.kept))
+
+    def test_same_at_once(self) -> None:
+        """A failure takes nothing from another upload of the same bytes under way."""
+        blobs = self.blobs = Slow()
+        self.storing = Storing(blobs)
+        done = []
+        for body in (b"fails", b"lasts"):
+            late = {"9x9": Rendition(body, "image/jpeg", 9, 9)}
+            done.append(
+                self.store(Rendered(RENDERED.info, {**RENDERED.renditions, **late}))
+            )
+        blobs.gates[b"fails"].errback(StorageFull("There is no room."))
+        self.failureResultOf(done[0], Overloaded)
+        blobs.gates[b"lasts"].callback(None)
+        self.successResultOf(done[1])
+        self.assertEqual(8, len(blobs.kept))
+        self.assertEqual(b"lasts", blobs.kept["000_abxyl0kjyow_9x9.jpg"][0])
+
+    def test_slow(self) -> None:
+        """When the blob service is slow, only so much waits for it."""
+        gate = self.blobs.gate = Deferred()
+        body = bytes(100 << 20)
+        waiting = []
+        for number in range(3):
+            info = {**RENDERED.info, "checksum": f"{number}" * 64}
+            large = {"9x9": Rendition(body, "image/jpeg", 9, 9)}
+            waiting.append(self.store(Rendered(info, large)))
+        refused = self.failureResultOf(waiting.pop(), Overloaded).value
+        self.assertIn("too slow", refused.sentence)
+        gate.callback(None)
+        for each in waiting:
+            self.successResultOf(each)
+        self.assertEqual(4, len(self.blobs.kept))
+        self.successResultOf(self.store())
 
     def test_cannot_undo(self) -> None:
         """When not even that can be taken back, the client is told the same."""
