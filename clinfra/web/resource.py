@@ -215,6 +215,11 @@ def _go_on(running: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, An
     while True:
         try:
             result = yield awaited
+        except GeneratorExit:
+            # Nobody will ever go on with it.  It may have been closed before us: what
+            # is collected together is so in any order.
+            running.close()
+            raise
         except BaseException as trouble:
             try:
                 awaited = running.throw(trouble)

@@ -49,6 +49,7 @@ class ParkingTests(SynchronousTestCase):
     def report(self, host: Host | None = None) -> Mapping[str, Any]:
         service = (host or self.first).service
         assert service is not None
+        service.replication.measure()
         self.cluster.run(1.1)
         report: Mapping[str, Any] = service.replication.deliveries[
             "peer:c0b0r1"

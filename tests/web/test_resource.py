@@ -13,7 +13,7 @@ from twisted.web.resource import Resource as OrdinaryResource
 from clinfra import errors
 from clinfra.config import Limits
 from clinfra.web.exchange import IExchange, Response
-from clinfra.web.resource import STATUS_OF, answer, write_response
+from clinfra.web.resource import STATUS_OF, _go_on, answer, write_response
 from tests.web.clients import Answer, Client, Handled, get, make_site
 
 
@@ -122,6 +122,18 @@ class TroubleTests(SynchronousTestCase):
         gc.collect()
         self.assertEqual({"answer", "generator"}, set(ended))
         self.assertEqual([], self.flushLoggedErrors())
+
+    def test_collected_in_any_order(self) -> None:
+        """A request that is thrown away whole may lose its handler first."""
+
+        async def respond() -> None:
+            await Deferred()
+
+        running = respond()
+        waiting = _go_on(running, running.send(None))
+        waiting.send(None)
+        running.close()
+        waiting.close()
 
     def test_nothing_returned(self) -> None:
         """None means that the exchange has been answered, now or later."""
