@@ -6,7 +6,7 @@ the work will cost, before any of its bytes are fetched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from attrs import frozen
@@ -90,6 +90,16 @@ def has_mezzanine(width: int, height: int, mezzanine: Recipe) -> bool:
     return target.pixels < width * height
 
 
+def encoding_cost(recipes: Iterable[Recipe], width: int, height: int) -> float:
+    """Return what encoding recipes of a picture costs, in photographs."""
+    return sum(
+        _ENCODING.get(recipe.format, 9.0)
+        * make_target(recipe, width, height, 1).canvas_pixels
+        / _UNIT_PIXELS
+        for recipe in recipes
+    )
+
+
 def choose_source(picture: Picture, recipe: Recipe, mezzanine: Recipe) -> Source:
     """Return what to make a recipe of.
 
@@ -98,7 +108,7 @@ def choose_source(picture: Picture, recipe: Recipe, mezzanine: Recipe) -> Source
     """
     width, height = picture.width, picture.height
     target = make_target(recipe, width, height, 1)
-    output = _ENCODING.get(recipe.format, 9.0) * target.canvas_pixels / _UNIT_PIXELS
+    output = encoding_cost([recipe], width, height)
     middle = make_target(mezzanine, width, height, 1)
     left, upper, right, lower = target.box
     scale = max(target.width / (right - left), target.height / (lower - upper))

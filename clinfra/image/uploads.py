@@ -31,7 +31,7 @@ from clinfra.image.params import Params, parse_params
 from clinfra.image.render import Renderer
 from clinfra.image.room import room
 from clinfra.image.sizes import Recipe, parse_recipe
-from clinfra.image.sources import has_mezzanine
+from clinfra.image.sources import encoding_cost, has_mezzanine
 from clinfra.image.storing import Storing
 from clinfra.web.exchange import IBody, IExchange, Response
 from clinfra.web.heads import Field
@@ -144,6 +144,10 @@ class Uploads:
             mezzanine=self._useful_mezzanine(kind) if params.keeps else None,
         )
         cost = sniff.cost(kind, upload.length)
+        if kind.width and kind.height:
+            # Usual sizes cost less than decoding, but there are others.
+            made = encoding_cost(params.sizes, kind.width, kind.height)
+            cost = max(cost, made)
         rendered = await self._renderer.render(
             upload.fd, job, cost, label=kind.format.lower()
         )

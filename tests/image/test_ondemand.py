@@ -436,7 +436,7 @@ class OnDemandTests(SynchronousTestCase):
         self.assertEqual([], worker.sent)
         self.assertIn(f"{name}_300x300.jpg", self.blobs.kept)
         self.assertNotIn(f"{name}_600x450.jpg", self.blobs.kept)
-        self.assertEqual(before, len(os.listdir("/proc/self/fd")))
+        self.assertLessEqual(len(os.listdir("/proc/self/fd")), before)
         self.assertEqual(0, self.on_demand.report()["under_way"])
 
     def test_worker_killed(self) -> None:
@@ -503,7 +503,7 @@ class OnDemandTests(SynchronousTestCase):
         client.send(bytes(2_000_000))
         (answer,) = client.answers("PUT")
         self.assertEqual((503, "5"), (answer.status, answer.fields["Retry-After"]))
-        self.assertEqual(before, len(os.listdir("/proc/self/fd")))
+        self.assertLessEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_heavy_originals(self) -> None:
         """An original of few pixels and many bytes counts by its bytes."""
@@ -512,6 +512,16 @@ class OnDemandTests(SynchronousTestCase):
         self.agency.workers[0].patient = True
         self.begin(f"/{name}/300x300")
         self.assertEqual(503, self.get(f"/{name}/600x450").status)
+
+    def test_large_sizes_of_uploads(self) -> None:
+        """A small upload that large results are made of counts as those."""
+        self.start(queue=1)
+        self.agency.workers[0].patient = True
+        for sizes in ("sizes=2000x2000_enlarge_avif", "sizes=50x50"):
+            client = Client(self.site, self.clock)
+            head = f"PUT /?{sizes} HTTP/1.1\r\nHost: x\r\nContent-Length: "
+            client.send(f"{head}{len(SMALL)}\r\n\r\n".encode() + SMALL)
+        self.assertEqual([503], [each.status for each in client.answers("PUT")])
 
     def test_impossible(self) -> None:
         """What cannot be made is said so, and not tried again at once."""
