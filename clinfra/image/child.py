@@ -26,6 +26,8 @@ from zope.interface import implementer
 from clinfra.image.worker import MESSAGE_BYTES
 
 _FIRST_REAP_SECONDS = 0.001
+_KEPT_BYTES = str(16 << 20)
+"""Of free memory, which a worker keeps at the end of its heap."""
 
 
 def command(memory_bytes: int, job_seconds: int) -> Callable[[int], Sequence[str]]:
@@ -50,6 +52,10 @@ def environment() -> dict[str, str]:
         # Keep two blocks of decoded pixels (32 MB) for the next picture; more of them
         # cost more than they save, fewer make large pictures a quarter slower.
         "PILLOW_BLOCKS_MAX": "2",
+        # Nor have the kernel take back, and clear again, what the next picture needs:
+        # without, some uploads take 20 % more CPU time.  The largest take 10 MB more.
+        "MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES,
+        "MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES,
     }
 
 

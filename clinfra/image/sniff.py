@@ -35,11 +35,11 @@ _WEIGHTS: Final = {
 }
 # Bytes that a pixel takes while a large picture is decoded and reduced.
 _MEMORY: Final = {
-    "JPEG": 1.0,
+    "JPEG": 1.4,
     "PNG": 2.0,
     "GIF": 3.0,
     "WEBP": 3.3,
-    "AVIF": 8.9,
+    "AVIF": 9.4,
     "HEIC": 7.5,
     "TIFF": 2.0,
     "BMP": 3.0,
@@ -47,7 +47,7 @@ _MEMORY: Final = {
 # What a WebP has in it that is not decoded row by row → what is kept of a pixel.
 _WHOLE_WEBP: Final = {b"VP8L": 3.5, b"ANIM": 12.4}
 _WHOLE_BYTES: Final = 3.7
-_WORKER_BYTES: Final = 45e6
+_WORKER_BYTES: Final = 50e6
 
 _PROGRESSIVE_WEIGHT: Final = 2.5
 _UNIT_PIXELS: Final = 12e6

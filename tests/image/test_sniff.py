@@ -109,19 +109,23 @@ class MemoryTests(SynchronousTestCase):
     def test_memory(self) -> None:
         """What is decoded as it comes takes less than what has to be kept whole."""
 
-        def memory(picture: Image.Image, name: str, **options: Any) -> float:
+        def memory(
+            picture: Image.Image, name: str, side: int = 7000, **options: Any
+        ) -> float:
             kind = sniff(encode(picture, name, **options))
             assert kind is not None
-            large = attrs.evolve(kind, width=7000, height=7000)
-            return memory_bytes(large, 1 << 20)
+            large = attrs.evolve(kind, width=side, height=side)
+            return memory_bytes(large, side * side // 4)
 
         picture = photograph(64, 48)
         limit = 250e6
         for name in ("JPEG", "PNG", "GIF", "BMP", "WEBP"):
             self.assertLess(memory(picture, name), limit, name)
         self.assertLess(memory(picture.convert("L"), "TIFF"), limit)
-        self.assertLess(memory(picture, "JPEG", progressive=True), limit)
+        self.assertLess(memory(picture, "JPEG", side=6400, progressive=True), limit)
         full = {"progressive": True, "subsampling": 0}
+        # 24 megapixels, as cameras have them.
+        self.assertLess(memory(picture, "JPEG", side=4900, **full), limit)
         self.assertGreater(memory(picture, "JPEG", **full), limit)
         self.assertGreater(memory(picture, "WEBP", lossless=True), limit)
         for name in ("TIFF", "AVIF"):
