@@ -147,6 +147,16 @@ async def test_memory_bomb() -> None:
 
 
 @in_reactor
+async def test_nice() -> None:
+    """While workers render, whoever serves goes first."""
+    async with workers() as renderer:
+        await render(renderer, jpeg(64, 48))
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        for pid in renderer.pids():
+            assert os.getpriority(os.PRIO_PROCESS, pid) == min(ours + 5, 19)
+
+
+@in_reactor
 async def test_recycled() -> None:
     """Workers are replaced after their share of pictures, without losing one."""
     async with workers(2, jobs_per_worker=3) as renderer:
