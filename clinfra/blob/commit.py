@@ -143,6 +143,15 @@ class Committer:
         self._seq = self.index.last_seq()
         self._slowest = min(self.index.cursors().values(), default=0)
 
+    @property
+    def seq(self) -> int:
+        """The last change number."""
+        return self._seq
+
+    def count_from(self, seq: int) -> None:
+        """Give changes higher numbers than this from now on."""
+        self._seq = max(self._seq, seq)
+
     def run(self, jobs: Sequence[Job | Call]) -> None:
         """Commit jobs in order; each ends with its rows or its error set."""
         together: list[Job] = []

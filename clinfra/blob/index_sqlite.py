@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -37,6 +37,7 @@ from clinfra.blob.sqlite_rows import (
     SELECT,
     VERSION,
     Columns,
+    bounds,
     columns_of,
     row_of,
 )
@@ -94,8 +95,7 @@ class SqliteIndex:
             self.last_seq()
             if not clean:
                 # Whatever ended the last run may have hurt it: 0.6 s a million rows.
-                check = "PRAGMA quick_check(1)"
-                (verdict,) = self._writer.execute(check).fetchone()
+                (verdict,) = self._writer.execute("PRAGMA quick_check(1)").fetchone()
                 if verdict != "ok":
                     raise IndexDamaged(f"{self.path}: {verdict}")
         except (sqlite3.DatabaseError, TypeError) as error:
@@ -143,23 +143,30 @@ class SqliteIndex:
 
     # Writing: the writer thread
 
-    def apply(self, batch: Batch) -> None:
-        """Apply changes in one transaction."""
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The one that writes."""
+        if self._writer is None:
+            raise RuntimeError("the index is closed")
+        return self._writer
+
+    def apply(self, batch: Batch, also: Callable[[], object] | None = None) -> None:
+        """Apply changes in one transaction; `also` is called in it."""
         if self._is_full:
             # Once there is space again, it is for what the log holds already.
             self._copy_log()
         try:
-            self._apply(batch)
+            self._apply(batch, also)
         except StorageFull:
             self._is_full = True
             raise
 
-    def _apply(self, batch: Batch) -> None:
-        writer = self._writer
-        if writer is None:
-            raise RuntimeError("the index is closed")
+    def _apply(self, batch: Batch, also: Callable[[], object] | None) -> None:
+        writer = self.connection
         try:
             writer.execute("BEGIN IMMEDIATE")
+            if also is not None:
+                also()
             if batch.rows:
                 writer.executemany(REPLACE, map(columns_of, batch.rows))
             seq = max((row.seq for row in batch.rows), default=0)
@@ -354,7 +361,7 @@ class SqliteIndex:
         return self._rows(
             f"WHERE modified >= ? AND modified < ?{self._still_there()}"
             " ORDER BY modified LIMIT ?",
-            *_bounds(start, stop),
+            *bounds(start, stop),
             limit,
         )
 
@@ -367,7 +374,7 @@ class SqliteIndex:
     ) -> Sequence[tuple[int, int, int, int]]:
         """Return the checksum of each non-empty window."""
         reader = self._reader()
-        low, high = _bounds(start, stop)
+        low, high = bounds(start, stop)
         among = f"FROM blob WHERE modified >= ? AND modified < ?{self._still_there()}"
         found: list[tuple[int, int, int, int]] = []
         while len(found) < limit:
@@ -400,9 +407,8 @@ class SqliteIndex:
 
     def cursors(self) -> Mapping[str, int]:
         """Return how far each destination has our changes."""
-        return dict(
-            self._reader().execute("SELECT destination, seq FROM cursor").fetchall()
-        )
+        asked = "SELECT destination, seq FROM cursor"
+        return dict(self._reader().execute(asked).fetchall())
 
     def parked(self, destination: str, until: float, limit: int) -> Sequence[Parked]:
         """Return what may be tried again."""
@@ -442,9 +448,3 @@ class SqliteIndex:
             "cache_size": abs(pragma("cache_size")) * 1024,
             "freelist_size": pragma("freelist_count") * page_size,
         }
-
-
-def _bounds(start: int | None, stop: int | None) -> tuple[int, int]:
-    low = 0 if start is None else min(max(start, 0), (1 << 64) - 1)
-    high = (1 << 64) - 1 if stop is None else min(max(stop, 0), (1 << 64) - 1)
-    return to_signed(low), to_signed(high)

@@ -1,5 +1,6 @@
 """Filling a replica that has lost everything, from the stream of a peer (see `stream`).
 
+Where both keep volumes, what a peer has is first taken over as it is (see `adopt`).
 One peer is asked for all it has, then for what has changed meanwhile, until nothing
 comes any more.  When it dies another one is asked.  What comes is checked and committed
 in large blocks, the next of which comes in meanwhile.  Clients and change feeds go on
@@ -20,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from clinfra.blob import names
+from clinfra.blob.adopt import Adoption
 from clinfra.blob.commit import Call, Committer, Job, Plan
 from clinfra.blob.destinations import peers_of
 from clinfra.blob.index import Batch
@@ -75,6 +77,7 @@ class Refill:
         standing: what this replica may be relied on for.
         blobs, size: how much came, in this run.
         left_out: records that were damaged, or do not belong here.
+        adopted: called when what a peer is was taken over, bytes unseen.
     """
 
     log = Logger()
@@ -85,10 +88,12 @@ class Refill:
     _workers: Workers
     _peers: Peers
     _reactor: Any
+    _adoption: Adoption | None = None
     standing: Standing = field(init=False, factory=Standing)
     blobs: int = field(init=False, default=0)
     size: int = field(init=False, default=0)
     left_out: int = field(init=False, default=0)
+    adopted: Callable[[], object] = field(init=False, default=lambda: None)
     _source: str = field(init=False, default="")
     _began: float = field(init=False, default=0.0)
     _seconds: float = field(init=False, default=0.0)
@@ -108,8 +113,18 @@ class Refill:
         if not peers_of(self._topology) or (noted is None and not new):
             return
         self._positions = _positions(noted)
+        if self._adoption is not None:
+            if noted is None:
+                self._adoption.begin()
+            self._adoption.open()
+            self._adoption.heard, self._adoption.adopted = self._hear, self.adopted
         self.standing.begins_empty()
         index.apply(Batch(notes={NOTE: json.dumps(self._positions)}))
+
+    @property
+    def busy(self) -> bool:
+        """Volumes are being taken over: none is to be removed meanwhile."""
+        return self._adoption is not None and self._adoption.busy
 
     def start(self) -> None:
         """Begin, or go on, if this replica has to be filled."""
@@ -172,6 +187,8 @@ class Refill:
     async def _round(self) -> bool:
         """Ask the peers in turn; return whether there is nothing more to be had."""
         peers, taken = peers_of(self._topology), self._taken
+        if self._adoption is not None:
+            await self._adoption.go_on(self._note)
         for peer in self._peers.order((name, 1) for name in peers):
             try:
                 await self._peers.learn(peer)
@@ -191,12 +208,20 @@ class Refill:
 
     async def _take_all(self, peer: str) -> bool:
         """Take all a peer has; return whether that is everything there is."""
+        if self._adoption is not None and not any(self._positions.values()):
+            await self._adoption.take(peer, self._note)
         while True:
             before = self.blobs
             whole = await self._take(peer)
             if self.blobs == before:
                 # It was asked once more after the last change: now it knows.
                 return whole
+
+    def _hear(self, peer: str, blobs: int, size: int) -> None:
+        """Some of what a peer is came."""
+        self._heard_at, self._source = self._reactor.seconds(), peer
+        self.blobs += blobs
+        self.size += size
 
     # What to think of peers that cannot be asked
 

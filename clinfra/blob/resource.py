@@ -30,6 +30,7 @@ from clinfra.blob.ahead import HeadStart
 from clinfra.blob.answers import answer_read, check_precondition, is_conditional
 from clinfra.blob.batch import REPLICATE, Receiver
 from clinfra.blob.between import TREE, Between
+from clinfra.blob.clone import CLONE, Cloner
 from clinfra.blob.concern import Wish, parse_wish
 from clinfra.blob.digests import Announced
 from clinfra.blob.forward import Forwarder, is_forwarded
@@ -80,6 +81,7 @@ class RouterHandler:
     _between: Between | None = None
     _receiver: Receiver | None = None
     _streamer: Streamer | None = None
+    _cloner: Cloner | None = None
 
     async def respond(self, exchange: IExchange) -> Response:
         """Answer any request to the blob store."""
@@ -88,7 +90,7 @@ class RouterHandler:
         if head.target == b"*":
             return self._options(method)
         name = names.from_path(head.path)
-        if name in (REPLICATE, STREAM, TREE):
+        if name in (CLONE, REPLICATE, STREAM, TREE):
             return await self._replica_asks(exchange, name)
         if name.startswith("_"):
             if (hello := head.get(HELLO.lower())) is not None:
@@ -120,6 +122,8 @@ class RouterHandler:
             return await self._receiver.respond(exchange)
         if name == STREAM and self._streamer is not None:
             return await self._streamer.respond(exchange)
+        if name == CLONE and self._cloner is not None:
+            return await self._cloner.respond(exchange)
         if name == TREE and self._between is not None:
             return await self._between.respond(exchange)
         raise NotFound(NOT_FOUND)

@@ -14,6 +14,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from clinfra.blob import stores
 from clinfra.blob.admin import Admin, ReplicaAdmin
 from clinfra.blob.batch import Batches, Receiver
 from clinfra.blob.between import Between
@@ -51,7 +52,6 @@ from clinfra.blob.sending import Sender
 from clinfra.blob.stamps import Stamps
 from clinfra.blob.status import Counters, Status
 from clinfra.blob.store import IBlobStore
-from clinfra.blob.stores import make_scrubber, make_store, take_over
 from clinfra.blob.stream import Streamer
 from clinfra.blob.sync import Puller
 from clinfra.blob.undelivered import Undelivered
@@ -111,9 +111,10 @@ class BlobService(Service):
         index = index or SqliteIndex(
             self._directory.index, by_leaf=bool(destinations(self.topology))
         )
-        store = store or make_store(config, self._directory)
+        store = store or stores.make_store(config, self._directory)
         self.committer = Committer(index, store, now)
-        self._take_over = partial(take_over, config, self._directory, self.committer)
+        old = (config, self._directory, self.committer)
+        self._take_over = partial(stores.take_over, *old)
         if threads:
             workers = workers or ThreadWorkers(reactor)
             call_back = reactor.callFromThread
@@ -160,13 +161,13 @@ class BlobService(Service):
         between = Between(
             self.topology, self.replica, self.committer, self.workers, self.fence
         )
+        own, path = (self.replica, self.committer, self.workers), self._directory.path
         self.refill = Refill(
             self.topology,
-            self.replica,
-            self.committer,
-            self.workers,
+            *own,
             self.peers,
             reactor,
+            stores.make_adoption(path, self.topology, *own, self.peers),
         )
         standing = self.refill.standing
         streamer = Streamer(
@@ -179,6 +180,8 @@ class BlobService(Service):
             forget,
             self.replication.has,
         )
+        lending = (path, *own, self.peers, standing, self.fence, reactor)
+        self._cloner = stores.make_cloner(*lending)
         self.repair = Repair(
             self.topology,
             self.replica,
@@ -201,11 +204,11 @@ class BlobService(Service):
         default_ttl = None if ttl is None else int(ttl)
         intake = Intake(store, self.workers, config.max_blob_bytes)
         router = Router(self.topology, self.peers, stamps, reactor, now)
-        path, keep = self._directory.path / HANDOFFS, config.tombstone_time
-        files = HandoffFiles(path, config.min_free_bytes, self.workers)
+        keep = config.tombstone_time
+        files = HandoffFiles(path / HANDOFFS, config.min_free_bytes, self.workers)
         self._handoff = Handoff(files, router, self.workers, reactor, keep)
         self._healer = Healer(router, self.replica, intake)
-        self.scrubber = make_scrubber(
+        self.scrubber = stores.make_scrubber(
             config,
             self._directory,
             self.replica,
@@ -214,6 +217,7 @@ class BlobService(Service):
             now,
             lambda name: self._healer.heal(self.topology.place(name, encoded=True)),
         )
+        self.refill.adopted = self.scrubber.now
         self.blobs = LocalBlobs(
             topology=self.topology,
             replica=self.replica,
@@ -296,10 +300,11 @@ class BlobService(Service):
             between=between,
             receiver=Receiver(self.topology, self.replica, self.peers),
             streamer=streamer,
+            cloner=self._cloner,
         )
         self.resource = BlobResource(handler)
         self._purge_interval = config.purge_interval
-        self._purging = LoopingCall(self._purge)
+        self._purging = LoopingCall(self.purge_soon)
         self._measuring = LoopingCall(self._measure)
         self._purging.clock = self._measuring.clock = reactor
         self._reaping: Deferred[Any] | None = None
@@ -318,6 +323,8 @@ class BlobService(Service):
             self._take_over()
             self.fence.load()
             self.refill.open()
+            if self._cloner is not None:
+                self._cloner.open()
             self.replica.free_bytes = self._free_bytes()
             self._facts = self._collect_facts()
         except (OSError, StartupFailed, StorageFull) as error:
@@ -359,6 +366,8 @@ class BlobService(Service):
         self.scrubber.stop()
         self.repair.stop()
         self.refill.stop()
+        if self._cloner is not None:
+            self._cloner.stop()
         stopping = self.replication.stop()
         self._batches.stop()
         stopping.addBoth(lambda _: self.peers.close())
@@ -388,15 +397,9 @@ class BlobService(Service):
     # In the background
 
     def purge_soon(self) -> bool:
-        """Ask for a purge; False when one is running."""
-        if self._reaping is not None:
+        """Begin to purge; False when that is under way, or cannot be now."""
+        if self._reaping is not None or self.refill.busy:
             return False
-        self._purge()
-        return True
-
-    def _purge(self) -> None:
-        if self._reaping is not None:
-            return
         self._reaping = Deferred.fromCoroutine(self.reaper.run())
 
         def over(result: object) -> None:
@@ -410,6 +413,7 @@ class BlobService(Service):
         self._reaping.addErrback(failed).addCallback(over)
         if self._reaping is not None and self._reaping.called:
             self._reaping = None
+        return True
 
     def _measure(self) -> Deferred[None]:
         def measure() -> None:

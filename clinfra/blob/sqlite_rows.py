@@ -175,3 +175,10 @@ def columns_of(row: Row) -> tuple[object, ...]:
         row.digest or digest_of(row.name, row.state),
         leaf_of(row.name),
     )
+
+
+def bounds(start: int | None, stop: int | None) -> tuple[int, int]:
+    """Return stamps of a span as columns have them."""
+    low = 0 if start is None else min(max(start, 0), (1 << 64) - 1)
+    high = (1 << 64) - 1 if stop is None else min(max(stop, 0), (1 << 64) - 1)
+    return to_signed(low), to_signed(high)

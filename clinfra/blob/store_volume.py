@@ -307,6 +307,19 @@ class VolumeStore:
         """Give no new volume this number or a lower one."""
         self._next_number = max(self._next_number, number + 1)
 
+    def link(self, number: int, directory: Path) -> None:
+        """Have a volume in another directory, too, where it outlives its removal."""
+        os.link(self._path_of(number), path_of(directory, number))
+
+    def adopt(self, volumes: Sequence[tuple[VolumeHead, Path]]) -> None:
+        """Take over files as they are, durably; their numbers are nobody's here."""
+        for head, file in volumes:
+            path = self._path_of(head.number)
+            file.rename(path)
+            self._volumes[head.number] = _Volume(head, path, path.stat().st_size)
+            self.seal(head.number)
+        sync_directory(self._path)
+
     def _forget(self, number: int) -> None:
         self.seal(number)
         found = self._volumes.pop(number)

@@ -1,4 +1,4 @@
-"""Which store a replica has, and who looks after it."""
+"""Which store a replica has, who looks after it, and who hands it on."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ from pathlib import Path
 from twisted.internet.interfaces import IReactorTime
 
 from clinfra.blob import original
+from clinfra.blob.adopt import Adoption
+from clinfra.blob.clone import Cloner
 from clinfra.blob.commit import Committer
 from clinfra.blob.datadir import DataDirectory
+from clinfra.blob.index_sqlite import SqliteIndex
 from clinfra.blob.original import TakeOver
+from clinfra.blob.peers import Peers
 from clinfra.blob.quarantine import Quarantine
+from clinfra.blob.rejoin import Fence
 from clinfra.blob.replica import Replica
 from clinfra.blob.scrub import Refetch, Scrubber
+from clinfra.blob.standing import Standing
 from clinfra.blob.store import IBlobStore
 from clinfra.blob.store_files import FilesStore
 from clinfra.blob.store_volume import VolumeStore
 from clinfra.blob.sweep import Sweeper
+from clinfra.blob.topology import Topology
 from clinfra.blob.workers import Workers
 from clinfra.config import BlobConfig
 from clinfra.errors import ConfigProblems, StartupFailed
@@ -25,6 +32,8 @@ from clinfra.errors import ConfigProblems, StartupFailed
 FILES_DIRECTORY = "files"
 QUARANTINE_DIRECTORY = "quarantine"
 PROGRESS_FILE = "scrub.json"
+LENT_DIRECTORY = "lent"
+CLONE_DIRECTORY = "clone"
 
 
 def make_store(config: BlobConfig, directory: DataDirectory) -> IBlobStore:
@@ -92,4 +101,56 @@ def make_scrubber(
         directory.path / PROGRESS_FILE,
         refetch,
         sweep,
+    )
+
+
+def make_cloner(
+    directory: Path,
+    replica: Replica,
+    committer: Committer,
+    workers: Workers,
+    peers: Peers,
+    standing: Standing,
+    fence: Fence,
+    reactor: IReactorTime,
+) -> Cloner | None:
+    """Return who lets peers become what we are; None: our store is not that kind."""
+    index, store = replica.index, replica.store
+    if not isinstance(index, SqliteIndex) or not isinstance(store, VolumeStore):
+        return None
+    return Cloner(
+        directory / LENT_DIRECTORY,
+        index,
+        store,
+        replica,
+        committer,
+        workers,
+        peers,
+        standing,
+        fence,
+        reactor,
+    )
+
+
+def make_adoption(
+    directory: Path,
+    topology: Topology,
+    replica: Replica,
+    committer: Committer,
+    workers: Workers,
+    peers: Peers,
+) -> Adoption | None:
+    """Return who becomes what a peer is; None: our store is not that kind."""
+    index, store = replica.index, replica.store
+    if not isinstance(index, SqliteIndex) or not isinstance(store, VolumeStore):
+        return None
+    return Adoption(
+        directory / CLONE_DIRECTORY,
+        index,
+        store,
+        topology,
+        replica,
+        committer,
+        workers,
+        peers,
     )

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import random
+import shutil
 import signal
 import tempfile
 import threading
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -248,6 +250,35 @@ def test_stopped_under_load(cluster: Cluster) -> None:
     assert len(load.kept) > 50
     assert load.slowest < 12
     check_all(cluster, load.kept, list(cluster.servers))
+
+
+def test_wiped_under_load(cluster: Cluster) -> None:
+    """A replica that lost its disk takes over a peer's files, under load; all is there.
+
+    What it lists afterwards is compared with the others by `test_converge`.
+    """
+    kept: dict[str, str] = {}
+    for number in range(600):
+        name = f"wiped-{number}"
+        status, told, _ = cluster.ask("c0b0r1", "PUT", f"/{name}", body_of(name))
+        assert status == 200, told
+        kept[json.loads(told)["name"]] = name
+    victim = cluster.servers["c0b0r0"]
+    victim.running.kill()
+    shutil.rmtree(victim.data_dir)
+    load = Load(cluster, SECONDS)
+    victim.restart()
+    victim.running.wait_for("what was fetched is taken over", timeout_seconds=60)
+    load.wait()
+
+    def refill() -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(cluster.ask("c0b0r0", "GET", "/_status")[1])
+        return dict(told["refill"])
+
+    wait_until(lambda: not refill()["filling"], "it is filled", timeout_seconds=60)
+    assert load.wrong == []
+    assert refill()["left_out"] == 0
+    check_all(cluster, {**kept, **load.kept}, ["c0b0r0"])
 
 
 def test_converge(cluster: Cluster) -> None:
