@@ -22,6 +22,10 @@ LIMIT = 1 << 64
 _HALF = 1 << 63
 
 
+class FromFuture(InvalidRequest):
+    """A stamp is too far ahead of our clock: in a while it may be taken."""
+
+
 def stamp_at(seconds: float, low_bits: int = 0) -> int:
     """Return the stamp of a moment, unix seconds; `low_bits` is 0..4095."""
     whole = int(seconds)
@@ -78,5 +82,5 @@ class Stamps:
             raise InvalidRequest(f"Stamp cannot be negative: {stamp}")
         latest = stamp_at(self._now() + self._max_skew_seconds)
         if stamp > min(latest, LIMIT - 1):
-            raise InvalidRequest(f"Stamp too far in the future: {stamp}")
+            raise FromFuture(f"Stamp too far in the future: {stamp}")
         return stamp

@@ -31,6 +31,7 @@ from clinfra.blob.intake import Intake
 from clinfra.blob.peers import HOP, PeerFailed, Peers
 from clinfra.blob.records import Expiry, Row
 from clinfra.blob.replica import Replica, Write
+from clinfra.blob.stamps import FromFuture
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import Workers
 from clinfra.errors import InvalidRequest, NotFound, StorageFull, Trouble
@@ -285,7 +286,8 @@ class Puller:
             raise
         except (Trouble, OSError) as error:
             kind = "failed"
-            self._missed += not isinstance(error, InvalidRequest | NotFound)
+            never = isinstance(error, InvalidRequest | NotFound)
+            self._missed += isinstance(error, FromFuture) or not never
             self.log.warn(
                 "cannot pull {name} from {source}: {error}",
                 name=theirs.name,

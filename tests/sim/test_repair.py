@@ -210,6 +210,37 @@ class RepairTests(SynchronousTestCase):
             )
             self.assertLess(len(lists), 8)
 
+    def test_from_future(self) -> None:
+        """What was written by a clock that was ahead arrives when its time has come."""
+        cluster, (first, *others) = self.cluster([2], [1])
+        first.offset = 600
+        cluster.put(first, "/a", b"x")
+        first.offset = 0
+        cluster.run(60)
+        self.assertEqual([{}, {}], [host.rows() for host in others])
+        cluster.run(840)
+
+        for host in others:
+            self.assertEqual(self.states(first), self.states(host))
+
+    def test_from_future_at_original(self) -> None:
+        """The same, when only an original has it any more: it is soon asked again."""
+        cluster = Cluster([[2]], originals={"c0b0r1"})
+        self.addCleanup(cluster.close)
+        (host,) = cluster.hosts.values()
+        host.offset = 600
+        told = cluster.put(host, "/a", b"x").told
+        cluster.run(5)
+        host.offset = 0
+        cluster.wipe(host)
+        cluster.start(host)
+        cluster.run(60)
+        self.assertEqual({}, host.rows())
+        cluster.run(840)
+
+        self.assertEqual([told["name"]], list(host.rows()))
+        self.assertEqual(b"x", cluster.get(host, f"/{told['name']}").body)
+
     def test_late_request(self) -> None:
         """What was asked before a delete and comes late brings nothing back."""
         cluster = Cluster([[2]], purge_interval=Seconds(1), expiration_delay=Seconds(1))
