@@ -264,9 +264,10 @@ class Adoption:
                 error=error,
             )
             end = partial(self._end, lambda peer, seq: None)
+        else:
+            self.log.info("what was fetched is taken over")
         await self._replica.commit(Call(end))
         await self._workers.run(partial(shutil.rmtree, self._path, ignore_errors=True))
-        self.log.info("what was fetched is taken over")
         self.adopted()
 
     async def _take_all(self) -> None:

@@ -129,14 +129,6 @@ class Replica:
             self._coming_bytes -= needed
             self.free_bytes -= needed
 
-    def measure_space(self) -> Deferred[None]:
-        """Look how much the disk has left."""
-
-        def took(free: int) -> None:
-            self.free_bytes = free
-
-        return self._workers.run(self.store.free_bytes).addCallback(took)
-
     def check_stamps(self, write: Write) -> None:
         """Raise InvalidRequest for stamps from outside that cannot be true."""
         for stamp in (write.modified, write.modified_deleted):
