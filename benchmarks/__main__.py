@@ -1,6 +1,6 @@
 """Run comparisons, print their table, keep the figures as JSON.
 
-    python -m benchmarks [hot] [pass] [blob] [cluster]
+    python -m benchmarks [hot] [rules] [pass] [memcached] [crowds] [blob] [cluster]
                          [image | image-sizes | image-http | image-formats ...]
                          [--rounds N] [--seconds S] [--blobs N]
 
@@ -26,14 +26,17 @@ import attrs
 from benchmarks import (
     blob,
     cluster,
+    crowds,
     hot,
     image_formats,
     image_http,
     image_memory,
     image_sizes,
     image_workers,
+    memcached_hits,
     needs,
     pass_through,
+    rules,
 )
 from benchmarks.figures import BenchmarkFailed, Reading, Row
 from benchmarks.rounds import Plan
@@ -44,7 +47,10 @@ RESULTS = Path(__file__).with_name("results")
 
 COMPARISONS: Mapping[str, Callable[[Stage, Plan], Iterator[Row | Reading]]] = {
     "hot": hot.run,
+    "rules": rules.run,
     "pass": pass_through.run,
+    "memcached": memcached_hits.run,
+    "crowds": crowds.run,
     "blob": blob.run,
     "cluster": cluster.run,
     "image-sizes": image_sizes.run,
@@ -55,7 +61,10 @@ COMPARISONS: Mapping[str, Callable[[Stage, Plan], Iterator[Row | Reading]]] = {
 }
 _PROGRAMS = {
     "hot": ("nginx", "varnishd", "wrk"),
+    "rules": ("nginx", "varnishd", "wrk"),
     "pass": ("nginx", "varnishd", "wrk"),
+    "memcached": ("nginx", "memcached", "wrk"),
+    "crowds": ("nginx", "memcached"),
     "blob": ("nginx", "wrk"),
     "cluster": ("wrk",),
 }

@@ -36,9 +36,12 @@ class Measure(Enum):
 
     PER_CORE = "per core"
     RATE = "per second"
+    P99 = "by p99"
 
     def of(self, sample: Sample) -> float:
-        """Return the figure of `sample` that counts."""
+        """Return the figure of `sample` that counts; more is better."""
+        if self is Measure.P99:
+            return 1 / sample.p99_ms if sample.p99_ms else 0.0
         return sample.per_core if self is Measure.PER_CORE else sample.rate
 
 

@@ -1,12 +1,15 @@
 """Hot cache hits of 1 KB and 20 KB at 64 keep-alive connections.
 
-Bars: ≥ 1.0 x Varnish, ≥ 3 x a plain twisted.web Resource that has the bytes at hand.
+Bars: ≥ 1.0 x Varnish, ≥ 3 x a plain twisted.web Resource that has the bytes at hand,
+≥ 1.0 x nginx's proxy_cache with 1 KB; the 99th percentile is not above theirs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+
+from attrs import evolve
 
 from benchmarks import load, peers
 from benchmarks.figures import Bar, BenchmarkFailed, Measure, Row, Sample
@@ -26,8 +29,9 @@ def run(stage: Stage, plan: Plan) -> Iterator[Row]:
         "nginx proxy_cache": Lazily(partial(peers.nginx_front, stage, origin.port)),
         "plain Resource": Lazily(partial(peers.plain_site, stage, origin.port)),
     }
-    bars = [Bar("Varnish", 1.0), Bar("plain Resource", 3.0)]
+    theirs = [Bar("Varnish", 1.0), Bar("nginx proxy_cache", 1.0)]
     for size in ("1k", "20k"):
+        bars = [*theirs[: 2 if size == "1k" else 1], Bar("plain Resource", 3.0)]
         path = f"/hot/{size}"
         contenders = [
             Contender(
@@ -38,7 +42,9 @@ def run(stage: Stage, plan: Plan) -> Iterator[Row]:
             for name, server in servers.items()
         ]
         title = f"hot cache hit, {size.upper()}B, {CONNECTIONS} connections"
-        yield compare(title, contenders, plan, measure=Measure.PER_CORE, bars=bars)
+        row = compare(title, contenders, plan, measure=Measure.PER_CORE, bars=bars)
+        yield row
+        yield evolve(row, measure=Measure.P99, bars=tuple(theirs))
 
 
 def measure(server: Lazily, path: str, core: int, seconds: float) -> Sample:

@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.figures import BenchmarkFailed
 
 _DEBIAN_PACKAGE = {
+    "memcached": "memcached",
     "nginx": "nginx",
     "varnishd": "varnish",
     "wrk": "wrk",

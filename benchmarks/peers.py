@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 
@@ -80,6 +80,23 @@ sub vcl_recv {{
 }}
 """
 
+_VARNISH_RULE = """\
+    if (req.http.host + req.url ~ "{search}") {{
+        return (synth(752, "{target}"));
+    }}
+"""
+
+_NGINX_MEMCACHED = """\
+upstream store {{
+    server 127.0.0.1:{memcached};
+    keepalive 64;
+}}
+server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{ set $memcached_key $request_uri; memcached_pass store; }}
+}}
+"""
+
 _CLINFRA_PROXY = """\
 [logging]
 file = "{directory}/clinfra-proxy-access.log"
@@ -146,6 +163,40 @@ def varnish(stage: Stage, origin_port: int) -> Server:
     return stage.start("Varnish", argv, port)
 
 
+def varnish_ruled(stage: Stage, origin_port: int, rules: int) -> Server:
+    """Start Varnish with so many rules, and varnishncsa that writes its access log."""
+    port = free_port()
+    tests = "".join(
+        _VARNISH_RULE.format(search=search, target=target)
+        for search, target in _rules(rules)
+    )
+    vcl = stage.directory / "varnish-ruled.vcl"
+    vcl.write_text(
+        _VARNISH.format(origin=origin_port) + f"sub vcl_recv {{\n{tests}}}\n"
+    )
+    home = Path("/dev/shm") / f"clinfra-bench-varnish-{os.getpid()}-{port}"
+    stage.remove_at_end(home)
+    log = stage.directory / "varnish-access.log"
+    daemon = f"varnishd -F -j none -n {home} -f {vcl} -a 127.0.0.1:{port}"
+    script = f"{daemon} -s malloc,256m & exec varnishncsa -t 20 -n {home} -a -w {log}"
+    return stage.start("Varnish ruled", ["sh", "-c", script], port)
+
+
+def memcached(stage: Stage, name: str) -> Server:
+    """Start a memcached on the load's core."""
+    port = free_port()
+    argv = ["memcached", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-t", "1"]
+    argv += ["-m", "256", "-c", "4096", "-u", "root"]
+    return stage.start(f"memcached {name}", argv, port, on_load_core=True)
+
+
+def nginx_memcached(stage: Stage, memcached_port: int) -> Server:
+    """Start nginx that answers with what memcached has under the request's target."""
+    port = free_port()
+    http = _NGINX_MEMCACHED.format(memcached=memcached_port, port=port)
+    return _nginx(stage, "nginx memcached", http, port)
+
+
 def plain_site(stage: Stage, origin_port: int) -> Server:
     """Start stock twisted.web: Resource at /hot/, ReverseProxyResource at /pass/."""
     port = free_port()
@@ -171,6 +222,76 @@ def clinfra_proxy(stage: Stage, origin_port: int) -> Server:
         directory=stage.directory, port=port, origin=origin_port
     )
     return _clinfra(stage, "clinfra proxy", text, port)
+
+
+def clinfra_ruled(stage: Stage, origin_port: int, rules: int) -> Server:
+    """Start clinfra's proxy with so many redirects, none of which is wanted here."""
+    port = free_port()
+    text = _CLINFRA_PROXY.format(
+        directory=stage.directory, port=port, origin=origin_port
+    )
+    redirects = [[search, ".*", target] for search, target in _rules(rules)]
+    text += f"""
+[[proxy.modules]]
+use = "Logger"
+[[proxy.modules]]
+use = "Redirector"
+redirects = {json.dumps(redirects)}
+[[proxy.modules]]
+use = "DirectCache"
+[[proxy.modules]]
+use = "Forwarder"
+"""
+    return _clinfra(stage, f"clinfra {rules} rules", text, port)
+
+
+def clinfra_over_memcached(
+    stage: Stage, origin_port: int, memcached_port: int
+) -> Server:
+    """Start clinfra's proxy with memcached, and no memory of its own."""
+    port = free_port()
+    text = _CLINFRA_PROXY.format(
+        directory=stage.directory, port=port, origin=origin_port
+    )
+    text += f"""
+[proxy.cache]
+memcached = ["127.0.0.1:{memcached_port}"]
+hot_bytes = 0
+"""
+    return _clinfra(stage, "clinfra memcached", text, port)
+
+
+def clinfra_crowded(
+    stage: Stage,
+    origin_port: int,
+    *,
+    connections: int = 10_000,
+    memcached: int | None = None,
+    name: str = "only",
+) -> Server:
+    """Start clinfra's proxy for many clients at a time."""
+    port = free_port()
+    text = _CLINFRA_PROXY.format(
+        directory=stage.directory, port=port, origin=origin_port
+    )
+    if memcached is not None:
+        text += f'[proxy.cache]\nmemcached = ["127.0.0.1:{memcached}"]\n'
+    text += f"[proxy.limits]\nconnections = {connections}\n"
+    return _clinfra(stage, f"clinfra crowded {name}", text, port)
+
+
+def _rules(count: int) -> Iterator[tuple[str, str]]:
+    """Yield what to search in host and path, and where that would redirect to."""
+    for number in range(count):
+        kind = number % 3
+        search = (
+            f"^shop{number}[.]example[.]com/"
+            if kind == 0
+            else f"/old-{number}/(a|b)"
+            if kind == 1
+            else f"/item-{number}-[0-9]+[.]html$"
+        )
+        yield search, f"http://www.example.com/{number}"
 
 
 def clinfra_blob(stage: Stage) -> Server:

@@ -51,7 +51,8 @@ def _summed(row: Row) -> list[str]:
         ratio = row.ratio(bar.against)
         shown = "not measured" if ratio is None else f"{ratio:.2f} x"
         wanted = f"≥ {bar.at_least:g} x {bar.against}"
-        lines.append(f"{_word(bar in missed)}{row.title}: {shown}, wanted {wanted}")
+        title = f"{row.title}, {row.measure.value}"
+        lines.append(f"{_word(bar in missed)}{title}: {shown}, wanted {wanted}")
     return lines
 
 
