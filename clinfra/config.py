@@ -9,74 +9,38 @@ made the same way (see `key`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NewType
 
 import attrs
 from attrs import frozen
 
-Seconds = NewType("Seconds", float)
-"""A duration; in files a number of seconds or text: "500ms", "30s", "2h", "7d"."""
+from clinfra.keys import Bytes, Endpoint, Limits, Pattern, Seconds, key, table
+from clinfra.proxy_config import (
+    CacheConfig,
+    ModuleConfig,
+    PoolConfig,
+    ProxyConfig,
+    RouteConfig,
+)
 
-Bytes = NewType("Bytes", int)
-"""A size; in files a number of bytes or text such as "16KiB", "1GiB", "2MB"."""
-
-Pattern = NewType("Pattern", str)
-"""A regular expression (Python's `re`), compiled when the configuration is read."""
-
-Endpoint = NewType("Endpoint", str)
-"""A Twisted server endpoint string, e.g. "tcp:8080:interface=127.0.0.1"."""
-
-
-def key(
-    default: Any,
-    doc: str,
-    *,
-    choices: tuple[str, ...] = (),
-    least: float = 0,
-    most: float | None = None,
-    secret: bool = False,
-) -> Any:
-    """Return an attrs field for one configuration key.
-
-    Args:
-        default: what holds when the key is absent; lists are given as tuples.
-        doc: the one sentence of `etc/clinfra.toml`.
-        choices: the only texts allowed; none means any.
-        least: smallest number allowed.
-        most: largest number allowed, if any.
-        secret: never shown.
-    """
-    metadata = {"doc": doc, "choices": choices, "least": least, "most": most}
-    return attrs.field(default=default, metadata=metadata, repr=not secret)
-
-
-def table(factory: type[Any], doc: str) -> Any:
-    """Return an attrs field for a sub-table whose class has defaults for every key."""
-    return attrs.field(factory=factory, metadata={"doc": doc})
-
-
-@frozen
-class Limits:
-    """What one listener accepts; a slow or hostile client costs no more than this."""
-
-    head_bytes: Bytes = key(
-        Bytes(16384), "Longest request line plus header fields.", least=1024
-    )
-    header_count: int = key(100, "Most header fields in a request.", least=1)
-    body_bytes: Bytes = key(Bytes(5 << 30), "Largest request body.")
-    buffer_bytes: Bytes = key(
-        Bytes(262144),
-        "Bytes kept in memory for a slow reader or writer, each way.",
-        least=1024,
-    )
-    pipeline_depth: int = key(16, "Most requests waiting on one connection.", least=1)
-    connections: int = key(10000, "Most client connections at a time.", least=1)
-    head_timeout: Seconds = key(Seconds(20), "From first byte to end of the head.")
-    body_timeout: Seconds = key(Seconds(60), "Longest silence inside a request body.")
-    idle_timeout: Seconds = key(Seconds(75), "Longest wait for the next request.")
-    write_timeout: Seconds = key(
-        Seconds(60), "Longest time a client may take no bytes of its answer."
-    )
+__all__ = [
+    "AdminConfig",
+    "BlobConfig",
+    "Bytes",
+    "CacheConfig",
+    "Config",
+    "Endpoint",
+    "ImageConfig",
+    "Limits",
+    "LoggingConfig",
+    "ModuleConfig",
+    "Pattern",
+    "PoolConfig",
+    "ProxyConfig",
+    "RouteConfig",
+    "Seconds",
+    "key",
+    "table",
+]
 
 
 @frozen
@@ -294,107 +258,6 @@ class ImageConfig:
         choices=("local", "open", "off"),
     )
     limits: Limits = table(Limits, "What the image listener accepts.")
-
-
-@frozen
-class CacheConfig:
-    """The proxy's cache: a hot tier in this process over memcached."""
-
-    memcached: tuple[str, ...] = key(
-        (), 'Servers as "host:port"; none means the hot tier only.'
-    )
-    memcached_timeout: Seconds = key(
-        Seconds(0.25), "An answer later than this is a miss."
-    )
-    memcached_retry: Seconds = key(Seconds(5), "A dead server is asked again after.")
-    hot_bytes: Bytes = key(Bytes(128 << 20), "Memory of the hot tier.")
-    hot_object_bytes: Bytes = key(Bytes(1 << 20), "Largest answer in the hot tier.")
-    object_bytes: Bytes = key(Bytes(16 << 20), "Largest answer cached at all.")
-    grace: Seconds = key(
-        Seconds(3600), "How long past freshness an answer is kept for validation."
-    )
-
-
-@frozen
-class PoolConfig:
-    """A pool of origins."""
-
-    members: tuple[str, ...] = key(
-        (), 'Origins as "host:port" or "host:port=weight"; "unix:/path" also.'
-    )
-    connect_timeout: Seconds = key(Seconds(3), "Time to connect.")
-    response_timeout: Seconds = key(Seconds(60), "Longest silence before the head.")
-    read_timeout: Seconds = key(Seconds(60), "Longest silence inside the body.")
-    attempts: int = key(3, "Tries of one request, the first included.", least=1)
-    idle_connections: int = key(64, "Connections kept open for reuse, per member.")
-    idle_timeout: Seconds = key(Seconds(4), "How long they are kept.")
-    max_connections: int = key(1024, "Most connections per member.", least=1)
-
-
-@frozen
-class RouteConfig:
-    """Which requests go to which pool; the first match wins."""
-
-    pool: str = key("", "Name of the pool.")
-    match: Pattern = key(Pattern(""), "Regular expression searched in host/path.")
-    prefix: str = key("", "Path prefix to match; checked before `match`.")
-    strip_prefix: bool = key(False, "Remove `prefix` from the path.")
-
-
-@frozen
-class ModuleConfig:
-    """One rule module in the pipeline; further keys are the module's own."""
-
-    use: str = key(
-        "", "A built-in's name, a dotted path, a plug-in's name or FILE.py:Class."
-    )
-    options: Mapping[str, Any] = attrs.field(factory=dict)
-
-
-@frozen
-class ProxyConfig:
-    """The caching reverse proxy."""
-
-    listen: tuple[Endpoint, ...] = key(
-        (Endpoint("tcp:8080:interface=127.0.0.1"),), "Where the proxy listens."
-    )
-    default_host: str = key("localhost", "Host of requests that name none.")
-    default_port: int = key(
-        80, "Port left out of host/path when rules match.", least=1, most=65535
-    )
-    trusted_proxies: tuple[str, ...] = key(
-        (), "Networks whose X-Forwarded-For and X-Forwarded-Proto are believed."
-    )
-    rules_dir: str = key("", "Directory of drop-in rule modules (*.py).")
-    modules: tuple[ModuleConfig, ...] = key(
-        tuple(
-            ModuleConfig(use=name)
-            for name in (
-                "Logger",
-                "Welcome",
-                "Redirector",
-                "HeaderStamper",
-                "DirectCache",
-                "BlobForwarder",
-                "Forwarder",
-                "Exceptions",
-            )
-        ),
-        "The rule modules, in order.",
-    )
-    pools: Mapping[str, PoolConfig] = key(
-        attrs.Factory(dict), 'Pools by name; "blob" and "image" are there by default.'
-    )
-    routes: tuple[RouteConfig, ...] = key(
-        (
-            RouteConfig(pool="blob", prefix="/blob/", strip_prefix=True),
-            RouteConfig(pool="image", prefix="/image/", strip_prefix=True),
-        ),
-        "Routes, in order.",
-    )
-    default_pool: str = key("", "Pool of requests that no route matches.")
-    cache: CacheConfig = table(CacheConfig, "The cache.")
-    limits: Limits = table(Limits, "What the proxy listener accepts.")
 
 
 @frozen

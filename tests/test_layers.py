@@ -23,7 +23,9 @@ MOST_LINES = 450
 GROUND = {"errors", "config", "interfaces"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "config": set(),
+    "keys": set(),
+    "proxy_config": {"keys"},
+    "config": {"keys", "proxy_config"},
     "interfaces": {"errors"},
     "schema": {"errors", "config"},
     "settings": {"errors", "config", "schema"},
