@@ -22,6 +22,7 @@ from clinfra.web.channel import Channel
 from clinfra.web.channel_exchange import Exchange
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import BadHead, RequestHead, parse_request_head
+from clinfra.web.memo import Memo
 from clinfra.web.request import serve
 from clinfra.web.streams import Threads
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 log = Logger()
 
 _SWEEP_SECONDS = 1.0
-_MEMO_ENTRIES = 1024
+_MEMO_ENTRIES = 8192
+_MEMO_BYTES = 4 << 20
 _MEMO_HEAD_BYTES = 2048
 _REFUSALS = 64
 """Connections over the limit that are told so at a time; others are just closed."""
@@ -88,7 +90,7 @@ class Site(server.Site):
             else None
         )
         self.channels: set[Channel] = set()
-        self.memo: dict[bytes, RequestHead] = {}
+        self.memo: Memo[bytes, RequestHead] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.draining = False
         self.requests = 0
         self.refused = 0
@@ -140,6 +142,9 @@ class Site(server.Site):
 
     def read_head(self, raw: bytes) -> RequestHead:
         """Parse a request's head, and remember it.  Raises BadHead."""
+        known = self.memo.recall(raw, len(raw))
+        if known is not None:
+            return known
         limits = self.limits
         if len(raw) > limits.head_bytes:
             raise BadHead(*self.too_long(raw))
@@ -147,9 +152,7 @@ class Site(server.Site):
         if head.content_length and head.content_length > limits.body_bytes:
             raise BadHead(413, f"The body is over {limits.body_bytes} bytes.")
         if len(raw) <= _MEMO_HEAD_BYTES:
-            if len(self.memo) >= _MEMO_ENTRIES:
-                self.memo.clear()
-            self.memo[raw] = head
+            self.memo.keep(raw, head, len(raw))
         return head
 
     def too_long(self, head: bytes) -> tuple[int, str]:
