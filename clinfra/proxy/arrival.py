@@ -31,6 +31,14 @@ class Arrivals:
         """Whether it depends on who sends a head what request it makes."""
         return bool(self.trusted.networks) and b"x-forwarded-proto" in head.index
 
+    def client(self, exchange: IExchange) -> str:
+        """Return the client's address, trusted proxies seen through."""
+        peer: str = exchange.client_ip
+        if self.trusted.networks and self.trusted.trusts(peer):
+            forwarded_for = exchange.head.index.get(b"x-forwarded-for", ())
+            return self.trusted.client(peer, forwarded_for)
+        return peer
+
     def request(self, exchange: IExchange) -> Request:
         """Make the request of an exchange."""
         head: RequestHead = exchange.head
@@ -75,6 +83,7 @@ class Plan:
     local_port: int
     secure: bool
     peer: str
+    gates: tuple[Callable[[IExchange], bool], ...]
     holds: Callable[[], bool]
     state: Callable[[], Any]
 
@@ -102,6 +111,7 @@ class Plan:
             exchange.local_port,
             exchange.secure,
             exchange.client_ip,
+            request.gates,
             holds,
             state,
         )
@@ -113,6 +123,7 @@ class Plan:
             and exchange.secure == self.secure
             and exchange.client_ip == self.peer
             and self.holds()
+            and (not self.gates or all(gate(exchange) for gate in self.gates))
         )
 
     def request(self, exchange: IExchange) -> Request:

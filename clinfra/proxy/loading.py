@@ -33,7 +33,7 @@ from clinfra.errors import ConfigProblems
 from clinfra.interfaces import IRuleModuleMaker
 from clinfra.proxy.clients import TrustedProxies
 from clinfra.proxy.origins import parse_member
-from clinfra.proxy.pipeline import PHASES
+from clinfra.proxy.phases import PHASES
 from clinfra.proxy.routes import Route
 from clinfra.proxy.rules import RuleModule
 from clinfra.settings import structure

@@ -8,7 +8,7 @@ of the listener unless that is the default one, then the target with its query.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -82,7 +82,9 @@ class Request:
         flight: the fetch others wait for, when this request is the one that fetches.
         cache_state: the cache module's own.
         origin_request: what is under way at an origin (a forward.Relay).
-        waiting, place, failing, over: the pipeline's own.
+        waiting, place, failing, over, rules: the pipeline's own.
+        gates: asked with the exchange before an equal head is answered from memory or
+            sent on without asking the rules; one that says False has them asked.
         annotations: whatever rules want to keep with the request.
     """
 
@@ -116,6 +118,8 @@ class Request:
     place: tuple[str, int] = ("received", 0)
     failing: bool = False
     over: bool = False
+    rules: Any = None
+    gates: tuple[Callable[[Any], bool], ...] = ()
     _host_path: str = ""
     _cookies: Mapping[str, str] | None = None
     _annotations: dict[str, Any] | None = None

@@ -30,7 +30,7 @@ from clinfra.errors import ClientGone, RuleFailed, Trouble
 from clinfra.proxy.arrival import Arrivals, Plan
 from clinfra.proxy.entry import Entry
 from clinfra.proxy.message import Reply, Request
-from clinfra.proxy.rules import hook_of
+from clinfra.proxy.phases import AFTER_ANSWER, NEXT, OUTCOMES, ActiveRules
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import RequestHead
 from clinfra.web.resource import trouble_response
@@ -40,47 +40,11 @@ log = Logger()
 PENDING = object()
 """Returned by a hook that will call `Pipeline.resume` or `Pipeline.fail` later."""
 
-NEXT = {
-    "received": "route",
-    "route": "lookup",
-    "stale": "forward",
-    "miss": "forward",
-    "pass_": "forward",
-    "forward": "response",
-    "response": "store",
-    "store": "deliver",
-    "hit": "deliver",
-}
-"""What follows a phase; `lookup` is followed by its outcome."""
-
-PHASES = (*NEXT, "lookup", "deliver", "failed", "done")
-
-_AFTER_ANSWER = {
-    "received": "deliver",
-    "route": "deliver",
-    "lookup": "hit",
-    "stale": "deliver",
-    "miss": "deliver",
-    "pass_": "deliver",
-    "forward": "response",
-}
-"""Where an answer goes on to from the phase it was made in."""
-
-_OUTCOMES = {
-    "": "pass_",
-    "hit": "hit",
-    "stale": "stale",
-    "miss": "miss",
-    "pass": "pass_",
-}
-
 HOOK_TIMEOUT_SECONDS = 300.0
 """A hook that a request has to wait for longer than this has failed."""
 
 _MEMO_ENTRIES = 4096
 _MEMO_HEAD_BYTES = 2048
-
-Hook = Callable[..., Any]
 
 
 class Pipeline:
@@ -95,7 +59,7 @@ class Pipeline:
         hot: the hot tier's entries by key; set by the cache module.
         requests: how many have been received.
         hits: how many were answered by the lane.
-        active: how many are under way.
+        rules: the modules in use.
     """
 
     def __init__(
@@ -105,41 +69,45 @@ class Pipeline:
         reactor: IReactorTime,
         arrivals: Arrivals,
     ) -> None:
-        self.modules = tuple(modules)
+        self.rules = ActiveRules(modules)
+        self._retiring: list[ActiveRules] = []
         self._reactor = reactor
         self._now = reactor.seconds
         self._arrivals = arrivals
-        self._hooks: dict[str, tuple[Hook, ...]] = {
-            phase: tuple(hook for module in modules if (hook := hook_of(module, phase)))
-            for phase in PHASES
-        }
-        self._memo: dict[RequestHead, tuple[bytes, int, bool, str]] = {}
+        self._memo: dict[RequestHead, _Known] = {}
         self.hot: dict[bytes, Entry] = {}
         self._plans: dict[RequestHead, Plan] = {}
-        self._plannable = all(
-            getattr(module, "head_only", False)
-            for module in modules
-            if any(hook_of(module, phase) for phase in ("received", "route", "lookup"))
-        )
-        self._memoable = (
-            self._plannable
-            and not self._hooks["done"]
-            and all(
-                getattr(module, "ignores_hits", False)
-                for module in modules
-                if hook_of(module, "hit") or hook_of(module, "deliver")
-            )
-        )
         self.requests = 0
         self.hits = 0
-        self.active = 0
         self._released: tuple[Callable[[Request], None], ...] = ()
+
+    @property
+    def modules(self) -> tuple[Any, ...]:
+        """The rule modules in use, in order."""
+        return self.rules.modules
+
+    @property
+    def active(self) -> int:
+        """How many requests are under way."""
+        return self.rules.active + sum(rules.active for rules in self._retiring)
+
+    def use(self, modules: Sequence[object]) -> ActiveRules:
+        """Have requests from now on go by these modules; return what they replace.
+
+        Requests under way end by the rules they began with.
+        """
+        replaced, self.rules = self.rules, ActiveRules(modules)
+        self._memo.clear()
+        self._plans.clear()
+        self._retiring = [rules for rules in self._retiring if rules.active]
+        self._retiring.append(replaced)
+        return replaced
 
     def lane(self, exchange: IExchange) -> bool:
         """Answer a request; see web.site.Site."""
         known = self._memo.get(exchange.head)
         if known is not None:
-            key, port, secure, peer = known
+            key, port, secure, peer, gates = known
             entry = self.hot.get(key)
             if entry is not None:
                 now = self._now()
@@ -149,6 +117,7 @@ class Pipeline:
                     and exchange.local_port == port
                     and exchange.secure == secure
                     and (not peer or exchange.client_ip == peer)
+                    and (not gates or all(gate(exchange) for gate in gates))
                 ):
                     entry.used = True
                     self.hits += 1
@@ -170,13 +139,20 @@ class Pipeline:
     def remember(self, request: Request, entry: Entry) -> None:
         """A plain hit: an equal head will find the same entry, as long as it is hot."""
         head = request.head
-        if not self._memoable or len(head.raw) > _MEMO_HEAD_BYTES:
+        rules = self.rules
+        if (
+            not rules.memoable
+            or request.rules is not rules
+            or len(head.raw) > _MEMO_HEAD_BYTES
+        ):
             return
-        if len(self._memo) >= _MEMO_ENTRIES:
-            self._memo.clear()
         exchange = request.exchange
         peer = exchange.client_ip if self._arrivals.peer_matters(head) else ""
-        self._memo[head] = (entry.key, exchange.local_port, exchange.secure, peer)
+        port, secure = exchange.local_port, exchange.secure
+        known = (entry.key, port, secure, peer, request.gates)
+        if len(self._memo) >= _MEMO_ENTRIES:
+            self._memo.clear()
+        self._memo[head] = known
 
     def remember_pass(
         self, request: Request, holds: Callable[[], bool], state: Callable[[], Any]
@@ -188,7 +164,8 @@ class Pipeline:
         """
         head = request.head
         if (
-            not self._plannable
+            not self.rules.plannable
+            or request.rules is not self.rules
             or len(head.raw) > _MEMO_HEAD_BYTES
             or request.decided_further
         ):
@@ -203,7 +180,8 @@ class Pipeline:
 
     def _take(self, request: Request, phase: str) -> None:
         self.requests += 1
-        self.active += 1
+        rules = request.rules = self.rules
+        rules.active += 1
         request.exchange.on_done(partial(self._over, request))
         self._advance(request, phase, 0)
 
@@ -216,8 +194,8 @@ class Pipeline:
         phase, position = request.place
         if result is not None:
             _answer(request, result)
-            if phase in _AFTER_ANSWER:
-                phase, position = _AFTER_ANSWER[phase], 0
+            if phase in AFTER_ANSWER:
+                phase, position = AFTER_ANSWER[phase], 0
         self._advance(request, phase, position)
 
     def retry(self, request: Request) -> None:
@@ -248,7 +226,7 @@ class Pipeline:
             self._deliver(request)
             return
         request.failing = True
-        for hook in self._hooks["failed"]:
+        for hook in request.rules.hooks["failed"]:
             try:
                 page = hook(request, error)
             except Exception:
@@ -262,7 +240,7 @@ class Pipeline:
 
     def _advance(self, request: Request, phase: str, position: int) -> None:
         """Run hooks from here on until one has to wait or the answer is sent."""
-        all_hooks = self._hooks
+        all_hooks = request.rules.hooks
         while True:
             answered = False
             hooks = all_hooks[phase]
@@ -284,16 +262,16 @@ class Pipeline:
                     self._await(request, result)
                     return
                 _answer(request, result)
-                if phase in _AFTER_ANSWER:
+                if phase in AFTER_ANSWER:
                     answered = True
                     break
             if phase == "deliver":
                 self._deliver(request)
                 return
             if answered:
-                phase = _AFTER_ANSWER[phase]
+                phase = AFTER_ANSWER[phase]
             elif phase == "lookup":
-                phase = _OUTCOMES[request.outcome]
+                phase = OUTCOMES[request.outcome]
             elif phase == "forward":
                 self.fail(request, RuleFailed("Nothing here answers this request."))
                 return
@@ -346,16 +324,17 @@ class Pipeline:
     def _over(self, request: Request, whole: bool) -> None:
         """The client has its answer, or is gone."""
         request.over = True
-        self.active -= 1
         if not whole:
             request.exchange.notes["client"] = "gone"
-        for hook in self._hooks["done"]:
+        rules = request.rules
+        for hook in rules.hooks["done"]:
             try:
                 hook(request)
             except Exception:
                 log.failure("A rule module failed when a request was done.")
         for hook in self._released:
             hook(request)
+        rules.over()
         if not whole:
             wanted = request.flight is not None and request.flight.waiters
             if request.waiting is not None and not wanted:
