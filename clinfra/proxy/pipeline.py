@@ -33,6 +33,7 @@ from clinfra.proxy.message import Reply, Request
 from clinfra.proxy.phases import AFTER_ANSWER, NEXT, OUTCOMES, ActiveRules
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import RequestHead
+from clinfra.web.memo import Memo
 from clinfra.web.resource import trouble_response
 
 log = Logger()
@@ -43,7 +44,8 @@ PENDING = object()
 HOOK_TIMEOUT_SECONDS = 300.0
 """A hook that a request has to wait for longer than this has failed."""
 
-_MEMO_ENTRIES = 4096
+_MEMO_ENTRIES = 8192
+_MEMO_BYTES = 4 << 20
 _MEMO_HEAD_BYTES = 2048
 
 
@@ -74,9 +76,9 @@ class Pipeline:
         self._reactor = reactor
         self._now = reactor.seconds
         self._arrivals = arrivals
-        self._memo: dict[RequestHead, _Known] = {}
+        self._memo: Memo[RequestHead, _Known] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.hot: dict[bytes, Entry] = {}
-        self._plans: dict[RequestHead, Plan] = {}
+        self._plans: Memo[RequestHead, Plan] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.requests = 0
         self.hits = 0
         self._released: tuple[Callable[[Request], None], ...] = ()
@@ -105,7 +107,8 @@ class Pipeline:
 
     def lane(self, exchange: IExchange) -> bool:
         """Answer a request; see web.site.Site."""
-        known = self._memo.get(exchange.head)
+        head = exchange.head
+        known = self._memo.get(head) or self._memo.recall(head, len(head.raw))
         if known is not None:
             key, port, secure, peer, gates = known
             entry = self.hot.get(key)
@@ -129,7 +132,7 @@ class Pipeline:
                     else:
                         exchange.send(entry.wire(now), entry.status, len(entry.body))
                     return True
-        plan = self._plans.get(exchange.head)
+        plan = self._plans.get(head) or self._plans.recall(head, len(head.raw))
         if plan is not None and plan.applies(exchange):
             self._take(plan.request(exchange), "pass_")
         else:
@@ -150,9 +153,7 @@ class Pipeline:
         peer = exchange.client_ip if self._arrivals.peer_matters(head) else ""
         port, secure = exchange.local_port, exchange.secure
         known = (entry.key, port, secure, peer, request.gates)
-        if len(self._memo) >= _MEMO_ENTRIES:
-            self._memo.clear()
-        self._memo[head] = known
+        self._memo.keep(head, known, len(head.raw))
 
     def remember_pass(
         self, request: Request, holds: Callable[[], bool], state: Callable[[], Any]
@@ -170,9 +171,7 @@ class Pipeline:
             or request.decided_further
         ):
             return
-        if len(self._plans) >= _MEMO_ENTRIES:
-            self._plans.clear()
-        self._plans[head] = Plan.of(request, holds, state)
+        self._plans.keep(head, Plan.of(request, holds, state), len(head.raw))
 
     def begin(self, exchange: IExchange) -> None:
         """Take a request in."""

@@ -29,12 +29,18 @@ class Memo(dict[K, V], Generic[K, V]):
         self._bytes = 0
         self._older: dict[K, V] = {}
 
+    def clear(self) -> None:
+        """Forget everything."""
+        super().clear()
+        self._older = {}
+        self._bytes = 0
+
     def keep(self, key: K, value: V, size: int) -> None:
         """Remember something that counts for `size` bytes."""
         if len(self) >= self._max_entries or self._bytes >= self._max_bytes:
-            self._older = dict(self)
+            older = dict(self)
             self.clear()
-            self._bytes = 0
+            self._older = older
         self[key] = value
         self._bytes += size
 

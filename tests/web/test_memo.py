@@ -44,6 +44,14 @@ class MemoTests(SynchronousTestCase):
         self.assertIsNone(memo.recall("a", 10))
         self.assertEqual(memo.recall("c", 10), 2)
 
+    def test_clear(self) -> None:
+        """Nothing is left of either generation."""
+        memo: Memo[str, int] = Memo(2, 100)
+        for position, name in enumerate("abc"):
+            memo.keep(name, position, 10)
+        memo.clear()
+        self.assertEqual([memo.get(n) or memo.recall(n, 10) for n in "abc"], [None] * 3)
+
     @settings(deadline=None)
     @given(st.lists(st.integers(0, 20), max_size=200), st.integers(1, 8))
     def test_never_wrong_never_too_large(self, asked: list[int], most: int) -> None:
