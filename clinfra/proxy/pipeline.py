@@ -48,6 +48,9 @@ _MEMO_ENTRIES = 8192
 _MEMO_BYTES = 4 << 20
 _MEMO_HEAD_BYTES = 2048
 
+_Known = tuple[bytes, int, bool, str, tuple[Callable[[Any], bool], ...]]
+"""What a head led to: key, local port, secure, client, and who is still asked."""
+
 
 class Pipeline:
     """Runs requests through the rule modules.
