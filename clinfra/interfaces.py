@@ -117,6 +117,12 @@ class IRuleModule(Interface):
         request's head, the port and the configuration: then repeated heads of cache
         hits need not be asked about again.  False (the default) is always right."""
     )
+    by_heads = Attribute(
+        """True when what pass_, forward, response, store and deliver do with a request
+        that is passed depends on nothing but its head, the head of the origin's answer
+        and the configuration: then a repeated pass with the same answer needs not be
+        asked about for up to a second.  False (the default) is always right."""
+    )
     ignores_hits = Attribute(
         """True when hit and deliver do nothing with a hit from the cache.  A module
         with one of these hooks that does not say so is asked about every hit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 
 from clinfra.proxy.clients import TrustedProxies
 from clinfra.proxy.message import Request, split_authority
@@ -67,9 +67,13 @@ class Arrivals:
         )
 
 
-@frozen
+@define(eq=False)
 class Plan:
-    """What the phases up to `lookup` made of a request that was passed."""
+    """What the phases up to `lookup` made of a request that was passed.
+
+    Attributes:
+        way: the short way for the next (see `passage`), once it is known.
+    """
 
     host: str
     port: int
@@ -86,6 +90,7 @@ class Plan:
     gates: tuple[Callable[[IExchange], bool], ...]
     holds: Callable[[], bool]
     state: Callable[[], Any]
+    way: Any = None
 
     @classmethod
     def of(
@@ -142,6 +147,7 @@ class Plan:
             self.client_ip,
             self.pool,
         )
+        request.plan = self
         request.forward_target = self.forward_target
         request.outcome = "pass"
         request.cache_state = self.state()

@@ -265,6 +265,11 @@ class Relay(PooledProxyClient):
         if held:
             self.resumeProducing()
 
+    @property
+    def plain(self) -> bool:
+        """The answer goes to the client as it comes, and to nobody else."""
+        return self.father is not None and not self._taps
+
     def discard(self) -> None:
         """The answer has no body, and another is given in its place."""
         self._delivering = True
@@ -298,6 +303,7 @@ class Relay(PooledProxyClient):
             father.unregisterProducer()
             father.finish()
         self._end_taps(True)
+        self._let_go()
 
     def response_failed(self, reason: Exception) -> None:
         """There is no answer, or it was cut short: cut the client's too."""
@@ -318,6 +324,7 @@ class Relay(PooledProxyClient):
             father.unregisterProducer()
             father.abort()
         self._end_taps(False)
+        self._let_go()
 
     def tap_gave_up(self) -> None:
         """A tap wants no more: nor do we, when there is no client either."""
@@ -330,13 +337,16 @@ class Relay(PooledProxyClient):
             self._over = True
             if self.origin_request is not None:
                 self.origin_request.abort()
-        reply = self.request.reply
-        if not self._delivering and reply is not None and reply.stream is self:
-            self._taps = reply.taps
+        if not self._delivering:
+            reply = self.request.reply
+            if reply is not None and reply.stream is self:
+                self._taps = reply.taps
         self._end_taps(False)
 
     def client_gone(self) -> None:
         """Stop, unless others wait for what this request fetches."""
+        if self._over:
+            return
         self.father = None
         flight = self.request.flight
         if flight is None or not flight.waiters:
@@ -358,6 +368,12 @@ class Relay(PooledProxyClient):
 
     def stopProducing(self) -> None:
         """The client is gone; the pipeline says what that means."""
+
+    def _let_go(self) -> None:
+        """It is over and was delivered: cycles of objects cost the collector."""
+        if self._delivering:
+            del self.request
+            self.father = self.origin_request = None
 
     def _end_taps(self, complete: bool) -> None:
         taps = self._taps[:]

@@ -39,6 +39,9 @@ AFTER_ANSWER = {
 }
 """Where an answer goes on to from the phase it was made in."""
 
+_OF_A_PASS = ("pass_", "forward", "response", "store", "deliver")
+"""What a request goes through that the cache has nothing to do with."""
+
 OUTCOMES = {
     "": "pass_",
     "hit": "hit",
@@ -62,6 +65,7 @@ class ActiveRules:
         hooks: by phase.
         plannable: all that decides where a request goes depends on its head alone.
         memoable: so does whether it is a plain hit that nobody wants to see.
+        repeatable: what becomes of a pass depends on its head and its answer's alone.
         active: requests under way.
         retired: called when they have been replaced and the last request is over.
     """
@@ -85,6 +89,11 @@ class ActiveRules:
                 for module in modules
                 if hook_of(module, "hit") or hook_of(module, "deliver")
             )
+        )
+        self.repeatable = not self.hooks["done"] and all(
+            getattr(module, "by_heads", False)
+            for module in modules
+            if any(hook_of(module, phase) for phase in _OF_A_PASS)
         )
         self.active = 0
         self.retired: Callable[[], None] | None = None

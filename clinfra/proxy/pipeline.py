@@ -62,8 +62,9 @@ class Pipeline:
 
     Attributes:
         hot: the hot tier's entries by key; set by the cache module.
-        requests: how many have been received.
+        requests: how many went through the phases.
         hits: how many were answered by the lane.
+        passes: how many took the short way of a pass.
         rules: the modules in use.
     """
 
@@ -84,6 +85,7 @@ class Pipeline:
         self._plans: Memo[RequestHead, Plan] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.requests = 0
         self.hits = 0
+        self.passes = 0
         self._released: tuple[Callable[[Request], None], ...] = ()
 
     @property
@@ -137,7 +139,11 @@ class Pipeline:
                     return True
         plan = self._plans.get(head) or self._plans.recall(head, len(head.raw))
         if plan is not None and plan.applies(exchange):
-            self._take(plan.request(exchange), "pass_")
+            way = plan.way
+            if way is not None and way.take(exchange):
+                self.passes += 1
+            else:
+                self._take(plan.request(exchange), "pass_")
         else:
             self.begin(exchange)
         return True
@@ -179,6 +185,14 @@ class Pipeline:
     def begin(self, exchange: IExchange) -> None:
         """Take a request in."""
         self._take(self._arrivals.request(exchange), "received")
+
+    def adopt(self, request: Request) -> None:
+        """Go on with a request that an origin was asked by the short way.
+
+        See `passage`: the request has its rules, and counts as one of theirs already.
+        """
+        request.place = ("forward", 0)
+        request.exchange.on_done(partial(self._over, request))
 
     def _take(self, request: Request, phase: str) -> None:
         self.requests += 1

@@ -64,6 +64,7 @@ class RuleModule:
     """A module that does nothing; subclasses write the hooks they need."""
 
     head_only = False
+    by_heads = False
     ignores_hits = False
 
     def attach(self, surroundings: Surroundings) -> None:

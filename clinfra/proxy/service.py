@@ -91,9 +91,10 @@ class ProxyService(Service):
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
+        pipeline = self.pipeline
         return {
-            "requests": self.pipeline.requests + self.pipeline.hits,
-            "active": self.pipeline.active,
+            "requests": pipeline.requests + pipeline.hits + pipeline.passes,
+            "active": pipeline.active,
             "modules": {
                 type(module).__name__: dict(report())
                 for module in self.pipeline.modules

@@ -7,6 +7,7 @@ on: fields with CR, LF or NUL and fields that frame a message are refused.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from http import HTTPStatus
 
 from clinfra.web.heads import Fields
@@ -33,8 +34,11 @@ def status_line(status: int) -> bytes:
     return line if line is not None else b"HTTP/1.1 %d Status" % status
 
 
+@lru_cache(maxsize=256)
 def field_block(fields: Fields, stamp: bytes, date: bytes) -> bytes:
     """Return a head's fields, each after a line end; see `IExchange.respond`.
+
+    The last ones are remembered: many answers of a second are alike.
 
     Args:
         stamp: the Server and Date fields to add unless they are given.

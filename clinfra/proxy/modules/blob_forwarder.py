@@ -28,6 +28,7 @@ class BlobForwarder(RuleModule):
 
     Config = Options
     head_only = True
+    by_heads = True
 
     def __init__(self, config: Options) -> None:
         self._match = any_of(config.match)

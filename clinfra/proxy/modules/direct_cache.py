@@ -54,6 +54,7 @@ class DirectCache(RuleModule):
 
     Config = Options
     head_only = True
+    by_heads = True
     ignores_hits = True
 
     def __init__(self, config: Options) -> None:
@@ -381,5 +382,6 @@ class DirectCache(RuleModule):
         return {
             **self._cache.report(),
             "hits": self._cache.counters.get("hits", 0) + self._pipeline.hits,
+            "pass": self._cache.counters.get("pass", 0) + self._pipeline.passes,
             "fetching": len(self._coalescer.flights),
         }

@@ -21,15 +21,23 @@ from clinfra.errors import (
     OriginTimeout,
     Overloaded,
 )
+from clinfra.proxy.arrival import Plan
 from clinfra.proxy.forward import Relay
 from clinfra.proxy.hygiene import request_fields, response_fields
 from clinfra.proxy.message import Reply, Request
 from clinfra.proxy.origins import Member, OriginPool
+from clinfra.proxy.passage import Way
 from clinfra.proxy.pipeline import PENDING
 from clinfra.proxy.routes import Routes
 from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.web.heads import Fields, ResponseHead
-from clinfra.web.pool import Origin, Pool, PoolSettings, make_request_head
+from clinfra.web.pool import (
+    Origin,
+    OriginRequest,
+    Pool,
+    PoolSettings,
+    make_request_head,
+)
 
 UNABLE = "Unable to process request, please try again."
 
@@ -42,6 +50,7 @@ class Forwarder(RuleModule):
     """Sends requests to origins."""
 
     head_only = True
+    by_heads = True
 
     def attach(self, surroundings: Surroundings) -> None:
         """Take the pools, the routes and the ways to connect."""
@@ -104,6 +113,8 @@ class Forwarder(RuleModule):
         reply = Reply(head.status, fields, b"", relay, length, "Forwarder")
         self._resume(request, reply)
         relay.hold()
+        if request.plan is not None and request.reply is reply and relay.plain:
+            self._learn(request, head)
 
     def no_answer(self, relay: Relay, reason: Exception) -> None:
         """An origin failed before it answered."""
@@ -122,6 +133,37 @@ class Forwarder(RuleModule):
                 if not isinstance(reason, OriginTimeout):
                     reason = Overloaded(UNABLE, 5)
         self._fail(request, reason)
+
+    def adopt(
+        self, request: Request, member: Member, origin_request: OriginRequest
+    ) -> Relay:
+        """Go on with what was sent by the short way; see `passage`."""
+        self._surroundings.pipeline.adopt(request)
+        request.attempt = 1
+        request.origin = member.name
+        request.asked_at = request.exchange.started_at
+        relay = Relay(self, request, member)
+        request.origin_request = relay
+        relay.origin_request = origin_request
+        origin_request.receiver = relay
+        return relay
+
+    def _learn(self, request: Request, head: ResponseHead) -> None:
+        """Let requests like this one take the short way, with answers like this one."""
+        if not request.rules.repeatable or request.decided_further:
+            return
+        plan, way = request.plan, request.plan.way
+        if way is None:
+            sent = Plan.of(request, plan.holds, plan.state)
+            way = plan.way = Way(self, request.rules, sent, self._pool(request))
+            sent.way = way
+        member: Member = request.origin_request.member
+        if member not in way.asking:
+            origin, client = member.origin, way.pool.client
+            assert isinstance(origin, Origin) and isinstance(client, Pool)
+            way.asking[member] = client, origin, self._head(request, origin, None)
+        assert request.reply is not None
+        way.learn(head, request.reply, request.exchange)
 
     def stop(self) -> object:
         """Close every connection."""

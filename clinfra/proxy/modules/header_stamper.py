@@ -58,6 +58,7 @@ class HeaderStamper(RuleModule):
     """Stamps header fields."""
 
     Config = Options
+    by_heads = True
     log = Logger()
 
     def __init__(self, config: Options) -> None:

@@ -56,6 +56,7 @@ class Welcome(RuleModule):
     """Answers "/" when nobody else does."""
 
     head_only = True
+    by_heads = True
 
     def attach(self, surroundings: Surroundings) -> None:
         """Learn the routes."""
