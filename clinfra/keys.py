@@ -17,7 +17,7 @@ Bytes = NewType("Bytes", int)
 """A size; in files a number of bytes or text such as "16KiB", "1GiB", "2MB"."""
 
 Pattern = NewType("Pattern", str)
-"""A regular expression (Python's `re`), compiled when the configuration is read."""
+"""A regular expression (see `patterns`), compiled when the configuration is read."""
 
 Endpoint = NewType("Endpoint", str)
 """A Twisted server endpoint string, e.g. "tcp:8080:interface=127.0.0.1"."""

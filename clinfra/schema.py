@@ -30,6 +30,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from twisted.internet.endpoints import serverFromString
 
 from clinfra import config
+from clinfra.patterns import compile_pattern
 
 T = TypeVar("T")
 KeyPath = tuple[str, ...]
@@ -98,10 +99,7 @@ def parse_bytes(value: object) -> int:
 
 def _parse_pattern(value: object) -> str:
     text = _parse_text(value)
-    try:
-        re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{text!r} is not a regular expression: {error}") from error
+    compile_pattern(text)
     return text
 
 

@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from clinfra.errors import ClientGone, RuleFailed, Trouble
+from clinfra.patterns import PatternTooSlow
 from clinfra.proxy.arrival import Arrivals, Plan
 from clinfra.proxy.entry import Entry
 from clinfra.proxy.message import Reply, Request
@@ -231,6 +232,12 @@ class Pipeline:
                 host_path=request.host_path,
             )
             error = RuleFailed("Something went wrong here.")
+        elif isinstance(error, PatternTooSlow):
+            log.warn(
+                "The pattern {pattern!r} takes too long on {host_path}.",
+                pattern=error.pattern,
+                host_path=request.host_path,
+            )
         if request.exchange.status:
             request.exchange.abort()
         response = trouble_response(error)

@@ -13,10 +13,10 @@ from attrs import frozen
 
 from clinfra.config import Pattern, Seconds, key
 from clinfra.errors import ConfigProblems
+from clinfra.patterns import any_of
 from clinfra.proxy.freshness import Getter, Verdict, judge
 from clinfra.proxy.key import primary_key
 from clinfra.proxy.message import Reply
-from clinfra.proxy.routes import any_of
 from clinfra.web.heads import Fields
 
 _REFUSED_BY_FIELDS = frozenset(("no-store", "private", "vary", "no-lifetime"))

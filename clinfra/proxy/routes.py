@@ -6,12 +6,12 @@ prefix, by a regular expression searched in host_path, or by both.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
 from clinfra.config import RouteConfig
+from clinfra.patterns import Compiled, any_of, compile_pattern
 from clinfra.proxy.message import Request
 
 
@@ -21,7 +21,7 @@ class Route:
 
     pool: str
     prefix: str
-    pattern: re.Pattern[str] | None
+    pattern: Compiled | None
     strip_prefix: bool
 
     @classmethod
@@ -36,7 +36,7 @@ class Route:
         return cls(
             config.pool,
             config.prefix,
-            re.compile(config.match) if config.match else None,
+            compile_pattern(config.match) if config.match else None,
             config.strip_prefix,
         )
 
@@ -61,10 +61,10 @@ class Routes:
     def of(cls, configs: Sequence[RouteConfig], default_pool: str) -> Routes:
         """Make them of the configuration.  Raises ValueError with a plain sentence."""
         routes = tuple(Route.of(config) for config in configs)
-        patterns = [route.pattern.pattern for route in routes if route.pattern]
+        patterns = [route.pattern.text for route in routes if route.pattern]
         search = None
         if len(patterns) == len(routes) > 1:
-            search = search_any(patterns)
+            search = any_of(patterns)
         return cls(routes, default_pool, search)
 
     def choose(self, request: Request) -> bool:
@@ -83,27 +83,3 @@ class Routes:
                     return True
         request.pool = self.default_pool
         return bool(self.default_pool)
-
-
-def search_any(patterns: Sequence[str]) -> Callable[[str], object] | None:
-    """Return a search for any of the patterns as one expression.
-
-    None when they cannot be combined: groups would be renumbered, inline flags would
-    reach the others.
-    """
-    if any(re.compile(pattern).groups or "(?" in pattern for pattern in patterns):
-        return None
-    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns)).search
-
-
-def any_of(patterns: Sequence[str]) -> Callable[[str], object] | None:
-    """Return a search that is true when any pattern is found; None without patterns."""
-    if not patterns:
-        return None
-    if len(patterns) == 1:
-        return re.compile(patterns[0]).search
-    combined = search_any(patterns)
-    if combined is not None:
-        return combined
-    searches = [re.compile(pattern).search for pattern in patterns]
-    return lambda text: any(search(text) for search in searches)

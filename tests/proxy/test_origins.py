@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.config import Pattern, PoolConfig, RouteConfig
 from clinfra.proxy.origins import MIN_CONFIDENCE, OriginPool, Origins, parse_member
-from clinfra.proxy.routes import Routes, any_of, search_any
+from clinfra.proxy.routes import Routes
 from tests.proxy.test_message import request
 
 
@@ -136,14 +136,3 @@ class RouteTests(SynchronousTestCase):
         ):
             with self.assertRaises(ValueError):
                 Routes.of((config,), "")
-
-    def test_combined(self) -> None:
-        """Many patterns are one search where that means the same."""
-        plain = search_any(["^a", "b$"])
-        assert plain is not None
-        self.assertTrue(plain("axx") and plain("xxb") and not plain("xax"))
-        self.assertIsNone(search_any(["(a)", "b"]))
-        self.assertIsNone(search_any(["(?i)a", "b"]))
-        fallback = any_of(["(a)", "(?i)b"])
-        assert fallback is not None
-        self.assertTrue(fallback("xB") and fallback("a") and not fallback("A"))

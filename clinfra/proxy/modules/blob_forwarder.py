@@ -11,8 +11,8 @@ from attrs import frozen
 
 from clinfra.config import Pattern, key
 from clinfra.errors import ConfigProblems, NotFound
+from clinfra.patterns import any_of
 from clinfra.proxy.message import Request
-from clinfra.proxy.routes import any_of
 from clinfra.proxy.rules import RuleModule, Surroundings
 
 

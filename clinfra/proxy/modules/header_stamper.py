@@ -1,6 +1,6 @@
-"""HeaderStamper: sets and drops header fields, both ways, by regular expression.
+"""HeaderStamper: sets and drops header fields, both ways, by rules.
 
-Of each list only the first rule that matches host/path is applied.  Changes to answers
+Of each list only the first rule that holds is applied.  Changes to answers
 are made before they are kept: a Cache-Control stamped here governs the cache.  ETag,
 conditional requests and connections are left as they are.
 """
@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 from twisted.logger import Logger
 
-from clinfra.config import Pattern, key
+from clinfra.config import key
 from clinfra.errors import ConfigProblems
+from clinfra.proxy.conditions import Condition, When
 from clinfra.proxy.message import Reply, Request
+from clinfra.proxy.rule_index import RuleIndex
 from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.web.headers import HOP_BY_HOP, is_token
 
@@ -25,10 +28,9 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 @frozen
-class Stamp:
-    """One rule."""
+class Stamp(When):
+    """One rule: when it holds (see `conditions`), and what is changed."""
 
-    match: Pattern = key(Pattern(""), "Regular expression searched in host/path.")
     set: Mapping[str, str] = key((), "Fields to set.")
     drop: tuple[str, ...] = key((), "Fields to drop.")
 
@@ -44,14 +46,31 @@ class Options:
     )
 
 
-@frozen
-class _Rule:
-    match: re.Pattern[str]
-    fields: tuple[tuple[bytes, bytes | None], ...]
+class _Rules:
+    """Rules and what each of them changes."""
 
-    def apply(self, message: Request | Reply) -> None:
-        for name, value in self.fields:
-            message.set(name, value)
+    def __init__(self, name: str, stamps: Sequence[Stamp], problems: list[str]) -> None:
+        self._changes = [
+            _changes(f"{name}[{number}]", stamp, problems)
+            for number, stamp in enumerate(stamps)
+        ]
+        conditions = []
+        for number, stamp in enumerate(stamps):
+            try:
+                conditions.append(Condition(stamp))
+            except ValueError as error:
+                problems.append(f"{name}[{number}]: {error}")
+        self._index = RuleIndex(conditions)
+
+    def apply(self, request: Request, message: Request | Reply) -> None:
+        """Make the changes of the first rule that holds."""
+        number = next(self._index.matching(request), None)
+        if number is not None:
+            for name, value in self._changes[number]:
+                message.set(name, value)
+
+    def __len__(self) -> int:
+        return len(self._changes)
 
 
 class HeaderStamper(RuleModule):
@@ -63,10 +82,10 @@ class HeaderStamper(RuleModule):
 
     def __init__(self, config: Options) -> None:
         problems: list[str] = []
-        self._request_rules = _rules(
+        self._request_rules = _Rules(
             "modify_request_headers", config.modify_request_headers, problems
         )
-        self._response_rules = _rules(
+        self._response_rules = _Rules(
             "modify_response_headers", config.modify_response_headers, problems
         )
         if problems:
@@ -97,38 +116,37 @@ class HeaderStamper(RuleModule):
 
     def forward(self, request: Request) -> None:
         """Stamp what the origin gets."""
-        for rule in self._request_rules:
-            if rule.match.search(request.host_path):
-                rule.apply(request)
-                return
+        if self._request_rules:
+            self._request_rules.apply(request, request)
 
     def response(self, request: Request) -> None:
         """Stamp the answer."""
-        reply = request.reply
-        for rule in self._response_rules:
-            if reply is not None and rule.match.search(request.host_path):
-                rule.apply(reply)
-                return
+        if self._response_rules and request.reply is not None:
+            self._response_rules.apply(request, request.reply)
+
+    def report(self) -> Mapping[str, Any]:
+        """Return how many rules there are."""
+        return {
+            "request_rules": len(self._request_rules),
+            "response_rules": len(self._response_rules),
+        }
 
 
-def _rules(name: str, stamps: Sequence[Stamp], problems: list[str]) -> list[_Rule]:
-    rules = []
-    for number, stamp in enumerate(stamps):
-        where = f"{name}[{number}]"
-        fields: list[tuple[bytes, bytes | None]] = []
-        for text, value in (
-            *((dropped, None) for dropped in stamp.drop),
-            *dict(stamp.set).items(),
-        ):
-            field_name = text.encode("latin-1", "replace")
-            if not is_token(field_name):
-                problems.append(f'{where}: "{text}" is not the name of a field')
-            elif field_name.lower() in _NOT_FOR_RULES:
-                problems.append(f"{where}: {text} is not for rules to change")
-            elif value is not None and not _VALUE.fullmatch(value):
-                problems.append(f"{where}: the value of {text} cannot be sent")
-            else:
-                raw = None if value is None else value.encode("latin-1")
-                fields.append((field_name, raw))
-        rules.append(_Rule(re.compile(stamp.match), tuple(fields)))
-    return rules
+def _changes(
+    where: str, stamp: Stamp, problems: list[str]
+) -> list[tuple[bytes, bytes | None]]:
+    changes: list[tuple[bytes, bytes | None]] = []
+    for text, value in (
+        *((dropped, None) for dropped in stamp.drop),
+        *dict(stamp.set).items(),
+    ):
+        name = text.encode("latin-1", "replace")
+        if not is_token(name):
+            problems.append(f'{where}: "{text}" is not the name of a field')
+        elif name.lower() in _NOT_FOR_RULES:
+            problems.append(f"{where}: {text} is not for rules to change")
+        elif value is not None and not _VALUE.fullmatch(value):
+            problems.append(f"{where}: the value of {text} cannot be sent")
+        else:
+            changes.append((name, None if value is None else value.encode("latin-1")))
+    return changes

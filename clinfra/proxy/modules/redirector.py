@@ -5,33 +5,70 @@ in the field the table is named for); `search` is what is replaced, once.  Witho
 replacement the answer is 404.  A replacement is literal text, but for `\\1` and
 `\\g<name>`: those stand for groups of `search`.  A redirect to where the request is
 already is skipped.  The tables are gone through in the order of `Options`.
+
+`rules` are this product's own, gone through before the tables: each says when it holds
+(see `conditions`) and what is done, e.g.
+
+    [[proxy.modules.rules]]
+    match = '^shop\\.example\\.com/item/(\\d+)'
+    methods = ["GET", "HEAD"]
+    redirect = '/thing?id=\\1'
+    status = 308
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from urllib.parse import quote
 
 from attrs import frozen
 
 from clinfra.config import key
 from clinfra.errors import ConfigProblems, NotFound
+from clinfra.patterns import (
+    Compiled,
+    PatternSet,
+    check_template,
+    compile_pattern,
+    expand,
+)
+from clinfra.proxy.conditions import Condition, When
 from clinfra.proxy.message import Reply, Request
-from clinfra.proxy.routes import any_of
+from clinfra.proxy.rule_index import RuleIndex
 from clinfra.proxy.rules import RuleModule
 
 Table = tuple[tuple[str, ...], ...]
 
-_GROUP = re.compile(r"\\(?:\d|g<)")
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
+_STATUSES = {True: (301, 302, 303, 307, 308), False: range(400, 500)}
 _URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
+
+
+@frozen
+class Step(When):
+    """One rule: when it holds, and what is done then."""
+
+    redirect: str = key(
+        "", "Where to send the client: a path, host/path or URL; groups of `match`."
+    )
+    rewrite: str = key(
+        "", "What the request goes on as: a path or host/path; groups of `match`."
+    )
+    pool: str = key("", "Pool of origins that it goes to.")
+    status: int = key(
+        0, "Of the answer: 302 if not given; 4xx needs no redirect.", most=499
+    )
 
 
 @frozen
 class Options:
     """Options of Redirector."""
 
+    rules: tuple[Step, ...] = key(
+        (), "Rules; those that do not answer are all applied."
+    )
     cookie_redirects: Mapping[str, Table] = key(
         (), "Cookie name to [match, search]: 302, `search` becomes the cookie's value."
     )
@@ -60,8 +97,8 @@ class Options:
 class Rule:
     """One line of a table."""
 
-    match: re.Pattern[str]
-    search: re.Pattern[str]
+    match: Compiled
+    search: Compiled
     replacement: str | None
 
     def applied(self, text: str, replacement: str | None = None) -> str | None:
@@ -74,9 +111,7 @@ class Rule:
             return None
         new = replacement
         if new is None:
-            new = self.replacement or ""
-            if _GROUP.search(new):
-                new = found.expand(new)
+            new = expand(self.replacement or "", found)
         return text[: found.start()] + new + text[found.end() :]
 
 
@@ -85,17 +120,27 @@ class Rules:
 
     def __init__(self, table: Iterable[Rule]) -> None:
         self._rules = tuple(table)
-        self._any = any_of([rule.match.pattern for rule in self._rules])
+        self._set = PatternSet([rule.match.text for rule in self._rules])
 
     def __bool__(self) -> bool:
         return bool(self._rules)
 
     def matching(self, text: str) -> Iterator[Rule]:
         """Yield the rules whose `match` is found."""
-        if self._any is not None and self._any(text):
-            for rule in self._rules:
-                if rule.match.search(text):
-                    yield rule
+        for number in self._set.matching(text):
+            yield self._rules[number]
+
+    def rewritten(self, host_path: str) -> str:
+        """Apply the rules in turn, each to what those before it made."""
+        number = -1
+        while True:
+            after = (n for n in self._set.matching(host_path) if n > number)
+            number = next(after, -1)
+            if number < 0:
+                return host_path
+            result = self._rules[number].applied(host_path)
+            if result is not None:
+                host_path = _cleaned(result)
 
 
 class Redirector(RuleModule):
@@ -128,9 +173,13 @@ class Redirector(RuleModule):
         self._moves = rules("moves", config.moves, shortest=3)
         self._redirects = rules("redirects", config.redirects)
         self._rewrites = rules("rewrites", config.rewrites, shortest=3)
+        self._own = tuple(_steps(config.rules, problems))
         if problems:
             raise ConfigProblems(problems)
+        self._index = RuleIndex([condition for condition, _ in self._own])
+        self.head_only = not self._index.by_client
         steps: list[tuple[object, Callable[[Request], Reply | None]]] = [
+            (self._own, self._by_rules),
             (self._cookie_redirects, self._by_cookie),
             (self._cookie_rewrites, self._rewrite_by_cookie),
             (self._referer, self._by_referer),
@@ -148,6 +197,34 @@ class Redirector(RuleModule):
             reply = step(request)
             if reply is not None:
                 return reply
+        return None
+
+    def _by_rules(self, request: Request) -> Reply | None:
+        first = 0
+        while True:
+            number = next(self._index.matching(request, first), None)
+            if number is None:
+                return None
+            reply = self._take(request, *self._own[number])
+            if reply is not None:
+                return reply
+            first = number + 1
+
+    def _take(self, request: Request, condition: Condition, step: Step) -> Reply | None:
+        """Do what a rule says."""
+        match = condition.match
+        found = None if match is None else match.search(request.host_path)
+        if step.pool:
+            request.pool = step.pool
+        if step.rewrite:
+            request.rewrite(_cleaned(_absolute(request, expand(step.rewrite, found))))
+        if step.redirect:
+            result = _absolute(request, expand(step.redirect, found))
+            return _redirect(request, result, step.status or 302)
+        if step.status:
+            text = HTTPStatus(step.status).phrase.encode("ascii")
+            fields = ((b"Content-Type", b"text/plain"),)
+            return Reply(step.status, fields, text + b"\n", served_by="Redirector")
         return None
 
     def _by_cookie(self, request: Request) -> Reply | None:
@@ -218,12 +295,16 @@ class Redirector(RuleModule):
         return None
 
     def _rewrite(self, request: Request) -> None:
-        # A rewrite may make a later rule match, so each is asked in turn.
-        for rule in self._rewrites._rules:
-            if rule.match.search(request.host_path):
-                result = rule.applied(request.host_path)
-                if result is not None:
-                    request.rewrite(_cleaned(result))
+        result = self._rewrites.rewritten(request.host_path)
+        if result != request.host_path:
+            request.rewrite(result)
+
+
+def _absolute(request: Request, result: str) -> str:
+    """Return host/path or a URL of what may be a path alone."""
+    if not result.startswith("/"):
+        return result
+    return request.host_path.partition("/")[0] + result
 
 
 def _outcome(
@@ -265,15 +346,29 @@ def _compiled(
             problems.append(f"{where}: {shortest} to {longest} texts are needed")
             continue
         try:
-            match, search = re.compile(line[0]), re.compile(line[1])
-        except re.error as error:
+            match, search = compile_pattern(line[0]), compile_pattern(line[1])
+            replacement = line[2] if len(line) > 2 else None
+            check_template(replacement or "", search)
+        except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
-        replacement = line[2] if len(line) > 2 else None
-        if replacement and _GROUP.search(replacement):
-            try:
-                search.sub(replacement, "")  # refuses groups there are none of
-            except (re.error, IndexError) as error:
-                problems.append(f"{where}: {error}")
-                continue
         yield Rule(match, search, replacement)
+
+
+def _steps(
+    steps: Sequence[Step], problems: list[str]
+) -> Iterator[tuple[Condition, Step]]:
+    for number, step in enumerate(steps):
+        try:
+            condition = Condition(step)
+            if step.redirect and step.rewrite:
+                raise ValueError("either redirect or rewrite")
+            if not (step.redirect or step.rewrite or step.pool or step.status):
+                raise ValueError("redirect, rewrite, pool or status is needed")
+            if step.status and step.status not in _STATUSES[bool(step.redirect)]:
+                raise ValueError(f"{step.status} is not a status for this")
+            check_template(step.redirect + step.rewrite, condition.match)
+        except ValueError as error:
+            problems.append(f"rules[{number}]: {error}")
+            continue
+        yield condition, step
