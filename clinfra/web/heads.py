@@ -126,8 +126,10 @@ _STATUS_LINE = re.compile(
 )
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
 _AUTHORITY = re.compile(
-    rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?"
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[2-9A-Fa-f][0-9A-Fa-f])+"
+    rb"|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?"
 )
+"""Host and port; a host may be percent-encoded, but never hide control bytes so."""
 
 _LONGEST_METHOD = 32
 _LONGEST_LENGTH = 19

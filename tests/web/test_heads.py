@@ -144,6 +144,7 @@ class RequestTests(SynchronousTestCase):
             b"[::1]",
             b"[fe80::1]:8080",
             b"a:",
+            b"%c3%bc.example",
         ):
             self.assertEqual(host, request(b"Host: " + host).host)
 
@@ -235,6 +236,7 @@ class RefusalTests(SynchronousTestCase):
                 b"\xe9",
             ),
             *(b"a?b", b"a#b", b"a\\b", b"<a>", b"http://a", b"a:80:80", b"[a]", b":80"),
+            *(b"a%", b"a%2", b"a%zz", b"a%00", b"a%0d%0aX"),
         ):
             self.refused(400, line + b"Host: %b\r\n\r\n" % host)
 
