@@ -153,7 +153,7 @@ class PageCache:
                 return None
         if now >= entry.hot_until and self._memcached_alive(primary):
             return None
-        if now >= entry.fresh_until + self.grace_seconds and not entry.always_validate:
+        if now >= entry.fresh_until and entry.kept_for(now, self.grace_seconds) <= 0:
             self.hot.drop(entry.key)
             return None
         entry.used = True
@@ -312,4 +312,4 @@ class PageCache:
         self.hot.add(entry)
 
     def _ttl(self, entry: Entry, now: float) -> float:
-        return max(1.0, entry.born + entry.lifetime - now) + self.grace_seconds
+        return max(1.0, entry.kept_for(now, self.grace_seconds))

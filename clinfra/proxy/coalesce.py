@@ -77,6 +77,13 @@ class Coalescer:
     patience_seconds: float = 10.0
     flights: dict[bytes, Flight] = field(factory=dict, init=False)
 
+    def start(self, key: bytes) -> Flight | None:
+        """Return a new flight, or None when one is under way: wait for nothing."""
+        if key in self.flights:
+            return None
+        flight = self.flights[key] = Flight(key, self)
+        return flight
+
     def join(self, key: bytes, waiter: Waiter) -> Flight | None:
         """Return a new flight to whoever is first; otherwise None, and wait."""
         flight = self.flights.get(key)

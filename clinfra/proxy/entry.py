@@ -27,10 +27,14 @@ from clinfra.web.ranges import (
     unsatisfied_content_range,
 )
 
-ENTRY_MARK = b"clinfra1"
+ENTRY_MARK = b"clinfra2"
 VARY_MARK = b"clinfraV"
-_FIXED = struct.Struct("!8sHBddII")
-"""Mark, status, flags (1: always validate), born, lifetime, lengths of the rest."""
+_FIXED = struct.Struct("!8sHBddddII")
+"""Mark, status, flags, born, lifetime, the two windows, lengths of the rest."""
+
+_ALWAYS_VALIDATE = 1
+_NEVER_STALE = 2
+"""Flags."""
 
 _PREBUILT_BYTES = 65536
 """Entries up to this size keep their whole message ready to send."""
@@ -82,6 +86,8 @@ class Entry:
         fields: without Content-Length, Age and hop-by-hop fields; with Date.
         born: Unix seconds at which its age was 0.
         lifetime: seconds it is fresh from then on.
+        always_validate, never_stale, refresh_window, error_window: see
+            `freshness.Verdict`.
         hot_until: Unix seconds until which the hot tier uses it unasked.
         used: asked for since the hot tier last looked for something to evict.
         fresh_until: Unix seconds.
@@ -96,6 +102,9 @@ class Entry:
     born: float
     lifetime: float
     always_validate: bool = False
+    never_stale: bool = False
+    refresh_window: float = 0.0
+    error_window: float = 0.0
     hot_until: float = 0.0
     used: bool = False
     fresh_until: float = field(init=False)
@@ -133,6 +142,9 @@ class Entry:
             now - verdict.age,
             verdict.lifetime,
             verdict.always_validate,
+            verdict.never_stale,
+            verdict.refresh_window,
+            verdict.error_window,
         )
 
     @property
@@ -168,6 +180,23 @@ class Entry:
     def ttl(self, now: float) -> float:
         """Return how much longer it is fresh, in seconds; negative when stale."""
         return self.fresh_until - now if not self.always_validate else -1.0
+
+    def serves_while_refreshed(self, now: float) -> bool:
+        """Whether it may be used now, stale, while the origin is asked."""
+        return not self.always_validate and now < self.fresh_until + self.refresh_window
+
+    def serves_on_error(self, now: float) -> bool:
+        """Whether it may be used now because the origin fails."""
+        return not self.always_validate and now < self.fresh_until + self.error_window
+
+    def kept_for(self, now: float, grace_seconds: float) -> float:
+        """Return how much longer it is of use, in seconds.
+
+        Args:
+            grace_seconds: how long stale answers are kept to be validated.
+        """
+        stale = max(grace_seconds, self.refresh_window, self.error_window)
+        return self.born + self.lifetime + stale - now
 
     def wire(self, now: float) -> bytes:
         """Return the whole message of a plain hit; the same for the whole second.
@@ -261,9 +290,11 @@ class Entry:
         fixed = _FIXED.pack(
             ENTRY_MARK,
             self.status,
-            self.always_validate,
+            _ALWAYS_VALIDATE * self.always_validate | _NEVER_STALE * self.never_stale,
             self.born,
             self.lifetime,
+            self.refresh_window,
+            self.error_window,
             len(block),
             len(self.body),
         )
@@ -278,7 +309,8 @@ def decode(key: bytes, primary: bytes, raw: bytes) -> Entry | Vary | None:
         return Vary(generation, tuple(names))
     if mark != ENTRY_MARK or len(raw) < _FIXED.size:
         return None
-    _, status, flags, born, lifetime, block_bytes, body_bytes = _FIXED.unpack_from(raw)
+    _, status, flags, born, lifetime, refresh, error, *sizes = _FIXED.unpack_from(raw)
+    block_bytes, body_bytes = sizes
     start = _FIXED.size + block_bytes
     if len(raw) != start + body_bytes:
         return None
@@ -287,5 +319,15 @@ def decode(key: bytes, primary: bytes, raw: bytes) -> Entry | Vary | None:
         name, _, value = line.partition(b":")
         fields.append((name, value))
     return Entry(
-        key, primary, status, tuple(fields), raw[start:], born, lifetime, bool(flags)
+        key,
+        primary,
+        status,
+        tuple(fields),
+        raw[start:],
+        born,
+        lifetime,
+        bool(flags & _ALWAYS_VALIDATE),
+        bool(flags & _NEVER_STALE),
+        refresh,
+        error,
     )

@@ -202,6 +202,12 @@ class Pipeline:
         request.exchange.on_done(partial(self._over, request))
         self._advance(request, phase, 0)
 
+    def launch(self, request: Request) -> None:
+        """Ask an origin for a request that was looked up, but came from no client."""
+        request.rules.active += 1
+        request.exchange.on_done(partial(self._over, request))
+        self._advance(request, OUTCOMES[request.outcome], 0)
+
     def resume(self, request: Request, result: Reply | None) -> None:
         """Go on with a request whose hook returned PENDING.
 

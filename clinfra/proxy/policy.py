@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from clinfra.config import Pattern, Seconds, key
 from clinfra.errors import ConfigProblems
 from clinfra.patterns import any_of
-from clinfra.proxy.freshness import Getter, Verdict, judge
+from clinfra.proxy.freshness import Terms, Verdict, judge
 from clinfra.proxy.key import primary_key
 from clinfra.proxy.message import Reply
+from clinfra.proxy.targeted import Getter
 from clinfra.web.heads import Fields
 
 _REFUSED_BY_FIELDS = frozenset(("no-store", "private", "vary", "no-lifetime"))
@@ -47,6 +48,33 @@ class Options:
     set_cookie_match: tuple[Pattern, ...] = key(
         (), "Pages whose answers are kept though they set cookies."
     )
+    targeted_fields: tuple[str, ...] = key(
+        ("CDN-Cache-Control", "Surrogate-Control"),
+        "Fields of origins that count instead of Cache-Control and Expires.",
+    )
+    stale_while_revalidate: Seconds = key(
+        Seconds(0),
+        "How long past freshness an answer is used while it is fetched anew, when it"
+        " does not say.",
+    )
+    stale_if_error: Seconds = key(
+        Seconds(300),
+        "How long past freshness an answer is used when its origin fails, when it does"
+        " not say; never when it has to be validated.",
+    )
+    error_statuses: tuple[int, ...] = key(
+        (500, 502, 503, 504), "Statuses by which an origin is taken to have failed."
+    )
+    heuristic_fraction: float = key(
+        0.0,
+        "Part of the time since Last-Modified that an answer without a lifetime is"
+        " fresh, such as 0.1; 0 guesses nothing.",
+        least=0,
+        most=1,
+    )
+    heuristic_longest: Seconds = key(
+        Seconds(86400), "Longest lifetime that is guessed."
+    )
     one_encoding_match: tuple[Pattern, ...] = key(
         (Pattern(r"(?i)\.(?:jpe?g|png|gif|webp|avif)(?:\?|$)"),),
         "Pages for which Accept-Encoding is dropped: compressed already.",
@@ -71,6 +99,7 @@ class Policy:
     Attributes:
         passed: primary keys of pages whose answer was not kept → Unix seconds until
             which they are passed.
+        error_statuses: by which an origin is taken to have failed.
 
     Raises:
         errors.ConfigProblems: a transformation is no regular expression.
@@ -97,7 +126,17 @@ class Policy:
             raise ConfigProblems(problems)
         self.page = lru_cache(maxsize=_KEYS)(self._page)
         self.passed: dict[bytes, float] = {}
+        self.error_statuses = frozenset(options.error_statuses)
         self._refused: dict[tuple[int, Fields], Verdict] = {}
+        self._terms = Terms(
+            targets=tuple(
+                name.lower().encode("latin-1") for name in options.targeted_fields
+            ),
+            heuristic_fraction=options.heuristic_fraction,
+            heuristic_longest=options.heuristic_longest,
+            refresh_window=options.stale_while_revalidate,
+            error_window=options.stale_if_error,
+        )
 
     def _page(self, scheme: str, host_path: str) -> bytes:
         """Return the primary key of a page, transformations applied."""
@@ -136,14 +175,21 @@ class Policy:
         if refused is not None:
             return refused
         negative = status == 404 and self._cache_404 and self._cache_404(host_path)
+        set_cookie = self._set_cookie is not None and self._set_cookie(host_path)
+        terms = self._terms
+        if negative or set_cookie:
+            terms = evolve(
+                terms,
+                negative_ttl=self._options.negative_ttl if negative else 0.0,
+                set_cookie_allowed=bool(set_cookie),
+            )
         verdict = judge(
             status,
             reply.get,
             request_get,
             asked_at=asked_at,
             answered_at=answered_at,
-            negative_ttl=self._options.negative_ttl if negative else 0.0,
-            set_cookie_allowed=bool(self._set_cookie and self._set_cookie(host_path)),
+            terms=terms,
         )
         if verdict.refused in _REFUSED_BY_FIELDS and status != 404:
             if len(self._refused) >= _REFUSALS:

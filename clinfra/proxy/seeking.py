@@ -41,6 +41,7 @@ class Seeking:
         get: the request's fields as they were when it was looked up.
         reason: Cache-Status's word for why it is forwarded.
         purges: how many purges there had been when it began.
+        known: what is kept of the page, fresh or not.
         stale: the entry that is validated.
         unconditional: the client's conditions were taken off what is forwarded.
         verdict: on the origin's answer.
@@ -54,6 +55,7 @@ class Seeking:
     get: Getter
     reason: bytes
     purges: int
+    known: Entry | None = None
     stale: Entry | None = None
     unconditional: bool = False
     verdict: Verdict | None = None

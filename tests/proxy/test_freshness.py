@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.proxy.freshness import NO_WISH, Verdict, Wish, judge, read_wish
+from clinfra.proxy.freshness import (
+    NO_WISH,
+    Terms,
+    Verdict,
+    Wish,
+    judge,
+    read_wish,
+)
 from clinfra.web.headers import format_http_date
 
 NOW = 1_700_000_000
@@ -147,14 +156,16 @@ class StorableTests(SynchronousTestCase):
         """The operator may know better."""
         fields = {b"cache-control": b"max-age=9", b"set-cookie": b"a=b"}
 
-        self.assertEqual("", verdict(fields, set_cookie_allowed=True).refused)
+        allowed = Terms(set_cookie_allowed=True)
+        self.assertEqual("", verdict(fields, terms=allowed).refused)
 
     def test_negative_ttl(self) -> None:
         """It is for 404 without a lifetime alone."""
-        self.assertEqual(7, verdict({}, status=404, negative_ttl=7).lifetime)
-        self.assertEqual("no-lifetime", verdict({}, negative_ttl=7).refused)
+        negative = Terms(negative_ttl=7)
+        self.assertEqual(7, verdict({}, status=404, terms=negative).lifetime)
+        self.assertEqual("no-lifetime", verdict({}, terms=negative).refused)
         stated = {b"cache-control": b"max-age=9"}
-        self.assertEqual(9, verdict(stated, status=404, negative_ttl=7).lifetime)
+        self.assertEqual(9, verdict(stated, status=404, terms=negative).lifetime)
 
     def test_no_cache(self) -> None:
         """Kept when there is something to ask by, and never fresh."""
@@ -196,6 +207,163 @@ class StorableTests(SynchronousTestCase):
         self.assertGreaterEqual(got.lifetime, 0)
 
 
+class StaleTests(SynchronousTestCase):
+    """How long past freshness an answer is of use: RFC 5861, RFC 9111 §4.2.4."""
+
+    def test_windows(self) -> None:
+        """RFC 5861 §3-4: the origin's word counts before the operator's."""
+        terms = Terms(refresh_window=10, error_window=20)
+        for control, windows in (
+            (b"max-age=9", (10, 20)),
+            (b"max-age=9, stale-while-revalidate=5", (5, 20)),
+            (b"max-age=9, stale-if-error=5", (10, 5)),
+            (b"max-age=9, stale-if-error=0, stale-while-revalidate=0", (0, 0)),
+            (b"max-age=9, stale-if-error=x", (10, 0)),
+        ):
+            got = verdict({b"cache-control": control}, terms=terms)
+            self.assertEqual(windows, (got.refresh_window, got.error_window), control)
+            self.assertFalse(got.never_stale)
+
+    def test_forbidden(self) -> None:
+        """RFC 9111 §4.2.4: never where the origin wants to be asked."""
+        terms = Terms(refresh_window=10, error_window=20)
+        for control in (
+            b"max-age=9, must-revalidate, stale-if-error=60",
+            b"max-age=9, proxy-revalidate, stale-while-revalidate=60",
+            b"s-maxage=9",
+            b"no-cache, max-age=9",
+        ):
+            got = verdict({b"cache-control": control, **ETAG}, terms=terms)
+            windows = (got.refresh_window, got.error_window)
+            self.assertEqual(
+                ("", True, (0, 0)), (got.refused, got.never_stale, windows)
+            )
+
+    def test_stale_at_once_but_useful(self) -> None:
+        """RFC 5861 §3: "max-age=0, stale-while-revalidate=9" is worth keeping."""
+        for control, refused in (
+            (b"max-age=0, stale-while-revalidate=9", ""),
+            (b"max-age=0, stale-if-error=9", ""),
+            (b"max-age=0, stale-if-error=9, must-revalidate", "not-fresh"),
+            (b"max-age=0", "not-fresh"),
+        ):
+            terms = Terms(error_window=300)
+            got = verdict({b"cache-control": control}, terms=terms)
+            self.assertEqual(refused, got.refused, control)
+
+
+class GuessTests(SynchronousTestCase):
+    """Heuristic freshness, RFC 9111 §4.2.2: only where an operator wants it."""
+
+    def test_table(self) -> None:
+        """A part of the time since Last-Modified, up to a bound."""
+        terms = Terms(heuristic_fraction=0.1, heuristic_longest=50)
+        for status, fields, lifetime in (
+            (200, {b"last-modified": format_http_date(NOW - 100)}, 10),
+            (404, {b"last-modified": format_http_date(NOW - 100)}, 10),
+            (200, {b"last-modified": format_http_date(NOW - 9999)}, 50),
+            (200, {b"last-modified": format_http_date(NOW + 9), **ETAG}, 0),
+            (200, {}, None),
+            (302, {b"last-modified": format_http_date(NOW - 100)}, None),
+            (599, {b"last-modified": format_http_date(NOW - 100)}, None),
+            (
+                599,
+                {
+                    b"last-modified": format_http_date(NOW - 100),
+                    b"cache-control": b"public",
+                },
+                10,
+            ),
+        ):
+            got = verdict(fields, status=status, terms=terms)
+            if lifetime is None:
+                self.assertEqual("no-lifetime", got.refused)
+            else:
+                self.assertEqual(("", lifetime), (got.refused, got.lifetime))
+
+    def test_off_by_default(self) -> None:
+        """Nothing is guessed unless asked for."""
+        fields = {b"last-modified": format_http_date(NOW - 100)}
+        self.assertEqual("no-lifetime", verdict(fields).refused)
+
+
+class TargetedTests(SynchronousTestCase):
+    """Fields meant for this kind of cache: RFC 9213."""
+
+    terms = Terms(targets=(b"cdn-cache-control", b"surrogate-control"))
+
+    def judged(self, **fields: bytes) -> Verdict:
+        """Judge fields by their names with "_" for "-"."""
+        named = {name.replace("_", "-").encode(): fields[name] for name in fields}
+        return verdict(named, terms=self.terms)
+
+    def test_it_alone_counts(self) -> None:
+        """RFC 9213 §2.2: neither Cache-Control nor Expires counts any more."""
+        later = format_http_date(NOW + 100)
+        for fields, refused, lifetime in (
+            ({"cdn_cache_control": b"max-age=9"}, "", 9),
+            ({"cdn_cache_control": b"foobar, max-age=9"}, "", 9),
+            ({"cdn_cache_control": b"max-age=99999999999"}, "", 2**31),
+            ({"cdn_cache_control": b"max-age=9", "cache_control": b"no-store"}, "", 9),
+            ({"cdn_cache_control": b"max-age=9", "cache_control": b"max-age=1"}, "", 9),
+            ({"cdn_cache_control": b"max-age=9", "expires": b"0"}, "", 9),
+            ({"cdn_cache_control": b"max-age=0", "expires": later}, "not-fresh", 0),
+            (
+                {"cdn_cache_control": b"no-store", "cache_control": b"max-age=9"},
+                "no-store",
+                0,
+            ),
+            (
+                {"cdn_cache_control": b"private", "cache_control": b"max-age=9"},
+                "private",
+                0,
+            ),
+            ({"cdn_cache_control": b"foo", "expires": later}, "no-lifetime", 0),
+            ({"cdn_cache_control": b"max-age=9", "age": b"10"}, "not-fresh", 0),
+        ):
+            got = self.judged(**fields)
+            self.assertEqual((refused, lifetime), (got.refused, got.lifetime), fields)
+
+    def test_what_cannot_be_read_is_ignored(self) -> None:
+        """RFC 9213 §2.1: a field that is broken or empty leaves Cache-Control."""
+        for broken in (
+            b"max-age=9, &&&",
+            b"max-age =9",
+            b"max-age= 9",
+            b"",
+            b"MaX-aGe=9",
+        ):
+            got = self.judged(cdn_cache_control=broken, cache_control=b"max-age=5")
+            self.assertEqual(("", 5), (got.refused, got.lifetime), broken)
+
+    def test_wrong_types(self) -> None:
+        """RFC 9213 §2.1: an argument of the wrong type is no lifetime."""
+        for wrong in (b'max-age="9"', b"max-age=9.5", b"max-age", b"max-age=-1"):
+            got = self.judged(cdn_cache_control=wrong, cache_control=b"max-age=5")
+            self.assertTrue(got.refused, wrong)
+
+    def test_surrogate_control(self) -> None:
+        """The older field: "+" says how much longer it may be used stale."""
+        for value, refused, lifetime, window in (
+            (b"max-age=9", "", 9, 0),
+            (b"max-age=9+5", "", 9, 5),
+            (b'max-age=9, content="ESI/1.0"', "", 9, 0),
+            (b"no-store", "no-store", 0, 0),
+            (b'content="ESI/1.0"', "", 3, 0),
+        ):
+            got = self.judged(surrogate_control=value, cache_control=b"max-age=3")
+            self.assertEqual(
+                (refused, lifetime, window),
+                (got.refused, got.lifetime, got.refresh_window),
+                value,
+            )
+
+    def test_the_first_counts(self) -> None:
+        """RFC 9213 §2.2: the list of targets is in order."""
+        got = self.judged(cdn_cache_control=b"max-age=9", surrogate_control=b"no-store")
+        self.assertEqual(9, got.lifetime)
+
+
 class WishTests(SynchronousTestCase):
     """What requests ask of a cache."""
 
@@ -210,6 +378,9 @@ class WishTests(SynchronousTestCase):
             ),
             ({b"cache-control": b"no-store"}, Wish(no_store=True)),
             ({b"cache-control": b"min-fresh=3"}, Wish(min_fresh=3)),
+            ({b"cache-control": b"max-stale=3"}, Wish(max_stale=3)),
+            ({b"cache-control": b"max-stale"}, Wish(max_stale=inf)),
+            ({b"cache-control": b"max-stale=x"}, Wish(max_stale=0)),
             ({b"cache-control": b"only-if-cached"}, Wish(only_if_cached=True)),
         ):
             self.assertEqual(wish, read_wish(fields.get))
@@ -225,3 +396,16 @@ class WishTests(SynchronousTestCase):
             (Wish(min_fresh=5), 1, 4, False),
         ):
             self.assertEqual(accepted, wish.accepts(age, ttl))
+
+    def test_accepting_what_is_stale(self) -> None:
+        """RFC 9111 §5.2.1.2: as stale as max-stale says, if nothing else forbids it."""
+        for wish, age, stale, accepted in (
+            (Wish(), 10, 1, False),
+            (Wish(max_stale=5), 10, 5, True),
+            (Wish(max_stale=5), 10, 6, False),
+            (Wish(max_stale=inf), 10, 10**9, True),
+            (Wish(max_stale=5, max_age=9), 10, 1, False),
+            (Wish(max_stale=5, no_cache=True), 10, 1, False),
+            (Wish(max_stale=5, min_fresh=1), 10, 1, False),
+        ):
+            self.assertEqual(accepted, wish.accepts_stale(age, stale))

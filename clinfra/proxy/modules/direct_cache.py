@@ -2,13 +2,16 @@
 
 Looked up for GET and HEAD; only answers to GET are kept, and only as RFC 9111 lets a
 shared cache keep them (`freshness`).  Stale entries are validated with the origin and
-refreshed by its 304.  Requests for a page that is being fetched wait for that fetch.
-A page whose answer could not be kept is passed for `pass_ttl` without waiting.
+refreshed by its 304; while that goes on, or when the origin fails, they are used as
+long as they may be (RFC 5861).  Requests for a page that is being fetched wait for that
+fetch.  A page whose answer could not be kept is passed for `pass_ttl` without waiting.
 
 Every answer says what happened in Cache-Status (RFC 9211):
 
 * `clinfra; hit; ttl=N`: from the cache; N seconds of freshness are left; Age is there
   too;
+* `clinfra; hit; ttl=-N; detail=WHY`: stale since N seconds, and used because of
+  `stale-while-revalidate`, `stale-if-error`, or the request's `max-stale`;
 * `clinfra; hit; detail=coalesced`: from a fetch that another request began;
 * `clinfra; fwd=R; fwd-status=S`, and `; stored` when it is kept.  R is `uri-miss`,
   `vary-miss`, `stale` (validated), `request` (the request wanted it so), `method`, or
@@ -19,32 +22,42 @@ Every answer says what happened in Cache-Status (RFC 9211):
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from clinfra.errors import Forbidden, OriginTimeout, Trouble
+from clinfra.errors import (
+    Forbidden,
+    OriginFailed,
+    OriginTimeout,
+    Overloaded,
+    Trouble,
+)
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.entry import Entry
+from clinfra.proxy.fetching import Fetching
 from clinfra.proxy.forgetting import Forgetting
 from clinfra.proxy.freshness import NO_WISH, Wish, read_wish
+from clinfra.proxy.hits import Hits
 from clinfra.proxy.keeping import Keeping
-from clinfra.proxy.key import Getter, variant_key
+from clinfra.proxy.key import Getter
 from clinfra.proxy.message import Reply, Request, drop_fields
 from clinfra.proxy.pipeline import PENDING
 from clinfra.proxy.policy import Options, Policy
 from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.proxy.seeking import (
     CONDITIONS,
-    Landing,
     Seeking,
     apply_conditions,
     forward_status,
     frozen_getter,
-    is_plain,
     made_status,
 )
+from clinfra.proxy.unattended import Unattended
 from clinfra.web.heads import Fields
+
+_ORIGIN_TROUBLES = (OriginFailed, OriginTimeout, Overloaded)
 
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 
@@ -69,7 +82,6 @@ class DirectCache(RuleModule):
         self._coalescer.patience_seconds = self._config.patience
         self._pipeline = surroundings.pipeline
         self._pipeline.hot = self._cache.hot.entries
-        self._pipeline.on_over(self._over)
         self._forgetting = Forgetting(self._policy, self._cache, self._coalescer)
         self._now = surroundings.reactor.seconds
         self._keeping = Keeping(
@@ -81,6 +93,17 @@ class DirectCache(RuleModule):
         )
         rng = surroundings.rng
         self._boundary = lambda: b"%032x" % rng.getrandbits(128)
+        self._hits = Hits(self._cache, self._pipeline, self._now, self._boundary)
+        self._fetching = Fetching(
+            self._policy,
+            self._cache,
+            self._coalescer,
+            self._pipeline,
+            self._hits,
+            self._now,
+            surroundings.reactor.callLater,
+        )
+        self._pipeline.on_over(self._fetching.over)
 
     # Looking up.
 
@@ -146,110 +169,18 @@ class DirectCache(RuleModule):
         now = self._now()
         if entry is not None:
             ttl = entry.ttl(now)
-            if ttl > 0 and wish.accepts(entry.age(now), ttl):
-                return self._hit(request, entry, now)
+            age = entry.age(now)
+            if ttl > 0:
+                if wish.accepts(age, ttl):
+                    return self._hits.hit(request, entry, now)
+            elif not entry.never_stale and wish.accepts_stale(age, -ttl):
+                return self._hits.stale(request, entry, b"max-stale")
+            elif entry.serves_while_refreshed(now) and wish.accepts(age, inf):
+                self._fetching.refresh_later(request, primary, get, entry)
+                return self._hits.stale(request, entry, b"stale-while-revalidate")
         if wish.only_if_cached:
             raise OriginTimeout("It is not in the cache.")
-        return self._seek(request, primary, get, wish, entry)
-
-    def _hit(
-        self, request: Request, entry: Entry, now: float, detail: bytes = b""
-    ) -> Reply:
-        request.outcome = "hit"
-        told = detail or b"clinfra; hit; ttl=%d" % entry.ttl(now)
-        status: Fields = (
-            (b"Age", b"%d" % entry.age(now)),
-            (b"Cache-Status", told),
-        )
-        head = request.head
-        self._cache.count("hits")
-        if head.method == b"GET" and is_plain(head):
-            if not detail:
-                self._pipeline.remember(request, entry)
-            answer = entry.status, (*entry.fields, *status), entry.body
-        else:
-            answer = entry.answer(head, status, self._boundary)
-        return Reply(*answer, served_by="DirectCache")
-
-    def _seek(
-        self,
-        request: Request,
-        primary: bytes,
-        get: Getter,
-        wish: Wish,
-        entry: Entry | None,
-    ) -> object:
-        """Have the origin asked; by this request, or by the one that already does."""
-        known = self._cache.hot.varies.get(primary)
-        reason = b"uri-miss" if known is None else b"vary-miss"
-        if entry is not None:
-            reason = b"request" if entry.ttl(self._now()) > 0 else b"stale"
-        seeking = Seeking(primary, get, reason, self._cache.purges)
-        request.cache_state = seeking
-        if (
-            request.method == b"HEAD"
-            or wish.no_store
-            or request.head.get(b"range") is not None
-        ):
-            request.outcome = "pass"
-            seeking.reason = b"request" if wish.no_store else reason
-            return None
-        if entry is None and self._policy.passed.get(primary, 0.0) > self._now():
-            request.outcome = "pass"
-            seeking.reason = b"bypass"
-            self._remember_pass(request, primary, get)
-            return None
-        if not wish.no_cache:
-            flight_key = primary
-            if known is not None:
-                vary = known.vary
-                flight_key = variant_key(primary, vary.generation, vary.names, get)
-            seeking.flight_key = flight_key
-
-            def landed(outcome: object) -> None:
-                seeking.waiter = None
-                self._landed(request, seeking, entry, outcome)
-
-            flight = self._coalescer.join(flight_key, landed)
-            if flight is None:
-                seeking.waiter = landed
-                return PENDING
-            request.flight = flight
-        self._begin(request, seeking, entry)
-        return None
-
-    def _begin(self, request: Request, seeking: Seeking, entry: Entry | None) -> None:
-        """Make this the request that asks the origin, for everybody."""
-        seeking.unconditional = True
-        seeking.purges = self._cache.purges
-        fields = drop_fields(request.fields, CONDITIONS)
-        conditions = entry.conditions() if entry is not None else ()
-        if entry is not None and conditions:
-            seeking.stale = entry
-            request.outcome = "stale"
-            fields = (*fields, *conditions)
-        else:
-            request.outcome = "miss"
-        if fields != request.fields:
-            request.fields = fields
-
-    def _landed(
-        self, request: Request, seeking: Seeking, entry: Entry | None, outcome: object
-    ) -> None:
-        """The fetch this request waited for is over."""
-        if request.over:
-            return
-        if isinstance(outcome, Trouble):
-            self._pipeline.fail(request, outcome)
-            return
-        if isinstance(outcome, Landing) and outcome.answers(seeking.get):
-            detail = b"clinfra; hit; detail=coalesced"
-            self._cache.count("coalesced")
-            reply = self._hit(request, outcome.entry, self._now(), detail)
-            self._pipeline.resume(request, reply)
-            return
-        self._begin(request, seeking, entry)
-        self._pipeline.resume(request, None)
+        return self._fetching.seek(request, primary, get, wish, entry)
 
     # The origin's answer.
 
@@ -264,6 +195,12 @@ class DirectCache(RuleModule):
                 host_path = request.cache_host_path or request.host_path
                 self._forgetting.forget(host_path)
             return None
+        if reply.status in self._policy.error_statuses:
+            instead = self._hits.instead(request)
+            if instead is not None:
+                if request.flight is not None:
+                    request.flight.land(OriginFailed("The origin failed."))
+                return instead
         if request.method != b"GET":
             return None
         stale = seeking.stale
@@ -295,6 +232,8 @@ class DirectCache(RuleModule):
         if request.outcome == "hit":
             request.exchange.notes["cache"] = "hit"
             return
+        if type(request.exchange) is Unattended:
+            reply.muted = True
         forwarded = request.attempt > 0 and reply.served_by == "Forwarder"
         status = forward_status(reply, seeking) if forwarded else made_status(reply)
         reply.fields = (*reply.fields, (b"Cache-Status", status))
@@ -304,10 +243,13 @@ class DirectCache(RuleModule):
             if seeking is not None and seeking.unconditional:
                 apply_conditions(request.head, reply)
 
-    def failed(self, request: Request, trouble: Trouble) -> None:
-        """Those who wait for this fetch get the same trouble."""
+    def failed(self, request: Request, trouble: Trouble) -> Reply | None:
+        """Answer with what is stale, if it may be; who waits for this fetch does so."""
         if request.flight is not None:
             request.flight.land(trouble)
+        if isinstance(trouble, _ORIGIN_TROUBLES) and request.cache_state is not None:
+            return self._hits.instead(request)
+        return None
 
     def _refresh(
         self, request: Request, seeking: Seeking, stale: Entry, reply: Reply
@@ -338,44 +280,11 @@ class DirectCache(RuleModule):
         self._pipeline.retry(request)
         return PENDING
 
-    def _remember_pass(self, request: Request, primary: bytes, get: Getter) -> None:
-        """Let equal heads be passed at once while the page is."""
-        if request.method != b"GET":
-            return
-        policy, now, cache = self._policy, self._now, self._cache
-        self._pipeline.remember_pass(
-            request,
-            lambda: policy.passed.get(primary, 0.0) > now(),
-            lambda: Seeking(primary, get, b"bypass", cache.purges),
-        )
-
     # Forgetting.
 
     def purge(self, host_paths: Sequence[str]) -> Deferred[int]:
         """Forget pages; fires with how many were known."""
         return self._forgetting.purge(host_paths)
-
-    def _over(self, request: Request) -> None:
-        """A request is over: wait no longer, and let nobody wait in vain."""
-        seeking: Seeking | None = request.cache_state
-        if seeking is not None and seeking.waiter is not None:
-            self._coalescer.leave(seeking.flight_key, seeking.waiter)
-            seeking.waiter = None
-        flight = request.flight
-        if flight is None:
-            return
-        relay = request.origin_request
-        if relay is None or (
-            not flight.waiters and not (seeking is not None and seeking.stored)
-        ):
-            flight.land(None)
-        else:
-            flight.abandoned = lambda: self._abandon(request)
-
-    def _abandon(self, request: Request) -> None:
-        """Neither the client nor anybody else wants what is being fetched."""
-        request.origin_request.abort()
-        request.flight.land(None)
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
