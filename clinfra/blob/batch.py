@@ -2,8 +2,9 @@
 
 ``POST /_replicate?replicate=replica|cluster``.  The body is records, one after the
 other, each as in a volume (see `volume`) without padding: data with its bytes, or a
-change.  The answer is one byte for each: `KEPT`, `REFUSED` (for good) or `LATER`.
-Every record is merged and durable, together with the others, before the answer.
+change.  The answer is one byte for each: `KEPT`, `REFUSED` (for good), `LATER`, or
+`FULL`: there is no space for its bytes (changes without any are always taken).  Every
+record is merged and durable, together with the others, before the answer.
 
 Only replicas of the cluster file may ask.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from http import HTTPStatus
 from itertools import chain
 from typing import Any
 
@@ -30,6 +32,7 @@ from clinfra.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    StorageFull,
     TooLarge,
     Trouble,
 )
@@ -37,7 +40,7 @@ from clinfra.web.exchange import IExchange, Response
 
 REPLICATE = "_replicate"
 
-KEPT, REFUSED, LATER = 0, 1, 2
+KEPT, REFUSED, LATER, FULL = 0, 1, 2, 3
 
 MAX_RECORDS = 256
 BATCH_BYTES = 1 << 20
@@ -53,6 +56,9 @@ REQUESTS = 2
 
 CLASSIC_SECONDS = 60.0
 """How long a replica that refused a batch is spared."""
+
+_FULL_STATUS = HTTPStatus.INSUFFICIENT_STORAGE
+"""What `FULL` is as the status of an answer."""
 
 _STOPPING = "this server is stopping"
 
@@ -111,7 +117,6 @@ class Receiver:
                 raise TooLarge("These are too many records")
             pieces.append(piece)
         records = list(unpack(b"".join(pieces)))
-        self._replica.check_space(size)
         fanout = PEERS if onward else 0
         keeping = [
             Deferred.fromCoroutine(self._keep(record, fanout)) for record in records
@@ -140,11 +145,14 @@ class Receiver:
                 await self._replica.expire(record.name, write)
             else:
                 announced = Announced({"sha256": data.sha256})
-                await self._replica.put(
-                    record.name, record.body, write, announced=announced
-                )
+                with self._replica.room_for(len(record.body)):
+                    await self._replica.put(
+                        record.name, record.body, write, announced=announced
+                    )
         except (InvalidRequest, NotFound):
             return REFUSED
+        except StorageFull:
+            return FULL
         except (Trouble, OSError):
             return LATER
         return KEPT
@@ -258,6 +266,8 @@ class Batches:
                 _tell(waiting, None)
             elif code == REFUSED:
                 _tell(waiting, PeerRefused(peer, 400, "it refuses this record"))
+            elif code == FULL:
+                _tell(waiting, PeerFailed(peer, _FULL_STATUS, "its disk is full"))
             else:
                 _tell(waiting, PeerFailed(peer, 503, "it cannot keep this record now"))
 

@@ -9,6 +9,10 @@ when its disk is full.  So a name that gets this answer again and again is put a
 and when that happened to very many, one after the other, each further one at once, but
 slowly: whatever is good behind them gets there.  As soon as one is taken, all that were
 put aside in that time are tried again.
+
+Note [Full]: a replica of our kind says that its disk is full, and takes deletes all the
+same: they make space.  So only what has bytes waits, in its place, and one of it tries
+every now and then, until one is taken.
 """
 
 from __future__ import annotations
@@ -20,19 +24,20 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from clinfra.blob.backlog import Backlog, measure
+from clinfra.blob.cursor_note import CursorNote
 from clinfra.blob.destinations import Destination, is_for
 from clinfra.blob.feed import BackOff, Window
 from clinfra.blob.parking import Parking
 from clinfra.blob.peers import PeerFailed, PeerRefused, Peers, original_relays
 from clinfra.blob.pushes import Pushes
-from clinfra.blob.records import Row
+from clinfra.blob.records import BYTES, Row
 from clinfra.blob.replica import Replica
-from clinfra.blob.sending import Moved, Sender
+from clinfra.blob.resting import Pause, Rest
+from clinfra.blob.sending import Moved, Sender, is_full
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import Workers
 from clinfra.errors import NotFound, StorageDamaged
@@ -49,9 +54,6 @@ WINDOW_BYTES = 32 << 20
 MAX_AHEAD = 16384
 """Changes past the oldest unfinished one, at most."""
 
-NOTE_SECONDS = 1.0
-"""How often a cursor that moved is written down."""
-
 RETRY_SECONDS = 60.0
 """How often it is looked which parked names are due."""
 
@@ -65,7 +67,7 @@ SUSPICIOUS = 32
 """After so many put aside in a row, further ones are at once: Note [Poison]."""
 
 ANSWERED_SECONDS = 2.0
-"""Longest rest of a destination that does answer, if only with 500."""
+"""Longest rest of a destination that does answer, if only with 500 or 507."""
 
 
 @define(eq=False)
@@ -95,24 +97,34 @@ class Delivery:
     sent: int = field(init=False, default=0)
     _parked_in_a_row: int = field(init=False, default=0)
     _refusing_since: float = field(init=False, default=0.0)
-    _noted: int = field(init=False, default=0)
-    _noting: IDelayedCall | None = field(init=False, default=None)
     _running: Deferred[None] | None = field(init=False, default=None)
     _stopped: bool = field(init=False, default=False)
     _changed: bool = field(init=False, default=False)
     _waiter: Deferred[None] | None = field(init=False, default=None)
-    _resting: Deferred[None] | None = field(init=False, default=None)
     _bytes: int = field(init=False, default=0)
     _rows: OrderedDict[int, Row] = field(init=False, factory=OrderedDict)
     _under_way: dict[int, Deferred[None]] = field(init=False, factory=dict)
     _pushes: Pushes = field(init=False, factory=Pushes)
     _unread: float = field(init=False, default=inf)
+    _resting: Pause = field(init=False)
+    _full: Rest = field(init=False)
+    _noted: CursorNote = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._resting = Pause(self._reactor, self._wake)
+        self._full = Rest(self._reactor, ANSWERED_SECONDS)
+        self._noted = CursorNote(
+            self.destination.key,
+            self._note,
+            lambda: self._window.cursor,
+            self._reactor,
+        )
 
     # Lifetime
 
     def start(self) -> None:
         """Begin to follow the feed."""
-        self._noted = self._window.cursor
+        self._noted.is_noted()
         self._unread = inf
         self._running = Deferred.fromCoroutine(self._run())
         self._running.addErrback(self._over)
@@ -136,12 +148,9 @@ class Delivery:
         if self._running is not None:
             self._running.cancel()
         self._cancel_all()
-        if self._resting is not None:
-            self._resting.cancel()
-        if self._noting is not None:
-            self._noting.cancel()
-            self._noting = None
-        return self._note(self.destination.key, self._window.cursor)
+        self._full.end()
+        self._resting.end()
+        return self._noted.stop()
 
     def _cancel_all(self) -> None:
         for deferred in list(self._under_way.values()):
@@ -191,7 +200,7 @@ class Delivery:
                     self._unread = inf
             for row in rows:
                 await self._take(row)
-            self._moved()
+            self._noted.moved()
             if len(rows) < READ_ROWS:
                 while not self._changed:
                     await self._wait()
@@ -206,7 +215,7 @@ class Delivery:
             self._window.under_way >= self._most_under_way()
             or self._bytes >= WINDOW_BYTES
             or row.seq - self._window.cursor > MAX_AHEAD
-            or self._resting is not None
+            or self._resting.active
         ):
             await self._wait()
         self._window.begin(row.seq)
@@ -242,18 +251,22 @@ class Delivery:
                 if self._rows.pop(row.seq, None) is not None:
                     self._bytes -= _bytes_of(row)
                     self._window.finish(row.seq)
-                self._moved()
+                self._noted.moved()
                 self._wake()
 
     async def _insist(self, row: Row) -> None:
         """Send a row until it is taken, or put aside: Note [Poison]."""
         answered_500 = 0
         while True:
-            if self._resting is not None:
-                await self._rest()
+            await self._resting.wait()
+            if self._needs_space(row):
+                await self._full.over()
             try:
                 refusal = await self._refusal_of(row)
             except PeerFailed as trouble:
+                if is_full(trouble) and self._needs_space(row):
+                    self._is_full(trouble.sentence)
+                    continue
                 answered = trouble.status == 500
                 answered_500 += answered
                 suspicious = self._parked_in_a_row >= SUSPICIOUS
@@ -265,7 +278,7 @@ class Delivery:
                 refusal = trouble.sentence
             if refusal is None:
                 self.sent += 1
-                self._took()
+                self._took(row)
                 return
             try:
                 await self._park(row.name, refusal)
@@ -293,9 +306,21 @@ class Delivery:
             return f"cannot be sent: {error!r}"
         return None
 
-    def _took(self) -> None:
+    def _is_full(self, trouble: str) -> None:
+        """There is no space for bytes: Note [Full]."""
+        if not self._full.active:
+            self.log.warn(
+                "{key} has no space left: {trouble}",
+                key=self.destination.key,
+                trouble=trouble,
+            )
+        self._full.begin()
+
+    def _took(self, row: Row) -> None:
         """A change was taken: what was refused before has another chance."""
         self._back_off.succeeded()
+        if self._needs_space(row):
+            self._full.end()
         parked, self._parked_in_a_row = self._parked_in_a_row, 0
         if parked >= SUSPICIOUS:
             self._parking.hurry(self._refusing_since)
@@ -322,8 +347,13 @@ class Delivery:
                 if last or isinstance(trouble, PeerRefused):
                     raise
 
+    def _needs_space(self, row: Row) -> bool:
+        """Return whether a change brings bytes that somebody can want."""
+        brings = row.data is not None and bool(row.fanout & BYTES)
+        return brings and not row.expiry.passed(self._now())
+
     def _begin_rest(self, trouble: str, answered: bool = False) -> None:
-        if self._resting is not None:
+        if self._resting.active:
             return
         wait = self._back_off.failed()
         if answered:
@@ -334,20 +364,7 @@ class Delivery:
                 key=self.destination.key,
                 trouble=trouble,
             )
-        resting: Deferred[None] = deferLater(self._reactor, wait)
-        self._resting = resting
-
-        def over(result: object) -> None:
-            self._resting = None
-            self._wake()
-
-        resting.addBoth(over)
-
-    async def _rest(self) -> None:
-        while self._resting is not None:
-            waiter: Deferred[None] = Deferred()
-            self._resting.addBoth(_tell, waiter)
-            await waiter
+        self._resting.begin(wait)
 
     async def _park(self, name: str, reason: str) -> None:
         """Put a name aside.  Raises what the index does when that cannot be noted."""
@@ -364,7 +381,7 @@ class Delivery:
 
     async def retry_parked(self) -> None:
         """Try what was put aside long enough ago once more."""
-        if self._resting is None:
+        if not self._resting.active:
             await self._parking.retry(self._refusal_again)
 
     async def _refusal_again(self, name: str) -> str | None:
@@ -376,8 +393,8 @@ class Delivery:
     def rest_no_more(self) -> None:
         """Try at once what failed."""
         self._back_off.succeeded()
-        if self._resting is not None:
-            self._resting.cancel()
+        self._full.end()
+        self._resting.end()
 
     async def hurry(self) -> None:
         """Try at once whatever failed or was put aside."""
@@ -400,28 +417,10 @@ class Delivery:
         await self._pushes.run(
             row, sending or self._send_to_any(row, moved, newest=True)
         )
-        self._took()
+        self._took(row)
         self._window.pass_over(row.seq)
 
-    # The cursor
-
-    def _moved(self) -> None:
-        if self._noting is None and self._window.cursor != self._noted:
-            self._noting = self._reactor.callLater(NOTE_SECONDS, self._note_now)
-
-    def _note_now(self) -> None:
-        self._noting = None
-        cursor = self._noted = self._window.cursor
-
-        def failed(failure: Any) -> None:
-            self._noted = -1
-            self.log.error(
-                "cannot note the cursor of {key}: {error}",
-                key=self.destination.key,
-                error=failure.value,
-            )
-
-        self._note(self.destination.key, cursor).addErrback(failed)
+    # Status
 
     def measure(self) -> Backlog:
         """Return what waits.  A reader thread."""
@@ -437,14 +436,10 @@ class Delivery:
             "under_way": self._window.under_way,
             **told,
             "sent": self.sent,
-            "resting": self._resting is not None,
+            "resting": self._resting.active,
+            "full": self._full.active,
         }
 
 
 def _bytes_of(row: Row) -> int:
     return row.data.size if row.data is not None else 0
-
-
-def _tell(result: object, waiter: Deferred[None]) -> None:
-    if not waiter.called:
-        waiter.callback(None)

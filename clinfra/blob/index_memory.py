@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 
 from attrs import define, evolve, field
 from zope.interface import implementer
@@ -151,11 +152,11 @@ class MemoryIndex:
         """Return rows of leaves, by (leaf, name)."""
 
         def key(row: Row) -> tuple[int, bytes]:
-            return leaf_of(row.name), row.name.encode()
+            return _leaf_of(row.name), row.name.encode()
 
         above = after[0], after[1].encode()
         return self._sorted(
-            lambda row: first <= leaf_of(row.name) <= last and key(row) > above,
+            lambda row: first <= _leaf_of(row.name) <= last and key(row) > above,
             key,
             limit,
         )
@@ -165,7 +166,7 @@ class MemoryIndex:
         return [
             (leaf, row.name, row.digest)
             for row in list(self._rows.values())
-            if first <= (leaf := leaf_of(row.name)) <= last
+            if first <= (leaf := _leaf_of(row.name)) <= last
         ]
 
     def listing(self, start: int | None, stop: int | None, limit: int) -> Sequence[Row]:
@@ -227,6 +228,9 @@ class MemoryIndex:
     def facts(self) -> Mapping[str, object]:
         """Return what status pages show."""
         return {"database": "memory", "size": len(self._rows)}
+
+
+_leaf_of = lru_cache(1 << 16)(leaf_of)
 
 
 def _checksum(rows: Sequence[Row]) -> int:

@@ -37,6 +37,7 @@ from clinfra.blob.pulling import Pulling
 from clinfra.blob.records import Row, State
 from clinfra.blob.rejoin import Fence, Proof, told_in
 from clinfra.blob.replica import Replica
+from clinfra.blob.sending import is_full
 from clinfra.blob.standing import Standing
 from clinfra.blob.topology import Topology
 from clinfra.blob.trees import LEAVES, Forest, Tree, differing, unpack
@@ -109,6 +110,7 @@ class Repair:
     _lacked: dict[str, int] = field(init=False, factory=dict)
     _trouble: dict[str, str] = field(init=False, factory=dict)
     _refused: int = field(init=False, default=0)
+    _is_full: bool = field(init=False, default=False)
     _running: Deferred[None] | None = field(init=False, default=None)
 
     @_destinations.default
@@ -230,7 +232,7 @@ class Repair:
 
         Raises errors.Trouble or ValueError when that could not be completed.
         """
-        self._refused = 0
+        self._refused, self._is_full = 0, False
         began_at = self._now()
         # Asked before: an index that is new afterwards is not taken for the old one.
         told = told_in(await self._ask(replica, "/_tree?self=1"))
@@ -320,18 +322,29 @@ class Repair:
     ) -> int:
         now = self._now()
         lacking = [row for row in rows if is_news(row.state, states.get(row.name), now)]
+        # What has ended first: it makes space where there is none.
+        lacking.sort(key=lambda row: not row.expiry.passed(now))
 
         async def send(row: Row) -> None:
+            if self._is_full and not row.expiry.passed(now):
+                self._refused += 1
+                return
             try:
                 await self._send(replica, row, destination.replicate)
-            except (PeerRefused, NotFound, StorageDamaged, OSError) as trouble:
+            except (PeerFailed, NotFound, StorageDamaged, OSError) as trouble:
+                self._is_full = self._is_full or is_full(trouble)
+                if isinstance(trouble, PeerFailed) and not (
+                    isinstance(trouble, PeerRefused) or is_full(trouble)
+                ):
+                    raise
                 self._refused += 1
-                self.log.error(
-                    "{replica} lacks {name}, and does not get it: {trouble}",
-                    replica=replica,
-                    name=row.name,
-                    trouble=trouble,
-                )
+                if not is_full(trouble):
+                    self.log.error(
+                        "{replica} lacks {name}, and does not get it: {trouble}",
+                        replica=replica,
+                        name=row.name,
+                        trouble=trouble,
+                    )
             else:
                 self.repaired += 1
 

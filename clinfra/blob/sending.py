@@ -8,13 +8,14 @@ they follow.  Small changes to replicas of our own kind go in batches (see `batc
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 
 from attrs import define
 from twisted.internet.defer import Deferred
 
 from clinfra.blob.batch import Batches
 from clinfra.blob.hot import Hot
-from clinfra.blob.peers import Peers, fits_original
+from clinfra.blob.peers import PeerFailed, Peers, fits_original
 from clinfra.blob.records import BYTES, Data, Row
 from clinfra.blob.replica import SMALL_BYTES, Replica
 from clinfra.blob.stored_body import StoredBody
@@ -69,6 +70,11 @@ class Sender:
             hot = Hot(row, None)
         try:
             await self._send(peer, hot, replicate, moved)
+        except PeerFailed as trouble:
+            if not is_full(trouble) or not hot.row.expiry.passed(self._now()):
+                raise
+            # There is no space for what has ended; that it has is what counts.
+            await self._peers.delete(peer, row.name, hot.row.expiry, replicate)
         except (StorageDamaged, OSError):
             again = await self._replica.find(row.name)
             if again is not None and again.row.seq == hot.row.seq:
@@ -115,6 +121,12 @@ class Sender:
         if data is not None and data.size <= SMALL_BYTES:
             body = await self._replica.body(hot)
         await self._peers.put(peer, row.name, row.state, body, replicate)
+
+
+def is_full(trouble: Exception) -> bool:
+    """Return whether a replica could not take something for want of space."""
+    status = HTTPStatus.INSUFFICIENT_STORAGE
+    return isinstance(trouble, PeerFailed) and trouble.status == status
 
 
 def lacks(told: BlobInfo, data: Data) -> bool:
