@@ -16,6 +16,7 @@ from attrs import frozen
 from clinfra.keys import Bytes, Endpoint, Limits, Pattern, Seconds, key, table
 from clinfra.proxy_config import (
     CacheConfig,
+    CheckConfig,
     ModuleConfig,
     PoolConfig,
     ProxyConfig,
@@ -27,6 +28,7 @@ __all__ = [
     "BlobConfig",
     "Bytes",
     "CacheConfig",
+    "CheckConfig",
     "Config",
     "Endpoint",
     "ImageConfig",

@@ -65,6 +65,14 @@ class Overloaded(Trouble):
         self.retry_after_seconds = retry_after_seconds
 
 
+class OriginsDown(Overloaded):
+    """No server behind us could be asked, or none answered; what is kept may do."""
+
+
+class Maintenance(OriginsDown):
+    """Operators want no server behind us to be asked now."""
+
+
 class StorageFull(Trouble):
     """Not enough disk for what was sent; deletes still work."""
 

@@ -31,19 +31,106 @@ class CacheConfig:
 
 
 @frozen
+class CheckConfig:
+    """How the members of a pool are checked, besides by the requests they answer."""
+
+    kind: str = key(
+        "off",
+        "off; http: ask for `path`; tcp: only connect.",
+        choices=("off", "http", "tcp"),
+    )
+    path: str = key("/", "What is asked for, by GET.")
+    host: str = key("", "Host of the question; empty means the member's own name.")
+    interval: Seconds = key(Seconds(5), "Between two checks of a member.", least=0.1)
+    timeout: Seconds = key(
+        Seconds(2), "A member that takes longer has failed the check.", least=0.05
+    )
+    statuses: tuple[int, ...] = key(
+        (200, 204), "Good answers, by status.", least=100, most=599
+    )
+    rise: int = key(2, "Good checks in a row after which a member is up.", least=1)
+    fall: int = key(3, "Bad checks in a row after which it is down.", least=1)
+
+
+@frozen
 class PoolConfig:
     """A pool of origins."""
 
     members: tuple[str, ...] = key(
         (), 'Origins as "host:port" or "host:port=weight"; "unix:/path" also.'
     )
-    connect_timeout: Seconds = key(Seconds(3), "Time to connect.")
+    backups: tuple[str, ...] = key(
+        (), "Origins that are asked only when too few members can be."
+    )
+    choice: str = key(
+        "random",
+        "Who is asked: random, by weight and confidence; least_loaded of two drawn so;"
+        " round_robin; hash, always the same member for equal keys.",
+        choices=("random", "least_loaded", "round_robin", "hash"),
+    )
+    hash_key: str = key(
+        "host_path", "For hash: host_path, path, client_ip, header:NAME, cookie:NAME."
+    )
+    connect_timeout: Seconds = key(Seconds(3), "Time to connect, TLS included.")
     response_timeout: Seconds = key(Seconds(60), "Longest silence before the head.")
     read_timeout: Seconds = key(Seconds(60), "Longest silence inside the body.")
     attempts: int = key(3, "Tries of one request, the first included.", least=1)
+    retry_time: Seconds = key(
+        Seconds(10), "No try of a request begins later than this after its first."
+    )
+    retry_budget: float = key(
+        0.2,
+        "Most tries again, as a share of the requests; ten are always allowed, and one"
+        " more each second.",
+        most=10,
+    )
+    retry_statuses: tuple[int, ...] = key(
+        (),
+        "Answers to GET and HEAD that count as failures: another member is asked.",
+        least=400,
+        most=599,
+    )
+    circuit_failures: int = key(
+        5,
+        "Failures in a row after which a member is only tried now and then; 0 is"
+        " never.",
+    )
+    circuit_pause: Seconds = key(
+        Seconds(5), "Between such trials, as long as others can be asked.", least=0.1
+    )
+    slow_start: Seconds = key(
+        Seconds(0), "How long a member that is back gets less than its share."
+    )
+    panic_threshold: float = key(
+        0.5,
+        "With a smaller part of the members up, what checks say is not believed.",
+        most=1,
+    )
     idle_connections: int = key(64, "Connections kept open for reuse, per member.")
     idle_timeout: Seconds = key(Seconds(4), "How long they are kept.")
     max_connections: int = key(1024, "Most connections per member.", least=1)
+    max_queue: int = key(1024, "Most requests waiting for one, per member.")
+    queue_timeout: Seconds = key(Seconds(3), "Longest such wait.")
+    maintenance: bool = key(
+        False, "Ask nobody: answer from the cache, or that we are at work."
+    )
+    tls: bool = key(False, "Speak TLS with the members.")
+    tls_verify: bool = key(
+        True, "Check their certificates; without, anybody may be in between."
+    )
+    tls_name: str = key(
+        "",
+        "Name to ask for (SNI) and to find in the certificate; empty means the"
+        " member's host.",
+    )
+    tls_ca_file: str = key(
+        "", "PEM file of who may have signed it; empty means who the system trusts."
+    )
+    tls_certificate_file: str = key("", "PEM file of the certificate that we show.")
+    tls_key_file: str = key(
+        "", "PEM file of its key; empty means it is in the same file."
+    )
+    check: CheckConfig = table(CheckConfig, "Active checks.")
 
 
 @frozen
@@ -108,5 +195,16 @@ class ProxyConfig:
         "Routes, in order.",
     )
     default_pool: str = key("", "Pool of requests that no route matches.")
+    maintenance: bool = key(
+        False, "Ask no origin at all: answer from the cache, or that we are at work."
+    )
+    nameservers: tuple[str, ...] = key(
+        (),
+        'DNS servers ("10.0.0.2" or "10.0.0.2:5353") for the names of members, asked'
+        " again as they say; none means as the system does.",
+    )
+    resolve_interval: Seconds = key(
+        Seconds(30), "How often the system is asked, which does not say.", least=1
+    )
     cache: CacheConfig = table(CacheConfig, "The cache.")
     limits: Limits = table(Limits, "What the proxy listener accepts.")

@@ -127,11 +127,19 @@ def _list(name: str, cls: Any, doc: str, values: Any) -> Iterator[str]:
 
 def _named(name: str, cls: Any, doc: str) -> Iterator[str]:
     """Tables by name: an example, as a comment."""
+    yield from _example(f"{name}.NAME", cls, doc)
+
+
+def _example(name: str, cls: Any, doc: str) -> Iterator[str]:
     yield ""
     yield from _comment(doc)
-    yield f"# [{name}.NAME]"
+    yield f"# [{name}]"
     for line in _keys(cls, cls()):
         yield from _comment(line)
+    for attribute in attrs.fields(cls):
+        if attrs.has(attribute.type):
+            here = f"{name}.{attribute.name}"
+            yield from _example(here, attribute.type, attribute.metadata["doc"])
 
 
 def reference() -> str:

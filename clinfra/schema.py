@@ -160,6 +160,10 @@ def _check_bounds(value: Any, attribute: attrs.Attribute[Any]) -> None:
     """Raise ValueError when a value is not one that `config.key` allows."""
     if value is None:
         return
+    if isinstance(value, tuple):
+        for each in value:
+            _check_bounds(each, attribute)
+        return
     choices: Sequence[str] = attribute.metadata.get("choices", ())
     if choices and value not in choices:
         raise ValueError(f"{value!r} is not one of {', '.join(choices)}")

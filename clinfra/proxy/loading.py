@@ -32,7 +32,7 @@ from clinfra.config import ModuleConfig, ProxyConfig
 from clinfra.errors import ConfigProblems
 from clinfra.interfaces import IRuleModuleMaker
 from clinfra.proxy.clients import TrustedProxies
-from clinfra.proxy.origins import parse_member
+from clinfra.proxy.connections import name_server_of, pool_problems
 from clinfra.proxy.phases import PHASES
 from clinfra.proxy.routes import Route
 from clinfra.proxy.rules import RuleModule
@@ -79,11 +79,8 @@ def rule_plugins() -> Iterable[Any]:
 def _problems(config: ProxyConfig) -> Iterator[str]:
     """Yield what is wrong with pools, routes and networks, a line each."""
     for name, pool in config.pools.items():
-        for number, member in enumerate(pool.members):
-            try:
-                parse_member(member)
-            except ValueError as error:
-                yield f"proxy.pools.{name}.members[{number}]: {error}"
+        for problem in pool_problems(pool):
+            yield f"proxy.pools.{name}.{problem}"
     pools = {*config.pools, *BUILT_IN_POOLS}
     for number, route in enumerate(config.routes):
         try:
@@ -94,6 +91,11 @@ def _problems(config: ProxyConfig) -> Iterator[str]:
             yield f'proxy.routes[{number}].pool: there is no pool "{route.pool}"'
     if config.default_pool and config.default_pool not in pools:
         yield f'proxy.default_pool: there is no pool "{config.default_pool}"'
+    for number, server in enumerate(config.nameservers):
+        try:
+            name_server_of(server)
+        except ValueError as error:
+            yield f"proxy.nameservers[{number}]: {error}"
     for number, network in enumerate(config.trusted_proxies):
         try:
             TrustedProxies.parse((network,))

@@ -1,113 +1,336 @@
-"""The origins behind us: pools, weights, and how far each member is trusted.
+"""The origins behind us: pools of members, and who of them is asked.
 
-Pure.  The confidence of a member starts at its weight, halves with every failure down
-to a floor that never quite reaches zero, and doubles with every success up to its
-weight again.  Members are drawn at random, weighted by confidence: a dead one is soon
-asked hardly ever, and still finds its way back by itself.
+Pure: time, load and chance are arguments.  What `member` knows of each decides who can
+be asked; `choosing` picks one of those.
+
+# Note [Who can be asked]
+The members that are up and whose circuit is closed; when too few of these are left
+(`panic_threshold`), the good ones of the backups as well; and when even that is too
+few, the checks are not believed: they rather are wrong, or about to kill the rest, than
+that everything is down.  When all circuits are open, a member is still sent one request
+at a time, whatever its pause: the last member is never given up, and it is back with
+the first answer.  Only what comes while such a trial is under way is refused at once,
+instead of waiting for an origin that hangs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from math import inf
 from random import Random
+from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 
 from clinfra.config import PoolConfig
+from clinfra.proxy.choosing import (
+    Chooser,
+    Drawing,
+    KeyOf,
+    LeastLoaded,
+    Load,
+    Ring,
+    Turns,
+    read_hash_key,
+)
+from clinfra.proxy.member import HealthRules, Member, Place, parse_place
+from clinfra.proxy.retry_budget import RetryBudget
 
-MIN_CONFIDENCE = 0.008
-DECREASE = 0.5
-INCREASE = 2.0
 MAX_AD_HOC_POOLS = 4096
+_WARMING_STEP = 0.25
+"""Seconds after which the share of a member that starts slowly is looked at again."""
 
 
-@define(eq=False)
-class Member:
-    """One origin of a pool.
+def _idle(member: Member) -> int:
+    """Nothing is known of loads."""
+    return 0
+
+
+@frozen
+class Outlook:
+    """Who can be asked, as long as nothing changes.
 
     Attributes:
-        name: "host:port" or "unix:/path".
-        host, port, path: where it is; path for UNIX sockets only.
-        weight: confidence at the start, and its ceiling.
-        confidence: chance of being drawn, relative to the others.
-        origin: the forwarder's own: its address as `web.pool` wants it.
+        members: those that can.
+        chooser: picks one of them; None when there is none.
+        trials: those whose circuit is open, and who may have a trial now.
+        until: when time changes it, in seconds.
+        panic: the checks are not believed.
     """
 
-    name: str
-    host: str
-    port: int
-    path: str
-    weight: float
-    confidence: float
-    origin: object = None
-
-    def succeeded(self) -> None:
-        """It answered."""
-        if self.confidence < self.weight:
-            self.confidence = min(self.weight, self.confidence * INCREASE)
-
-    def failed(self) -> None:
-        """It did not."""
-        if self.confidence > MIN_CONFIDENCE:
-            self.confidence = max(MIN_CONFIDENCE, self.confidence * DECREASE)
-
-
-def parse_member(text: str) -> Member:
-    """Make a member of "host:port", "[::1]:port", "unix:/path"; "=weight" may follow.
-
-    Raises ValueError with a plain sentence.
-    """
-    name, equals, weight_text = text.strip().partition("=")
-    try:
-        weight = float(weight_text) if equals else 1.0
-    except ValueError:
-        raise ValueError(f'"{text}": the weight is not a number') from None
-    if not MIN_CONFIDENCE <= weight <= 1e6:
-        raise ValueError(f'"{text}": a weight is between {MIN_CONFIDENCE} and 1000000')
-    if name.startswith("unix:"):
-        if not name.startswith("unix:/"):
-            raise ValueError(f'"{text}": a UNIX socket needs an absolute path')
-        return Member(name, "", 0, name[5:], weight, weight)
-    host, _, port = name.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit():
-        raise ValueError(f'"{text}": an origin is "host:port" or "unix:/path"')
-    if not 0 < int(port) < 65536:
-        raise ValueError(f'"{text}": there is no such port')
-    return Member(name, host.strip("[]"), int(port), "", weight, weight)
+    members: Sequence[Member]
+    chooser: Chooser | None
+    trials: list[Member]
+    until: float
+    panic: bool
 
 
 @define(eq=False)
 class OriginPool:
     """Some origins that can answer the same requests.
 
+    Args:
+        places: where members are, backups included.
+        now: returns the time in seconds.
+        all_closed: says whether operators took all pools out.
+
     Attributes:
+        members: one for each place, or for each of its addresses.
+        key_of: what of a request decides who is asked; None when nothing does.
+        maintenance: an operator took the whole pool out.
+        sole: the member to ask as long as there is nothing to choose; else None.
+        load: returns how many requests a member has under way.
         client: the forwarder's own: the connections to them.
+        short_circuits: how many requests were refused because every circuit was open.
     """
 
     name: str
-    members: tuple[Member, ...]
+    places: tuple[Place, ...]
     config: PoolConfig
     rng: Random
-    client: object = None
+    now: Callable[[], float] = lambda: 0.0
+    all_closed: Callable[[], bool] = lambda: False
+    members: tuple[Member, ...] = field(init=False)
+    budget: RetryBudget = field(init=False)
+    key_of: KeyOf | None = field(default=None, init=False)
+    maintenance: bool = field(default=False, init=False)
+    sole: Member | None = field(default=None, init=False)
+    load: Load = field(default=_idle, init=False)
+    client: Any = field(default=None, init=False)
+    short_circuits: int = field(default=0, init=False)
+    _rules: HealthRules = field(init=False)
+    _ring: Ring | None = field(default=None, init=False)
+    _outlook: Outlook | None = field(default=None, init=False)
 
-    def choose(self, tried: Collection[Member] = ()) -> Member | None:
-        """Draw a member, one not yet tried if there is any; None of an empty pool."""
-        members: Sequence[Member] = self.members
-        if len(members) == 1:
-            return members[0]
-        if tried:
-            members = [member for member in members if member not in tried] or members
-        if not members:
+    def __attrs_post_init__(self) -> None:
+        config = self.config
+        self._rules = HealthRules(
+            config.circuit_failures,
+            config.circuit_pause,
+            config.slow_start,
+            config.check.rise,
+            config.check.fall,
+        )
+        self.budget = RetryBudget(config.retry_budget)
+        self.maintenance = config.maintenance
+        if config.choice == "hash":
+            self.key_of = read_hash_key(config.hash_key)
+        self.members = tuple(self._member(place, place.host) for place in self.places)
+        self.changed()
+
+    # Who is asked.
+
+    def choose(
+        self, tried: Collection[Member] = (), key: bytes = b"", trial: bool = True
+    ) -> Member | None:
+        """Choose a member to ask, one not yet tried if there is any.
+
+        None when nobody can be asked; `under_maintenance` says whether that is why.
+
+        Args:
+            key: what `key_of` returned.
+            trial: this request may be spent on a member whose circuit is open, for it
+                can be sent to another afterwards.
+        """
+        sole = self.sole
+        if sole is not None and not tried:
+            sole.requests += 1
+            return sole
+        member = self._choose(tried, key, trial)
+        if member is not None:
+            member.requests += 1
+        return member
+
+    def _choose(
+        self, tried: Collection[Member], key: bytes, trial: bool
+    ) -> Member | None:
+        outlook = self._outlook
+        if outlook is None or outlook.until <= self.now():
+            outlook = self._look()
+        if outlook.trials and trial and not tried:
+            member = outlook.trials[0]
+            member.begin_trial()
+            return member
+        if outlook.chooser is None:
+            return self._last_resort(tried)
+        member = outlook.chooser.pick(key, tried)
+        if len(outlook.members) > 1 and self.load(member) >= self._most:
+            member = self._roomier(outlook.members, tried)
+        return member
+
+    @property
+    def under_maintenance(self) -> bool:
+        """Whether operators left nobody to ask."""
+        return self._closed() or (
+            bool(self.members) and all(member.maintained for member in self.members)
+        )
+
+    def may_retry(self, now: float) -> bool:
+        """Whether the budget allows for one more retry; takes it."""
+        requests = sum(member.requests for member in self.members)
+        return self.budget.spend(now, requests)
+
+    def has_other(self, tried: Collection[Member]) -> bool:
+        """Whether there is a member besides these."""
+        return any(
+            member not in tried and not member.maintained for member in self.members
+        )
+
+    def _closed(self) -> bool:
+        return self.maintenance or self.all_closed()
+
+    @property
+    def _most(self) -> int:
+        return self.config.max_connections
+
+    def _roomier(self, members: Sequence[Member], tried: Collection[Member]) -> Member:
+        """The chosen one has no connection free: take who has most room."""
+        load = self.load
+        return min(
+            members, key=lambda member: (member in tried, load(member) / member.weight)
+        )
+
+    def _last_resort(self, tried: Collection[Member]) -> Member | None:
+        """Every circuit is open: see Note [Who can be asked]."""
+        if self._closed():
             return None
-        total = 0.0
-        for member in members:
-            total += member.confidence
-        point = self.rng.random() * total
-        for member in members:
-            point -= member.confidence
-            if point < 0:
-                return member
-        return members[-1]
+        now = self.now()
+        free = [
+            member
+            for member in self.members
+            if member.opened and not member.maintained and member.may_have_trial(now)
+        ]
+        if not free:
+            self.short_circuits += any(member.opened for member in self.members)
+            return None
+        chosen = min(free, key=lambda each: (each in tried, each.failures))
+        chosen.begin_trial()
+        return chosen
+
+    def changed(self) -> None:
+        """Something is different with some member: look again when next asked."""
+        self._outlook = None
+        self.sole = None
+
+    def _look(self) -> Outlook:
+        """Find out who can be asked; see Note [Who can be asked]."""
+        now = self.now()
+        present = [
+            member
+            for member in self.members
+            if not member.maintained and not self._closed()
+        ]
+        closed = [member for member in present if not member.opened]
+        primaries = [member for member in present if not member.place.backup]
+        wanted = max(1.0, self.config.panic_threshold * len(primaries))
+        usable = [member for member in closed if member.up and not member.place.backup]
+        if len(usable) < wanted:
+            usable += [member for member in closed if member.up and member.place.backup]
+        panic = len(usable) < wanted and len(usable) < len(closed)
+        if panic:
+            usable = closed
+        # When nobody is left, trials are chosen for in another way.
+        pausing = [member for member in present if member.opened and usable]
+        due = [member for member in pausing if _next_trial(member) <= now]
+        until = min((_next_trial(each) for each in pausing), default=inf)
+        if any(member.warming(now) for member in usable):
+            until = min(until, now + _WARMING_STEP)
+        chooser = self._chooser(usable, now) if usable else None
+        outlook = self._outlook = Outlook(usable, chooser, due, until, panic)
+        if len(usable) == 1 and until == inf:
+            self.sole = usable[0]
+        return outlook
+
+    def _chooser(self, usable: Sequence[Member], now: float) -> Chooser:
+        shares = [member.share(now) for member in usable]
+        choice = self.config.choice
+        if choice == "hash":
+            if self._ring is None:
+                self._ring = Ring(self.members)
+            return self._ring.among(usable)
+        if choice == "round_robin":
+            return Turns(usable, shares, self.rng)
+        if choice == "least_loaded":
+            return LeastLoaded(usable, shares, self.rng, self._loaded)
+        return Drawing(usable, shares, self.rng)
+
+    def _loaded(self, member: Member) -> int:
+        return self.load(member)
+
+    # Who there is.
+
+    def resolved(self, place: Place, addresses: Sequence[str]) -> None:
+        """The name of a place stands for these addresses now.
+
+        What is known of an address that stays is kept.  New ones start slowly, unless
+        nothing was known before.
+        """
+        known = {
+            member.address: member for member in self.members if member.place is place
+        }
+        if not addresses or set(known) == set(addresses):
+            return
+        first = set(known) == {place.host}
+        out = all(member.maintained for member in known.values())
+        members: list[Member] = []
+        for each in self.places:
+            if each is not place:
+                members += [member for member in self.members if member.place is each]
+                continue
+            for address in addresses:
+                member = known.get(address)
+                if member is None:
+                    member = self._member(place, address)
+                    member.maintained = out
+                    if not first:
+                        member.start_slowly()
+                members.append(member)
+        self.members = tuple(members)
+        self._ring = None
+        self.changed()
+
+    def maintain(self, out: bool, name: str = "") -> bool:
+        """Take a member out or back in, or the whole pool; False without such a member.
+
+        Args:
+            name: of a place or of one of its addresses; "" for the pool.
+        """
+        if not name:
+            self.maintenance = out
+            self.changed()
+            return True
+        found = [each for each in self.members if name in (each.name, each.place.name)]
+        for member in found:
+            member.maintain(out)
+        return bool(found)
+
+    def report(self) -> dict[str, Any]:
+        """Return what the admin pages show."""
+        now = self.now()
+        outlook = self._outlook or self._look()
+        told: dict[str, Any] = {
+            "choice": self.config.choice,
+            "askable": len(outlook.members),
+            "panic": outlook.panic,
+            "maintenance": self.maintenance,
+            "retries_left": int(self.budget.tokens),
+            "retries_refused": self.budget.refused,
+            "short_circuits": self.short_circuits,
+            "members": {},
+        }
+        for member in self.members:
+            key = member.place.name
+            if member.address != member.place.host and not member.place.path:
+                key = f"{key} ({member.address})"
+            told["members"][key] = member.report(now)
+        return told
+
+    def _member(self, place: Place, address: str) -> Member:
+        return Member(place, address, self._rules, self.now, self.changed)
+
+
+def _next_trial(member: Member) -> float:
+    return max(member.open_until, member.trial_until)
 
 
 @define(eq=False)
@@ -119,11 +342,17 @@ class Origins:
         builtin: returns the built-in ones, name → "host:port"; asked when first
             used, for ports are known only when everything listens.
         rng: draws members.
+        now: returns the time in seconds.
+
+    Attributes:
+        maintenance: an operator wants no origin to be asked.
     """
 
     pools: Mapping[str, PoolConfig]
     builtin: Callable[[], Mapping[str, str]]
     rng: Random
+    now: Callable[[], float] = lambda: 0.0
+    maintenance: bool = field(default=False, init=False)
     _known: dict[str, OriginPool] = field(factory=dict, init=False)
     _ad_hoc: dict[tuple[str, ...], OriginPool] = field(factory=dict, init=False)
 
@@ -133,7 +362,7 @@ class Origins:
         if known is not None:
             return known
         config = self.pools.get(name)
-        if config is None or not config.members:
+        if config is None or not (config.members or config.backups):
             address = self.builtin().get(name)
             if address is None and config is None:
                 return None
@@ -148,26 +377,46 @@ class Origins:
     def ad_hoc(self, members: tuple[str, ...], config: PoolConfig) -> OriginPool:
         """Return the pool of exactly these members, made on first use.
 
-        Its members' confidence lasts as long as the pool is remembered.
+        What is known of its members lasts as long as the pool is remembered.
         """
         pool = self._ad_hoc.get(members)
         if pool is None:
             if len(self._ad_hoc) >= MAX_AD_HOC_POOLS:
                 self._ad_hoc.clear()
-            pool = self._make(",".join(members), members, config)
+            name = ",".join(members)
+            pool = self._make(name, members, evolve(config, backups=()))
             self._ad_hoc[members] = pool
         return pool
 
-    def report(self) -> dict[str, dict[str, float]]:
-        """Return the confidence of every member in use, by pool."""
-        return {
-            name: {member.name: member.confidence for member in pool.members}
-            for name, pool in self._known.items()
-        }
+    def maintain(self, out: bool) -> None:
+        """Have no origin asked any more, or again."""
+        self.maintenance = out
+        for pool in (*self._known.values(), *self._ad_hoc.values()):
+            pool.changed()
+
+    def configured(self) -> Sequence[OriginPool]:
+        """Return the pools of the configuration, made if they were not."""
+        named = [
+            self.pool(name)
+            for name, config in self.pools.items()
+            if config.members or config.backups
+        ]
+        return [pool for pool in named if pool is not None]
+
+    def report(self) -> dict[str, Any]:
+        """Return what is known of every pool in use."""
+        return {name: pool.report() for name, pool in self._known.items()}
 
     def _make(
         self, name: str, members: Sequence[str], config: PoolConfig
     ) -> OriginPool:
+        places = [parse_place(member) for member in members]
+        places += [parse_place(member, backup=True) for member in config.backups]
         return OriginPool(
-            name, tuple(parse_member(member) for member in members), config, self.rng
+            name,
+            tuple(places),
+            config,
+            self.rng,
+            self.now,
+            lambda: self.maintenance,
         )

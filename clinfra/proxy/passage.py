@@ -22,8 +22,9 @@ from zope.interface import implementer
 from clinfra.errors import Overloaded
 from clinfra.proxy.arrival import Plan
 from clinfra.proxy.forward import Relay
+from clinfra.proxy.member import Member
 from clinfra.proxy.message import Reply, Request
-from clinfra.proxy.origins import Member, OriginPool
+from clinfra.proxy.origins import OriginPool
 from clinfra.proxy.phases import ActiveRules
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import Fields, ResponseHead
@@ -58,6 +59,7 @@ class Way:
         plan: makes requests as they are when they are sent.
         pool: whom to ask.
         asking: where to send what, by member; filled as they are drawn.
+        key: what decides who is asked, for pools that go by it.
         answers: by the heads of origins' answers.
         until: reactor seconds at which the answers are forgotten.
     """
@@ -66,6 +68,7 @@ class Way:
     rules: ActiveRules
     plan: Plan
     pool: OriginPool
+    key: bytes = b""
     asking: dict[Member, tuple[Pool, Origin, bytes]] = field(factory=dict)
     answers: dict[ResponseHead, Known] = field(factory=dict)
     until: float = 0.0
@@ -84,7 +87,7 @@ class Way:
         if exchange.started_at >= self.until:
             self.answers.clear()
             return False
-        member = self.pool.choose()
+        member = self.pool.choose((), self.key, trial=False)
         if member is None:
             return False
         asking = self.asking.get(member)
@@ -124,7 +127,8 @@ class Passage:
             relay.answer_started = True
             self._way.forwarder.head_received(relay, head)
             return
-        self._member.succeeded()
+        if self._member.troubled:
+            self._member.succeeded()
         exchange = self._exchange
         if known.notes:
             exchange.notes.update(known.notes)

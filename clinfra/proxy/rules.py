@@ -22,9 +22,9 @@ from clinfra.interfaces import IRuleModule, IRuleModuleMaker
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.clients import TrustedProxies
 from clinfra.proxy.coalesce import Coalescer
+from clinfra.proxy.connections import Connections
 from clinfra.proxy.message import Request
 from clinfra.proxy.origins import Origins
-from clinfra.web.pool import Connect
 
 
 @frozen
@@ -38,7 +38,7 @@ class Surroundings:
         cache: both tiers.
         coalescer: fetches under way.
         trusted: the proxies before us.
-        connect: how to connect to an origin.
+        connections: how the members of pools are reached.
         rng: for choices.
         data_dir: for what must last.
         locate: returns the "host:port" of the replicas of an encoded blob name; raises
@@ -52,7 +52,7 @@ class Surroundings:
     cache: PageCache
     coalescer: Coalescer
     trusted: TrustedProxies
-    connect: Connect
+    connections: Connections
     rng: Random
     data_dir: Path
     locate: Callable[[str], Sequence[str]] | None

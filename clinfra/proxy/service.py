@@ -20,11 +20,13 @@ from clinfra.proxy.arrival import Arrivals
 from clinfra.proxy.cache import HotTier, PageCache
 from clinfra.proxy.clients import TrustedProxies
 from clinfra.proxy.coalesce import Coalescer
+from clinfra.proxy.connections import Connections, name_server_of
 from clinfra.proxy.loading import check_modules
 from clinfra.proxy.memcached import Memcached
 from clinfra.proxy.message import join_host_path, split_authority
 from clinfra.proxy.origins import Origins
 from clinfra.proxy.pipeline import Pipeline
+from clinfra.proxy.resolving import Resolve, dns_resolver, system_resolver
 from clinfra.proxy.resource import ProxyResource
 from clinfra.proxy.rules import Surroundings
 from clinfra.web.pool import Connect, connector
@@ -64,6 +66,7 @@ class ProxyService(Service):
         memcached = self._surroundings.cache.memcached
         if memcached is not None:
             memcached.start()
+        self._surroundings.connections.start()
         for module in self.pipeline.modules:
             start = getattr(module, "start", None)
             if start is not None:
@@ -78,6 +81,7 @@ class ProxyService(Service):
             for module in self.pipeline.modules
             if (stop := getattr(module, "stop", None)) is not None
         ]
+        stopping.append(self._surroundings.connections.stop())
         stopped: Deferred[Any] = DeferredList(stopping, consumeErrors=True)
 
         def disconnect(results: list[tuple[bool, Any]]) -> None:
@@ -141,6 +145,7 @@ def make_proxy_service(
     locate: Callable[[str], Sequence[str]] | None = None,
     rng: Random | None = None,
     connect: Connect | None = None,
+    resolve: Resolve | None = None,
 ) -> ProxyService:
     """Return the proxy.
 
@@ -152,6 +157,7 @@ def make_proxy_service(
             ValueError for a bad one.
         rng: draws origins and makes identifiers.
         connect: how to connect to origins and memcached; default `connector`.
+        resolve: how to look up the names of origins; default as configured.
 
     Raises:
         errors.ConfigProblems: everything that is wrong.
@@ -183,14 +189,23 @@ def make_proxy_service(
         reactor=reactor,
         arrivals=Arrivals(config.default_host, config.default_port, trusted),
     )
+    origins = Origins(config.pools, builtin_pools, rng, reactor.seconds)
+    origins.maintain(config.maintenance)
     surroundings = Surroundings(
         reactor=reactor,
         config=config,
-        origins=Origins(config.pools, builtin_pools, rng),
+        origins=origins,
         cache=cache,
         coalescer=Coalescer(reactor),
         trusted=trusted,
-        connect=connect,
+        connections=Connections(
+            origins,
+            reactor,
+            connect,
+            rng,
+            resolve or _resolver(config, reactor),
+            config.resolve_interval,
+        ),
         rng=rng,
         data_dir=data_dir,
         locate=locate,
@@ -198,6 +213,14 @@ def make_proxy_service(
     )
     attach_modules(modules, surroundings)
     return ProxyService(config, pipeline, surroundings)
+
+
+def _resolver(config: ProxyConfig, reactor: Any) -> Resolve | None:
+    """Return how to look up names; None when the reactor cannot (in tests)."""
+    if config.nameservers:
+        servers = [name_server_of(each) for each in config.nameservers]
+        return dns_resolver(servers, reactor)
+    return system_resolver(reactor) if hasattr(reactor, "nameResolver") else None
 
 
 def attach_modules(modules: Sequence[Any], surroundings: Surroundings) -> None:

@@ -38,7 +38,7 @@ class Peer:
         elif self._total < self.pool.settings.max_connections:
             self._dial(request)
         elif fresh or len(self._waiting) < self.pool.settings.waiting:
-            request.deadline = self.pool.now + self.pool.connect_wait
+            request.deadline = self.pool.now + self.pool.waiting_wait
             self._waiting.append(request)
         else:
             raise Overloaded("Too many requests wait for the server behind us.")
@@ -130,10 +130,7 @@ class Peer:
                 connection.timed_out()
         while self._waiting and self._waiting[0].deadline < now:
             self._waiting.popleft().failed(
-                OriginTimeout(
-                    "No connection to the server behind us became free in time.",
-                    replayable=True,
-                )
+                Overloaded("No connection to the server behind us became free in time.")
             )
 
     def close(self) -> None:

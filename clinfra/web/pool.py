@@ -35,11 +35,14 @@ from clinfra.web.transport import connect_tcp, connect_unix
 
 @frozen
 class Origin:
-    """Where requests can be sent: a host (name or address) and port, or a UNIX path."""
+    """Where requests can be sent: a host (name or address) and port, or a UNIX path.
+
+    A certificate must be for `tls_name`, else for `host`."""
 
     host: str = ""
     port: int = 0
     unix_path: str = ""
+    tls_name: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Origin:
@@ -70,14 +73,11 @@ class PoolSettings:
     """How one pool treats each of its origins; times in seconds.
 
     Attributes:
-        connect_timeout: to connect, name look-up included; also the longest wait for
-            a free connection when there are `max_connections`.
-        response_timeout: longest silence before the head (or while sending).
-        read_timeout: longest silence inside the body.
-        idle_timeout: how long an unused connection is kept.
-        idle_connections: most unused connections kept.
-        max_connections: most connections, used or not.
-        waiting: most requests that wait for one.
+        connect_timeout: to connect, name look-up included.
+        response_timeout, read_timeout: longest silence before the head (or while
+            sending), and inside the body.
+        idle_timeout, idle_connections: how long, and how many unused ones are kept.
+        waiting, waiting_timeout: most requests that wait for one, and for how long.
         head_bytes: longest response head.
     """
 
@@ -88,6 +88,7 @@ class PoolSettings:
     idle_connections: int = 64
     max_connections: int = 1024
     waiting: int = 1024
+    waiting_timeout: float = 3.0
     head_bytes: int = 65536
 
 
@@ -132,7 +133,8 @@ class Receiver(Shape):
         """There will be no (complete) response.
 
         `reason` is errors.OriginFailed or OriginTimeout, whose `replayable` says
-        whether the request may be sent again; or what reading its body raised.
+        whether the request may be sent again; errors.Overloaded when it waited for a
+        connection for too long; or what reading its body raised.
         """
 
 
@@ -348,7 +350,7 @@ class Pool:
         self._sweeping: IDelayedCall | None = None
         self._gone: Deferred[None] | None = None
         shortest = min(
-            settings.connect_timeout,
+            settings.waiting_timeout,
             settings.response_timeout,
             settings.read_timeout,
             settings.idle_timeout,
@@ -356,7 +358,7 @@ class Pool:
         self._sweep_seconds = max(0.02, min(0.5, shortest / 4))
         # `now` may be as old as one sweep: add one, and nothing is cut too early.
         self.now = 0.0
-        self.connect_wait = settings.connect_timeout + self._sweep_seconds
+        self.waiting_wait = settings.waiting_timeout + self._sweep_seconds
         self.response_wait = settings.response_timeout + self._sweep_seconds
         self.read_wait = settings.read_timeout + self._sweep_seconds
 
@@ -377,8 +379,8 @@ class Pool:
             patience: see `OriginRequest`.
 
         Raises:
-            errors.OriginFailed, errors.OriginTimeout: see their `replayable`.
-            errors.Overloaded: too many requests wait for this origin already.
+            errors.OriginFailed, OriginTimeout: see their `replayable`.
+            errors.Overloaded: too many requests wait for this origin, or it too long.
             Exception: what reading `body` raised.
         """
         response = OriginResponse()

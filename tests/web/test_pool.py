@@ -260,8 +260,7 @@ class ReuseTests(SynchronousTestCase):
         _, waiting = start(self.network)
         self.network.pass_time(4.5)
 
-        assert isinstance(waiting.failure, OriginTimeout)
-        self.assertTrue(waiting.failure.replayable)
+        self.assertIsInstance(waiting.failure, Overloaded)
 
     def test_report(self) -> None:
         """The admin pages see what goes on; quiet origins are forgotten."""

@@ -39,6 +39,9 @@ class Options:
     not_found: Page | None = key(None, "404: nothing of that name.")
     failed_to_parse_response: Page | None = key(None, "502: an origin broke off.")
     origin_timeout: Page | None = key(None, "504: an origin does not answer.")
+    origin_connect_maintenance_mode: Page | None = key(
+        None, "503: operators want no origin to be asked."
+    )
     origin_connect_max_retries: Page | None = key(None, "503: no origin answers.")
     rule_failed: Page | None = key(None, "500: a rule module failed.")
 
@@ -67,6 +70,7 @@ _EVENTS: tuple[tuple[type[errors.Trouble], str, str], ...] = (
         "failed_to_parse_response",
         "Unable to process request, please try again.\n",
     ),
+    (errors.Maintenance, "origin_connect_maintenance_mode", ""),
     (errors.Overloaded, "origin_connect_max_retries", ""),
     (errors.Trouble, "rule_failed", ""),
 )

@@ -1,9 +1,11 @@
 """Forwarder: sends a request to a member of its pool, and to another if that fails.
 
 A request is tried again only when that does no harm: nothing of it reached the origin,
-or its method is idempotent and its body can still be sent whole.  After
-`attempts` tries the answer is 503; 502 when an origin broke off in the middle of
-something that cannot be repeated; 504 when it did not answer in time.
+or its method is idempotent and its body can still be sent whole; and only as long as
+the pool's `attempts`, `retry_time` and `retry_budget` allow it.  Then the answer is
+503; 502 when an origin broke off in the middle of something that cannot be repeated;
+504 when it did not answer in time.  A full queue is no fault of its member: another is
+asked, and that is not counted as a try.
 """
 
 from __future__ import annotations
@@ -11,35 +13,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.internet.defer import DeferredList
-
 from clinfra.config import PoolConfig
 from clinfra.errors import (
     Forbidden,
+    Maintenance,
     NotFound,
     OriginFailed,
+    OriginsDown,
     OriginTimeout,
     Overloaded,
 )
 from clinfra.proxy.arrival import Plan
+from clinfra.proxy.connections import origin_of
 from clinfra.proxy.forward import Relay
 from clinfra.proxy.hygiene import request_fields, response_fields
+from clinfra.proxy.member import Member
 from clinfra.proxy.message import Reply, Request
-from clinfra.proxy.origins import Member, OriginPool
+from clinfra.proxy.origins import OriginPool
 from clinfra.proxy.passage import Way
 from clinfra.proxy.pipeline import PENDING
 from clinfra.proxy.routes import Routes
 from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.web.heads import Fields, ResponseHead
-from clinfra.web.pool import (
-    Origin,
-    OriginRequest,
-    Pool,
-    PoolSettings,
-    make_request_head,
-)
+from clinfra.web.pool import Origin, OriginRequest, Pool, make_request_head
 
 UNABLE = "Unable to process request, please try again."
+AT_WORK = "Server maintenance underway, please try again later."
+
+_RETRY_SECONDS = 5
+_MAINTENANCE_RETRY_SECONDS = 60
 
 _MEMO_ENTRIES = 2048
 _MEMO_HEAD_BYTES = 2048
@@ -57,7 +59,8 @@ class Forwarder(RuleModule):
         self._surroundings = surroundings
         config = surroundings.config
         self._routes = Routes.of(config.routes, config.default_pool)
-        self._clients: dict[PoolSettings, Pool] = {}
+        self._origins = surroundings.origins
+        self._connections = surroundings.connections
         self._heads: dict[Any, bytes] = {}
         self._answers: dict[ResponseHead, Fields] = {}
         self._now = surroundings.reactor.seconds
@@ -87,17 +90,18 @@ class Forwarder(RuleModule):
         """An origin answers."""
         request: Request = relay.request
         member: Member = relay.member
-        if request.retry_bad_status and head.status >= 400:
-            member.failed()
+        if head.status >= 400 and self._is_bad(request, member, head.status):
             pool = self._pool(request)
             tried = (*request.annotations.get("tried", ()), member)
-            again = request.attempt < pool.config.attempts
-            others = any(other not in tried for other in pool.members)
-            if again and others and request.method in _REPEATABLE:
+            if (
+                request.method in _REPEATABLE
+                and pool.has_other(tried)
+                and self._may_try_again(request, pool)
+            ):
                 relay.abort()
                 self._try_later(request, pool, tried)
                 return
-        else:
+        elif member.troubled:
             member.succeeded()
         request.answered_at = self._now()
         fields = self._answers.get(head)
@@ -119,19 +123,25 @@ class Forwarder(RuleModule):
     def no_answer(self, relay: Relay, reason: Exception) -> None:
         """An origin failed before it answered."""
         request: Request = relay.request
+        waited = isinstance(reason, Overloaded)
         if isinstance(reason, OriginFailed):
-            relay.member.failed()
-            pool = self._pool(request)
-            unwanted = request.over and not (
-                request.flight is not None and request.flight.waiters
-            )
-            if reason.replayable and not unwanted:
-                if request.attempt < pool.config.attempts:
-                    tried = (*request.annotations.get("tried", ()), relay.member)
-                    self._try_later(request, pool, tried)
-                    return
-                if not isinstance(reason, OriginTimeout):
-                    reason = Overloaded(UNABLE, 5)
+            relay.member.failed(_words(reason))
+        elif not waited:
+            self._fail(request, reason)
+            return
+        pool = self._pool(request)
+        tried = (*request.annotations.get("tried", ()), relay.member)
+        unwanted = request.over and not (
+            request.flight is not None and request.flight.waiters
+        )
+        if not unwanted and (waited or getattr(reason, "replayable", False)):
+            # Waiting once more for the same member would not help.
+            others = not waited or pool.has_other(tried)
+            if others and self._may_try_again(request, pool):
+                self._try_later(request, pool, tried)
+                return
+            if not isinstance(reason, OriginTimeout):
+                reason = OriginsDown(UNABLE, _RETRY_SECONDS)
         self._fail(request, reason)
 
     def adopt(
@@ -152,10 +162,15 @@ class Forwarder(RuleModule):
         """Let requests like this one take the short way, with answers like this one."""
         if not request.rules.repeatable or request.decided_further:
             return
+        if head.status >= 500:
+            # What it says of the member is judged each time.
+            return
         plan, way = request.plan, request.plan.way
         if way is None:
             sent = Plan.of(request, plan.holds, plan.state)
-            way = plan.way = Way(self, request.rules, sent, self._pool(request))
+            pool = self._pool(request)
+            key = b"" if pool.key_of is None else pool.key_of(request)
+            way = plan.way = Way(self, request.rules, sent, pool, key)
             sent.way = way
         member: Member = request.origin_request.member
         if member not in way.asking:
@@ -165,22 +180,42 @@ class Forwarder(RuleModule):
         assert request.reply is not None
         way.learn(head, request.reply, request.exchange)
 
-    def stop(self) -> object:
-        """Close every connection."""
-        return DeferredList(
-            [client.close() for client in self._clients.values()], consumeErrors=True
-        )
-
     def report(self) -> Mapping[str, Any]:
-        """Return pools, confidences and connections."""
+        """Return pools with their members, and connections."""
         return {
-            "pools": self._surroundings.origins.report(),
-            "connections": [client.report() for client in self._clients.values()],
+            "maintenance": self._origins.maintenance,
+            "pools": self._origins.report(),
+            **self._connections.report(),
             "retries": self._retries,
         }
 
+    def _is_bad(self, request: Request, member: Member, status: int) -> bool:
+        """Whether another member may have a better answer than this, from 400 on.
+
+        What counts against the member is only what is its fault: a name that is
+        nowhere is not.
+        """
+        failed = status in self._pool(request).config.retry_statuses or (
+            request.retry_bad_status and status >= 500
+        )
+        if failed:
+            member.failed(f"it answered {status}")
+        elif member.troubled:
+            member.succeeded()
+        return failed or request.retry_bad_status
+
+    def _may_try_again(self, request: Request, pool: OriginPool) -> bool:
+        """Whether one more try is allowed; takes it from the budget."""
+        config = pool.config
+        now = self._now()
+        return (
+            request.attempt < config.attempts
+            and now - request.asked_at <= config.retry_time
+            and pool.may_retry(now)
+        )
+
     def _pool(self, request: Request) -> OriginPool:
-        origins = self._surroundings.origins
+        origins = self._origins
         if request.members:
             config = self._surroundings.config.pools.get(request.pool, PoolConfig())
             return origins.ad_hoc(request.members, config)
@@ -188,7 +223,7 @@ class Forwarder(RuleModule):
             raise NotFound("There is nothing here.")
         pool = origins.pool(request.pool)
         if pool is None or not pool.members:
-            raise Overloaded(UNABLE, 5)
+            raise OriginsDown(UNABLE, _RETRY_SECONDS)
         return pool
 
     def _try_later(
@@ -204,25 +239,32 @@ class Forwarder(RuleModule):
     def _try(
         self, request: Request, pool: OriginPool, tried: tuple[Member, ...]
     ) -> None:
-        member = pool.choose(tried)
+        client = pool.client or self._connections.client(pool)
+        key = b"" if pool.key_of is None else pool.key_of(request)
+        member = pool.choose(tried, key, request.method in _REPEATABLE)
         if member is None:
-            raise Overloaded(UNABLE, 5)
+            if pool.under_maintenance:
+                raise Maintenance(AT_WORK, _MAINTENANCE_RETRY_SECONDS)
+            raise OriginsDown(UNABLE, _RETRY_SECONDS)
         request.attempt += 1
         request.origin = member.name
-        origin = member.origin
-        if origin is None:
-            origin = member.origin = Origin(member.host, member.port, member.path)
-        assert isinstance(origin, Origin)
+        origin = member.origin or origin_of(member)
         exchange = request.exchange
         body = None if request.head.content_length == 0 else exchange.body
         head = self._head(request, origin, body)
         relay = Relay(self, request, member)
         request.origin_request = relay
-        client = pool.client
-        if client is None:
-            client = pool.client = self._client(pool.config)
-        assert isinstance(client, Pool)
-        relay.origin_request = client.start(origin, request.method, head, body, relay)
+        try:
+            relay.origin_request = client.start(
+                origin, request.method, head, body, relay
+            )
+        except Overloaded:
+            request.attempt -= 1
+            tried = (*tried, member)
+            if not pool.has_other(tried):
+                raise
+            request.annotations["tried"] = tried
+            self._try(request, pool, tried)
 
     def _head(self, request: Request, origin: Origin, body: Any) -> bytes:
         """Return the head to send; equal ones are made once."""
@@ -252,23 +294,6 @@ class Forwarder(RuleModule):
             self._heads[key] = made
         return made
 
-    def _client(self, config: PoolConfig) -> Pool:
-        settings = PoolSettings(
-            connect_timeout=config.connect_timeout,
-            response_timeout=config.response_timeout,
-            read_timeout=config.read_timeout,
-            idle_timeout=config.idle_timeout,
-            idle_connections=config.idle_connections,
-            max_connections=config.max_connections,
-        )
-        client = self._clients.get(settings)
-        if client is None:
-            client = Pool(
-                self._surroundings.reactor, settings, self._surroundings.connect
-            )
-            self._clients[settings] = client
-        return client
-
     def _max_forwards(self, request: Request) -> Reply | None:
         """Answer an OPTIONS that is meant for us, or count it down."""
         said = request.get(b"max-forwards")
@@ -278,3 +303,9 @@ class Forwarder(RuleModule):
             return Reply(204, ((b"Allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
         request.set(b"Max-Forwards", b"%d" % (int(said) - 1))
         return None
+
+
+def _words(reason: Exception) -> str:
+    """Return what went wrong, for the admin pages."""
+    cause = reason.__cause__
+    return f"{reason} ({cause})" if cause is not None and str(cause) else str(reason)

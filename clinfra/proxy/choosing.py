@@ -1,0 +1,222 @@
+"""Ways to choose one of several members, each as often as its share says.
+
+Pure.  A chooser is made of the members that can be asked, and made anew when that
+changes; choosing itself costs O(1) or O(log n).  `skip` are members that this request
+tried already: they are chosen only when there is nobody else.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
+from hashlib import blake2b
+from heapq import heapify, heapreplace
+from itertools import accumulate
+from random import Random
+from typing import Protocol
+
+from clinfra.proxy.member import Member
+from clinfra.proxy.message import Request
+
+_POINTS = 160
+"""Points on a ring of a member that weighs 1."""
+_MOST_POINTS = 1600
+_POINTS_OF_A_DIGEST = 8
+
+Load = Callable[[Member], int]
+"""Returns how many requests a member has under way."""
+
+
+class Chooser(Protocol):
+    """Chooses members; never made of none."""
+
+    def pick(self, key: bytes, skip: Collection[Member] = ()) -> Member: ...
+
+
+def _others(members: Sequence[Member], skip: Collection[Member]) -> Sequence[Member]:
+    return [member for member in members if member not in skip] or members
+
+
+class Drawing:
+    """By lot, weighted by the members' shares."""
+
+    def __init__(
+        self, members: Sequence[Member], shares: Sequence[float], rng: Random
+    ) -> None:
+        self._members = members
+        self._shares = shares
+        self._sums = list(accumulate(shares))
+        self._last = len(members) - 1
+        self._random = rng.random
+        self._rng = rng
+
+    def pick(self, key: bytes, skip: Collection[Member] = ()) -> Member:
+        """Draw one."""
+        if skip:
+            others = _others(self._members, skip)
+            if len(others) < len(self._members):
+                share_of = dict(zip(self._members, self._shares, strict=True))
+                shares = [share_of[member] for member in others]
+                return Drawing(others, shares, self._rng).pick(key)
+        point = self._random() * self._sums[-1]
+        return self._members[min(bisect_right(self._sums, point), self._last)]
+
+
+class LeastLoaded:
+    """The less loaded of two that are drawn, for its share."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        shares: Sequence[float],
+        rng: Random,
+        load: Load,
+    ) -> None:
+        self._members = members
+        self._shares = dict(zip(members, shares, strict=True))
+        self._random = rng.random
+        self._load = load
+
+    def pick(self, key: bytes, skip: Collection[Member] = ()) -> Member:
+        """Draw two, keep one."""
+        members = _others(self._members, skip) if skip else self._members
+        count = len(members)
+        if count == 1:
+            return members[0]
+        first = int(self._random() * count)
+        second = int(self._random() * (count - 1))
+        one, other = members[first], members[second + (second >= first)]
+        shares, load = self._shares, self._load
+        if (load(one) + 1) * shares[other] <= (load(other) + 1) * shares[one]:
+            return one
+        return other
+
+
+class Turns:
+    """In turn; one with twice the share has twice the turns, evenly spread.
+
+    Earliest deadline first: each turn of a member puts its next off by 1/share.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], shares: Sequence[float], rng: Random
+    ) -> None:
+        # Where they begin is drawn: else the first would gain by every new start.
+        self._queue = [
+            (rng.random() / share, number, 1 / share, member)
+            for number, (member, share) in enumerate(zip(members, shares, strict=True))
+        ]
+        heapify(self._queue)
+
+    def pick(self, key: bytes, skip: Collection[Member] = ()) -> Member:
+        """Return whose turn it is."""
+        queue = self._queue
+        if skip:
+            queue = [turn for turn in queue if turn[3] not in skip] or queue
+            return min(queue)[3]
+        due, number, step, member = queue[0]
+        heapreplace(queue, (due + step, number, step, member))
+        return member
+
+
+class Ring:
+    """By a hash of the key: equal keys go to one member as long as it can be asked.
+
+    Each member has points on a ring, as many as it weighs; a key belongs to the next
+    point.  When a member goes, only its own keys move, to the members that follow.
+
+    Args:
+        members: all of the pool, so that the ring stays as it is while they come
+            and go.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        points = sorted(
+            (point, number)
+            for number, member in enumerate(members)
+            for point in _points(member)
+        )
+        self._hashes = [point for point, _ in points]
+        self._owners = [members[number] for _, number in points]
+
+    def among(self, usable: Collection[Member]) -> Among:
+        """Return a chooser of these members only."""
+        return Among(self._hashes, self._owners, frozenset(usable))
+
+
+class Among:
+    """A ring of which only some members can be asked."""
+
+    def __init__(
+        self,
+        hashes: Sequence[int],
+        owners: Sequence[Member],
+        usable: frozenset[Member],
+    ) -> None:
+        self._hashes = hashes
+        self._owners = owners
+        self._usable = usable
+
+    def pick(self, key: bytes, skip: Collection[Member] = ()) -> Member:
+        """Return the owner of the key's place, or the next that can be asked."""
+        wanted = self._usable.difference(skip) or self._usable
+        start = bisect_right(self._hashes, _hash(key))
+        owners = self._owners
+        for number in range(start, start + len(owners)):
+            owner = owners[number % len(owners)]
+            if owner in wanted:
+                return owner
+        raise LookupError("a chooser was made of no member of its ring")
+
+
+def _hash(key: bytes) -> int:
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
+
+
+def _points(member: Member) -> list[int]:
+    """Return where a member is on a ring: the same in every process."""
+    count = min(_MOST_POINTS, max(1, round(_POINTS * member.weight)))
+    points: list[int] = []
+    number = 0
+    while len(points) < count:
+        digest = blake2b(b"%b#%d" % (member.name.encode(), number)).digest()
+        points += [
+            int.from_bytes(digest[start : start + 8], "big")
+            for start in range(0, 8 * _POINTS_OF_A_DIGEST, 8)
+        ]
+        number += 1
+    return points[:count]
+
+
+KeyOf = Callable[[Request], bytes]
+"""Returns what of a request decides who is asked."""
+
+_PLAIN_KEYS: Mapping[str, KeyOf] = {
+    "host_path": lambda request: request.host_path.encode("latin-1"),
+    "path": lambda request: request.path.encode("latin-1"),
+    "client_ip": lambda request: request.client_ip.encode("latin-1"),
+}
+
+
+def read_hash_key(text: str) -> KeyOf:
+    """Read "host_path", "path", "client_ip", "header:NAME" or "cookie:NAME".
+
+    A request without that header or cookie goes by its client's address.
+
+    Raises ValueError with a plain sentence.
+    """
+    if text in _PLAIN_KEYS:
+        return _PLAIN_KEYS[text]
+    kind, _, name = text.partition(":")
+    by_client = _PLAIN_KEYS["client_ip"]
+    if kind == "header" and name:
+        field = name.lower().encode("latin-1", "replace")
+        return lambda request: request.get(field) or by_client(request)
+    if kind == "cookie" and name:
+        return lambda request: (
+            request.cookies.get(name, "").encode("latin-1", "replace")
+            or by_client(request)
+        )
+    raise ValueError(
+        f'"{text}" is not one of host_path, path, client_ip, header:NAME, cookie:NAME'
+    )
