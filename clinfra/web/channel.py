@@ -16,7 +16,6 @@ work.  A request whose body can never be whole any more is over at once.
 
 from __future__ import annotations
 
-import re
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -31,17 +30,12 @@ from zope.interface import implementer
 from clinfra.errors import RequestTimeout
 from clinfra.web.bodies import EMPTY_BODY, RequestBody
 from clinfra.web.channel_exchange import Exchange
-from clinfra.web.heads import BadHead, RequestHead
+from clinfra.web.heads import BadHead, RequestHead, is_spoilt
 from clinfra.web.link import BUSY, GONE, READY, Link
 from clinfra.web.transport import Wire
 
 if TYPE_CHECKING:
     from clinfra.web.site import Site
-
-_IMPOSSIBLE = re.compile(
-    rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])", re.DOTALL
-)
-"""What no head may contain, however it goes on: refused before it is complete."""
 
 _ENDED_SECONDS = 5.0
 """How long an answer may take to begin when the client sends no more."""
@@ -58,6 +52,7 @@ class Channel(Link):
         "_exchange",
         "_held",
         "_in_head",
+        "_looked",
         "_looping",
         "_waiting",
     )
@@ -69,6 +64,7 @@ class Channel(Link):
         self._held: bytearray | None = None
         self._waiting = 0
         self._in_head = False
+        self._looked = 0
         self._looping = False
         self._ended = False
 
@@ -240,12 +236,13 @@ class Channel(Link):
         """Keep the beginning of a head, unless it can never become one."""
         limit = self.site.limits.head_bytes
         stripped = data.lstrip(b"\r\n")
-        if _IMPOSSIBLE.search(data):
+        if is_spoilt(data, self._looked if self._in_head else 0):
             self.refuse(400, "This is not an HTTP/1.1 request.")
         elif len(data) > limit:
             self.refuse(*self.site.too_long(data))
         elif stripped:
-            self._held = bytearray(stripped if data[0] in b"\r\n" else data)
+            self._held = bytearray(stripped)
+            self._looked = len(stripped)
             if not self._in_head:
                 self._in_head = True
                 self.deadline = self.site.now + self.site.limits.head_timeout

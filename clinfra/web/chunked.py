@@ -93,6 +93,7 @@ class ChunkedDecoder:
                 if stop < 0:
                     if len(data) - at >= _LONGEST_LINE:
                         raise BadChunk("The line of a chunk's size is too long.")
+                    _refuse_bare_lf(data, at)
                     break
                 self._size_line(data[at:stop])
                 # The line end of an empty last line is looked for from here.
@@ -102,6 +103,7 @@ class ChunkedDecoder:
                 if stop < 0:
                     if len(data) - at >= _LARGEST_TRAILER:
                         raise BadChunk("The trailer fields are too long.")
+                    _refuse_bare_lf(data, at)
                     break
                 self._trailer(data[at + 2 : stop + 4])
                 at = stop + 4
@@ -132,6 +134,12 @@ class ChunkedDecoder:
                 parse_fields(block, max_fields=_MOST_TRAILER_FIELDS)
             except BadHead as bad:
                 raise BadChunk(f"The trailer cannot be read: {bad.sentence}") from bad
+
+
+def _refuse_bare_lf(data: bytes, start: int) -> None:
+    """Do not wait for the rest of a line that has ended, for somebody else."""
+    if data.count(b"\n", start) != data.count(b"\r\n", start):
+        raise BadChunk("The body has a bare LF between its chunks.")
 
 
 def encode_chunk(data: bytes) -> bytes:

@@ -21,13 +21,14 @@ from zope.interface import implementer
 from clinfra.errors import OriginFailed, OriginTimeout
 from clinfra.web.chunked import BadChunk, ChunkedDecoder
 from clinfra.web.exchange import IBody
-from clinfra.web.heads import BadHead, ResponseHead, parse_response_head
+from clinfra.web.heads import BadHead, ResponseHead, is_spoilt, parse_response_head
 from clinfra.web.transport import Wire
 
 if TYPE_CHECKING:
     from clinfra.web.peer import Peer
     from clinfra.web.pool import OriginRequest
 
+_BEGINNING = b"HTTP/1."
 _MOST_HEADS = 512
 _LONGEST_REMEMBERED_HEAD = 2048
 
@@ -176,6 +177,11 @@ class OriginConnection(Protocol):
                 data = rest
             self._take_body(request, data)
         except BadHead as bad:
+            if self.served and request.can_begin_again:
+                # As likely as not it belongs to the answer before.
+                self.drop()
+                request.begin_again()
+                return
             self.fail(OriginFailed(f"The answer from behind is bad: {bad.sentence}"))
         except BadChunk as bad:
             self.fail(OriginFailed(f"The answer from behind is bad: {bad.sentence}"))
@@ -220,6 +226,9 @@ class OriginConnection(Protocol):
             if end > longest or (end == 3 and len(data) >= longest):
                 raise BadHead(502, "The head is too long.")
             if end == 3:
+                begun = _BEGINNING.startswith(data[: len(_BEGINNING)])
+                if not begun or is_spoilt(data):
+                    raise BadHead(502, "This is not an HTTP/1.1 response.")
                 self._pending = data
                 return None
             head = self._memo.parse(data[:end])

@@ -131,6 +131,9 @@ _AUTHORITY = re.compile(
 )
 """Host and port; a host may be percent-encoded, but never hide control bytes so."""
 
+_SPOILT = re.compile(
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])", re.DOTALL
+)
 _LONGEST_METHOD = 32
 _LONGEST_LENGTH = 19
 """Digits of 2^63 - 1, the largest length anything here can count."""
@@ -260,6 +263,15 @@ _read_often = lru_cache(maxsize=1024)(_read_request_fields)
 """A client asks for many targets with the same fields: they are read once."""
 
 
+def is_spoilt(part: bytes, looked: int = 0) -> bool:
+    """Tell whether this beginning of a head can never become one, however it goes on.
+
+    Args:
+        looked: bytes of it that have been looked at before.
+    """
+    return _SPOILT.search(part, max(looked - 1, 0)) is not None
+
+
 def parse_response_head(raw: bytes, *, max_fields: int = 200) -> ResponseHead:
     """Parse a whole head, blank line included.  Raises BadHead.
 
@@ -279,7 +291,10 @@ def parse_response_head(raw: bytes, *, max_fields: int = 200) -> ResponseHead:
     except BadHead as bad:
         raise BadHead(502, bad.sentence) from bad
     chunked = length is None
+    keep_alive = _keep_alive(index, http11)
     if status < 200 or status in (204, 304):
+        # Who announces a body where there is none may well send it.
+        keep_alive = keep_alive and not (chunked or (length and status != 304))
         length, chunked = 0, False
     elif not chunked and b"content-length" not in index:
         length = None
@@ -291,7 +306,7 @@ def parse_response_head(raw: bytes, *, max_fields: int = 200) -> ResponseHead:
         index,
         length,
         chunked,
-        _keep_alive(index, http11),
+        keep_alive,
     )
 
 

@@ -84,6 +84,12 @@ class DecoderTests(SynchronousTestCase):
             with self.assertRaises(BadChunk):
                 decode(*(bytes([byte]) for byte in body))
 
+    def test_bare_lf_at_once(self) -> None:
+        """A line that others take for complete is not waited for."""
+        for body in (b"5\n", b"5;x\n", b"0\n\n", b"0\r\n\n", b"0\r\nX: y\n\r\n"):
+            with self.assertRaises(BadChunk, msg=repr(body)):
+                decode(body)
+
     def test_largest_size(self) -> None:
         """A size is at most 2^63 - 1."""
         self.assertEqual((b"x", b"", False), decode(b"7fffffffffffffff\r\nx"))

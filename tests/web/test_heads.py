@@ -12,6 +12,7 @@ from clinfra.web.heads import (
     ResponseHead,
     format_request_head,
     format_response_head,
+    is_spoilt,
     parse_request_head,
     parse_response_head,
 )
@@ -364,6 +365,28 @@ class RefusalTests(SynchronousTestCase):
                 self.assertEqual(raw, head.raw)
 
 
+class SpoiltTests(SynchronousTestCase):
+    """Beginnings that can never become a head."""
+
+    def test_at_every_place(self) -> None:
+        """It is found wherever the bytes are cut, looking at each only once."""
+        for good in (
+            b"GET / HTTP/1.1\r\nX: y\r",
+            b"GET / HTTP/1.1\r\n",
+            b"",
+            b"G\xc3\tT",
+        ):
+            self.assertFalse(is_spoilt(good), good)
+        for bad in (b"GET /\n", b"G\nE", b"GET /\rX", b"G\x00", b"\r\r", b"a\r\n\nb"):
+            looked = 0
+            found = []
+            for end in range(len(bad) + 1):
+                found.append(is_spoilt(bad[:end], looked))
+                looked = end
+            self.assertTrue(is_spoilt(bad), bad)
+            self.assertIn(True, found, bad)
+
+
 class ResponseTests(SynchronousTestCase):
     """Response heads as origins send them."""
 
@@ -394,6 +417,18 @@ class ResponseTests(SynchronousTestCase):
                 head = response(field, line=b"HTTP/1.1 %d X" % status)
 
                 self.assertEqual((0, False), (head.content_length, head.chunked))
+
+    def test_bodies_where_there_are_none(self) -> None:
+        """Who announces one may send it: the connection is not used again."""
+        for status in (b"102", b"204"):
+            line = b"HTTP/1.1 " + status
+            for field in (b"Content-Length: 5", b"Transfer-Encoding: chunked"):
+                self.assertFalse(response(field, line=line).keep_alive)
+            self.assertTrue(response(b"Content-Length: 0", line=line).keep_alive)
+        # A 304 may say how long the page is.
+        line = b"HTTP/1.1 304 Not Modified"
+        self.assertTrue(response(b"Content-Length: 5", line=line).keep_alive)
+        self.assertFalse(response(b"Transfer-Encoding: chunked", line=line).keep_alive)
 
     def test_http10(self) -> None:
         """HTTP/1.0 closes unless it says otherwise."""

@@ -122,6 +122,24 @@ class DeathTests(SynchronousTestCase):
             self.assert_failed(listener, False)
             self.assertTrue(line.lost)
 
+    def test_garbage_without_end(self) -> None:
+        """Nor is the rest of it waited for."""
+        for answer in (
+            b"S",
+            b"hello",
+            b"http/1.1 200 OK",
+            b"HTTP/2 200",
+            b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\n",
+            b"HTTP/1.1 200 OK\r\nX: \x00",
+        ):
+            _, listener = start(self.network)
+            line = self.network.accept()
+            line.send(answer)
+
+            self.assert_failed(listener, False)
+            self.assertTrue(line.lost)
+
     def test_bad_chunk(self) -> None:
         """A broken chunk ends a response that has begun."""
         _, listener = start(self.network)
@@ -172,6 +190,21 @@ class StaleTests(SynchronousTestCase):
         self.assertEqual(request, fresh.take())
         fresh.send(OK)
         self.assertEqual((b"hello", 1), (listener.body, listener.finished))
+
+    def test_what_was_left_over(self) -> None:
+        """Bytes that belong to the answer before do not harm the next request."""
+        for late in (b"hello", b"0\r\n\r\n", b"\r\n" + OK):
+            with self.subTest(late):
+                self.network = Network()
+                line = self.kept()
+                _, listener = start(self.network)
+                line.send(late)
+                self.network.pass_time(0.1)
+                self.assertTrue(line.lost)
+                fresh = self.network.accept()
+                fresh.send(OK)
+
+                self.assertTrue(listener.finished)
 
     def test_never_on_another_kept_one(self) -> None:
         """The second try is on a new connection, even when others are kept."""
@@ -285,7 +318,7 @@ class SlowTests(SynchronousTestCase):
         line = self.network.accept()
         for byte in range(61):
             if not listener.over:
-                line.send(HEAD[byte % 3 : byte % 3 + 1])
+                line.send(HEAD[byte : byte + 1] if byte < 20 else b"x")
             self.network.pass_time(0.1)
 
         self.assert_timed_out(listener, True)
