@@ -87,6 +87,19 @@ class IPurge(Interface):
         """Forget every variant of these host_paths; return how many were known."""
 
 
+class IMaintenance(Interface):
+    """A proxy whose origins can be kept from being asked."""
+
+    def maintain(pool: str, member: str, out: bool) -> None:
+        """Take origins out, or back in: a member, a pool (no member), or all (no pool).
+
+        It lasts until the process ends.  Raises errors.NotFound when there is no such.
+        """
+
+    def maintained() -> Mapping[str, Any]:
+        """Return what is out, as JSON-able values."""
+
+
 Lane = Callable[[Any], bool]
 """Asked first with each `web.exchange.Exchange`; True when it has taken the request."""
 

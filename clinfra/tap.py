@@ -23,7 +23,7 @@ from clinfra import config
 from clinfra.admin.service import make_admin_service
 from clinfra.daemon import Daemon, Listener, Part
 from clinfra.errors import ConfigProblems, StartupFailed, Trouble
-from clinfra.interfaces import IBlobs, IProduct, IPurge
+from clinfra.interfaces import IBlobs, IMaintenance, IProduct, IPurge
 from clinfra.logs import AccessLog, LineWriter, make_event_log
 from clinfra.settings import load
 from clinfra.web.site import Site
@@ -225,6 +225,7 @@ class _Assembly:
     blobs: IBlobs | None = None
     locate: Locate | None = None
     purge: IPurge | None = None
+    maintenance: IMaintenance | None = None
 
     def _add(self, product: IProduct, section: _Section) -> None:
         logging = self.configuration.logging
@@ -291,7 +292,7 @@ class _Assembly:
             builtin_pools=self.daemon.origins,
             locate=self.locate,
         )
-        self.purge = proxy
+        self.purge = self.maintenance = proxy
         self._add(proxy, section)
 
     def add_admin(self, section: config.AdminConfig) -> None:
@@ -302,6 +303,7 @@ class _Assembly:
         admin = make_admin_service(
             products=[part.product for part in daemon.parts],
             purge=self.purge,
+            maintenance=self.maintenance,
             state=lambda: daemon.state.value,
             uptime_seconds=lambda: seconds() - began,
             version=version("clinfra"),

@@ -7,6 +7,11 @@
     PURGE URL-or-path   forget the page of that Host and path (with a body: the pages
                         it lists, one per line)
     POST /purge         forget the pages of the body, one per line
+    GET /maintenance    which origins are kept from being asked, as JSON
+    PUT /maintenance/POOL/MEMBER
+                        ask this member no more; DELETE asks it again.  The same for a
+                        whole pool (/maintenance/POOL), and all of them (/maintenance).
+                        Until the process ends: the configuration says what lasts.
 
 Purges answer "N/M pages purged": N were cached, of M named.  Nothing changes by GET,
 and web pages of other origins cannot purge.
@@ -18,14 +23,17 @@ import html
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from clinfra import errors
 from clinfra.admin.pages import Namer, split_list
-from clinfra.interfaces import IPurge
+from clinfra.interfaces import IMaintenance, IPurge
 from clinfra.web.exchange import IExchange, Response
 from clinfra.web.foreign import refuse_foreign
 from clinfra.web.heads import Fields
 from clinfra.web.resource import Resource
+
+_MAINTENANCE = b"/maintenance"
 
 MOST_BODY_BYTES = 1 << 20
 """Longest list of pages."""
@@ -53,6 +61,7 @@ class AdminResource(Resource):
         purge: the cache, if there is one.
         proxy_ports: returns where the proxy listens.
         default_port: the port that host_paths leave out.
+        maintenance: the proxy's origins, if there is a proxy.
     """
 
     def __init__(
@@ -63,8 +72,10 @@ class AdminResource(Resource):
         purge: IPurge | None,
         proxy_ports: Callable[[], Collection[int]],
         default_port: int,
+        maintenance: IMaintenance | None = None,
     ) -> None:
         super().__init__()
+        self._maintenance = maintenance
         self._status = status
         self._unready = unready
         self._purge = purge
@@ -85,6 +96,8 @@ class AdminResource(Resource):
         method, path = exchange.head.method, exchange.head.path
         if method == b"PURGE":
             return await self._purge_page(exchange)
+        if path == _MAINTENANCE or path.startswith(_MAINTENANCE + b"/"):
+            return self._maintain(exchange, method, path)
         if page := self._pages.get(path):
             if method not in (b"GET", b"HEAD"):
                 raise errors.MethodNotAllowed(["GET", "HEAD"])
@@ -124,6 +137,20 @@ class AdminResource(Resource):
 
     def _report(self) -> Response:
         text = json.dumps(self._status(), indent=2, default=str)
+        return Response(200, _JSON, text.encode() + b"\n")
+
+    def _maintain(self, exchange: IExchange, method: bytes, path: bytes) -> Response:
+        if method not in (b"GET", b"HEAD", b"PUT", b"DELETE"):
+            raise errors.MethodNotAllowed(["GET", "HEAD", "PUT", "DELETE"])
+        if self._maintenance is None:
+            raise errors.NotFound("No proxy runs in this process.")
+        if method in (b"PUT", b"DELETE"):
+            refuse_foreign(exchange)
+            names = path[len(_MAINTENANCE) + 1 :].decode("latin-1").split("/", 1)
+            pool, member = (*map(unquote, names), "")[:2]
+            self._maintenance.maintain(pool, member, method == b"PUT")
+            exchange.notes["maintenance"] = "/".join(names)
+        text = json.dumps(self._maintenance.maintained(), indent=2)
         return Response(200, _JSON, text.encode() + b"\n")
 
     async def _purge_page(self, exchange: IExchange) -> Response:

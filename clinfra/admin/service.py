@@ -10,7 +10,7 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from clinfra.admin.resource import AdminResource
-from clinfra.interfaces import IProduct, IPurge, Lane
+from clinfra.interfaces import IMaintenance, IProduct, IPurge, Lane
 
 
 @implementer(IProduct)
@@ -40,6 +40,7 @@ def make_admin_service(
     version: str,
     proxy_ports: Callable[[], Collection[int]],
     default_port: int,
+    maintenance: IMaintenance | None = None,
 ) -> AdminService:
     """Return the admin service.
 
@@ -51,6 +52,7 @@ def make_admin_service(
         version: of clinfra.
         proxy_ports: returns where the proxy listens.
         default_port: the port that host_paths leave out.
+        maintenance: the proxy's origins, if there is a proxy.
     """
 
     def status() -> Mapping[str, Any]:
@@ -76,5 +78,6 @@ def make_admin_service(
             purge=purge,
             proxy_ports=proxy_ports,
             default_port=default_port,
+            maintenance=maintenance,
         )
     )

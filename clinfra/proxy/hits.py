@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from clinfra.errors import Maintenance, Trouble
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.entry import Entry
 from clinfra.proxy.message import Reply, Request
@@ -59,9 +60,16 @@ class Hits:
         told = b"clinfra; hit; ttl=%d; detail=%b" % (entry.ttl(now), why)
         return self.hit(request, entry, now, told)
 
-    def instead(self, request: Request) -> Reply | None:
-        """Return what is kept, to be used instead of an origin's failure."""
+    def instead(self, request: Request, trouble: Trouble | None = None) -> Reply | None:
+        """Return what is kept, to be used instead of an origin's failure.
+
+        While operators keep origins from being asked, whatever is kept will do.
+        """
         entry: Entry | None = request.cache_state.known
-        if entry is None or not entry.serves_on_error(self.now()):
+        if entry is None:
+            return None
+        if isinstance(trouble, Maintenance) and not entry.never_stale:
+            return self.stale(request, entry, b"maintenance")
+        if not entry.serves_on_error(self.now()):
             return None
         return self.stale(request, entry, b"stale-if-error")

@@ -394,6 +394,19 @@ class Origins:
         for pool in (*self._known.values(), *self._ad_hoc.values()):
             pool.changed()
 
+    def maintained(self) -> dict[str, Any]:
+        """Return what operators took out."""
+        self.configured()
+        return {
+            "all": self.maintenance,
+            "pools": [name for name, pool in self._known.items() if pool.maintenance],
+            "members": {
+                name: [each.name for each in pool.members if each.maintained]
+                for name, pool in self._known.items()
+                if any(each.maintained for each in pool.members)
+            },
+        }
+
     def configured(self) -> Sequence[OriginPool]:
         """Return the pools of the configuration, made if they were not."""
         named = [

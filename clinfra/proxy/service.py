@@ -14,8 +14,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.config import ProxyConfig
-from clinfra.errors import ConfigProblems
-from clinfra.interfaces import IProduct, IPurge
+from clinfra.errors import ConfigProblems, NotFound
+from clinfra.interfaces import IMaintenance, IProduct, IPurge
 from clinfra.proxy.arrival import Arrivals
 from clinfra.proxy.cache import HotTier, PageCache
 from clinfra.proxy.clients import TrustedProxies
@@ -34,7 +34,7 @@ from clinfra.web.pool import Connect, connector
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
-@implementer(IProduct, IPurge)
+@implementer(IProduct, IPurge, IMaintenance)
 class ProxyService(Service):
     """The caching reverse proxy.
 
@@ -119,6 +119,22 @@ class ProxyService(Service):
             if purge is not None:
                 known += await purge(host_paths)
         return known
+
+    def maintain(self, pool: str, member: str, out: bool) -> None:
+        """Take origins out, or back in; see interfaces.IMaintenance."""
+        origins = self._surroundings.origins
+        if not pool:
+            origins.maintain(out)
+            return
+        found = origins.pool(pool)
+        if found is None:
+            raise NotFound(f'There is no pool "{pool}".')
+        if not found.maintain(out, member):
+            raise NotFound(f'There is no member "{member}" in the pool "{pool}".')
+
+    def maintained(self) -> Mapping[str, Any]:
+        """Return what is out."""
+        return self._surroundings.origins.maintained()
 
 
 def host_path_of(url: str, default_port: int) -> str:

@@ -12,11 +12,12 @@ from zope.interface import implementer
 
 from clinfra.admin.resource import MOST_BODY_BYTES
 from clinfra.admin.service import make_admin_service
-from clinfra.interfaces import IProduct, IPurge
+from clinfra.errors import NotFound
+from clinfra.interfaces import IMaintenance, IProduct, IPurge
 from tests.web.clients import Answer, Client, make_site
 
 
-@implementer(IProduct, IPurge)
+@implementer(IProduct, IPurge, IMaintenance)
 class Cache(Service):
     """A product whose cache knows the pages it is told."""
 
@@ -28,12 +29,21 @@ class Cache(Service):
         self.pages = {"h:8080/a", "h:8080/b", "<script>:8080/"}
         self.asked: list[str] = []
         self.not_ready: list[str] = []
+        self.out: list[str] = []
 
     def open(self) -> None:
         pass
 
     def report(self) -> Mapping[str, Any]:
         return {"pages": len(self.pages), "not_ready": self.not_ready}
+
+    def maintain(self, pool: str, member: str, out: bool) -> None:
+        if pool == "none":
+            raise NotFound('There is no pool "none".')
+        (self.out.append if out else self.out.remove)(f"{pool}|{member}")
+
+    def maintained(self) -> Mapping[str, Any]:
+        return {"out": self.out}
 
     async def purge(self, urls: list[str]) -> int:
         self.asked += urls
@@ -60,6 +70,7 @@ class AdminTests(SynchronousTestCase):
             version="1.2.3",
             proxy_ports=lambda: [8080],
             default_port=80,
+            maintenance=self.cache if self.with_purge else None,
         )
         site, clock = make_site(resource=service.resource)
         client = Client(site, clock)
@@ -193,3 +204,29 @@ class AdminTests(SynchronousTestCase):
         )
 
         self.assertEqual(b"1/1 pages purged\n", answer.body)
+
+    def test_maintenance(self) -> None:
+        """Members, pools and everything are taken out by PUT, back in by DELETE."""
+        for method, path, out in (
+            (b"PUT", b"/maintenance", ["|"]),
+            (b"PUT", b"/maintenance/web", ["|", "web|"]),
+            (b"PUT", b"/maintenance/web/a%3A80", ["|", "web|", "web|a:80"]),
+            (b"DELETE", b"/maintenance/web", ["|", "web|a:80"]),
+            (b"DELETE", b"/maintenance", ["web|a:80"]),
+            (b"PUT", b"/maintenance/web/unix:/x", ["web|a:80", "web|unix:/x"]),
+            (b"GET", b"/maintenance", ["web|a:80", "web|unix:/x"]),
+        ):
+            answer = self.ask(method + b" " + path)
+            self.assertEqual(
+                (200, {"out": out}), (answer.status, json.loads(answer.body))
+            )
+
+    def test_maintenance_refusals(self) -> None:
+        """Unknown pools, other methods, web pages of others, and no proxy at all."""
+        self.assertEqual(404, self.ask(b"PUT /maintenance/none").status)
+        self.assertEqual(405, self.ask(b"POST /maintenance").status)
+        foreign = b"Origin: http://evil.example"
+        self.assertEqual(403, self.ask(b"PUT /maintenance", b"", foreign).status)
+        self.assertEqual([], self.cache.out)
+        self.with_purge = False
+        self.assertEqual(404, self.ask(b"GET /maintenance").status)

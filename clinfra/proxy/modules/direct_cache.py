@@ -11,7 +11,8 @@ Every answer says what happened in Cache-Status (RFC 9211):
 * `clinfra; hit; ttl=N`: from the cache; N seconds of freshness are left; Age is there
   too;
 * `clinfra; hit; ttl=-N; detail=WHY`: stale since N seconds, and used because of
-  `stale-while-revalidate`, `stale-if-error`, or the request's `max-stale`;
+  `stale-while-revalidate`, `stale-if-error`, `maintenance`, or the request's
+  `max-stale`;
 * `clinfra; hit; detail=coalesced`: from a fetch that another request began;
 * `clinfra; fwd=R; fwd-status=S`, and `; stored` when it is kept.  R is `uri-miss`,
   `vary-miss`, `stale` (validated), `request` (the request wanted it so), `method`, or
@@ -248,7 +249,7 @@ class DirectCache(RuleModule):
         if request.flight is not None:
             request.flight.land(trouble)
         if isinstance(trouble, _ORIGIN_TROUBLES) and request.cache_state is not None:
-            return self._hits.instead(request)
+            return self._hits.instead(request, trouble)
         return None
 
     def _refresh(

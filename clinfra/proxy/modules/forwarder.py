@@ -96,7 +96,7 @@ class Forwarder(RuleModule):
             if (
                 request.method in _REPEATABLE
                 and pool.has_other(tried)
-                and self._may_try_again(request, pool)
+                and self._may_try_again(request, pool, free=head.status == 404)
             ):
                 relay.abort()
                 self._try_later(request, pool, tried)
@@ -204,14 +204,20 @@ class Forwarder(RuleModule):
             member.succeeded()
         return failed or request.retry_bad_status
 
-    def _may_try_again(self, request: Request, pool: OriginPool) -> bool:
-        """Whether one more try is allowed; takes it from the budget."""
+    def _may_try_again(
+        self, request: Request, pool: OriginPool, free: bool = False
+    ) -> bool:
+        """Whether one more try is allowed; takes it from the budget.
+
+        Args:
+            free: nothing failed: to look elsewhere costs no budget.
+        """
         config = pool.config
         now = self._now()
         return (
             request.attempt < config.attempts
             and now - request.asked_at <= config.retry_time
-            and pool.may_retry(now)
+            and (free or pool.may_retry(now))
         )
 
     def _pool(self, request: Request) -> OriginPool:
