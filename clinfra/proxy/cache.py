@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from clinfra.proxy.entry import Entry, Vary, decode
 from clinfra.proxy.key import Getter, variant_key
+from clinfra.proxy.lease import lease_key
 from clinfra.proxy.memcached import Memcached
 
 MAX_VARY_NAMES = 16
@@ -255,6 +256,8 @@ class PageCache:
         if self.memcached is None:
             done.callback(known)
         else:
+            # Whoever is fetching it fetches what is to be forgotten.
+            self.memcached.delete(lease_key(primary), lambda deleted: None)
             self.memcached.delete(
                 primary, lambda deleted: done.callback(deleted or known)
             )

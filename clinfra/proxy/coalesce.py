@@ -1,9 +1,11 @@
 """One fetch per key: whoever asks for what is being fetched waits for that fetch.
 
 The first to ask gets a `Flight` and fetches; the others wait.  The flight ends once:
-with an entry for everybody, with a trouble for everybody, or with None when the answer
-cannot be shared, and then each of the waiters fetches on its own.  A waiter that leaves
-harms nobody.  Waiters do not wait for ever: after `patience_seconds` they are let go.
+with an entry for everybody, with a trouble for everybody, with None when the answer
+cannot be shared, and then each of the waiters fetches on its own, or with AGAIN when
+whoever was to fetch left before it did, and then another of them does.
+A waiter that leaves harms nobody.  Waiters do not wait for ever: after
+`patience_seconds` they are let go.
 """
 
 from __future__ import annotations
@@ -15,10 +17,16 @@ from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from clinfra.errors import Trouble
+from clinfra.proxy.lease import Lease
+
 log = Logger()
 
 Waiter = Callable[[Any], None]
-"""Called once, with an entry, an errors.Trouble, or None to fetch on its own."""
+"""Called once, with an entry, an errors.Trouble, AGAIN, or None to fetch on its own."""
+
+AGAIN = object()
+"""Nobody fetches: join anew."""
 
 
 @define(eq=False)
@@ -30,6 +38,8 @@ class Flight:
         doomed: the page was purged or changed meanwhile; what comes may be sent to
             those who wait for it, but must not be kept.
         abandoned: called when nobody waits any more, once the one who fetches is gone.
+        landed: it has ended.
+        lease: the right to fetch that this process has among others (see `lease`).
     """
 
     key: bytes
@@ -37,12 +47,23 @@ class Flight:
     waiters: list[Waiter] = field(factory=list, init=False)
     doomed: bool = field(default=False, init=False)
     abandoned: Callable[[], None] | None = field(default=None, init=False)
+    landed: bool = field(default=False, init=False)
+    lease: Lease | None = field(default=None, init=False)
     _patience: IDelayedCall | None = field(default=None, init=False)
 
     def land(self, outcome: Any) -> None:
         """End the flight (once; later calls do nothing) and tell everybody waiting."""
         if self._table.flights.get(self.key) is self:
             del self._table.flights[self.key]
+        self.landed = True
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            if self.doomed or outcome is AGAIN or isinstance(outcome, Trouble):
+                lease.give_up()
+            elif outcome is None:
+                lease.unshared()
+            else:
+                lease.done()
         self._release(outcome)
 
     def _release(self, outcome: Any) -> None:
@@ -110,4 +131,5 @@ class Coalescer:
     def land_all(self) -> None:
         """Let everybody go (at stop)."""
         for flight in list(self.flights.values()):
+            flight.doomed = True
             flight.land(None)

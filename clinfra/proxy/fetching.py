@@ -13,11 +13,12 @@ from attrs import frozen
 
 from clinfra.errors import Trouble
 from clinfra.proxy.cache import PageCache
-from clinfra.proxy.coalesce import Coalescer
+from clinfra.proxy.coalesce import AGAIN, Coalescer
 from clinfra.proxy.entry import Entry
 from clinfra.proxy.freshness import Wish
 from clinfra.proxy.hits import Hits
 from clinfra.proxy.key import Getter, variant_key
+from clinfra.proxy.lease import UNSHARED, Lease, Leases
 from clinfra.proxy.message import Request, drop_fields
 from clinfra.proxy.pipeline import PENDING, Pipeline
 from clinfra.proxy.policy import Policy
@@ -32,6 +33,7 @@ class Fetching:
     Attributes:
         now: returns Unix seconds.
         call_later: the reactor's.
+        leases: what keeps other processes from fetching the same; None without any.
     """
 
     policy: Policy
@@ -41,6 +43,7 @@ class Fetching:
     hits: Hits
     now: Callable[[], float]
     call_later: Callable[..., Any]
+    leases: Leases | None = None
 
     def refresh_later(
         self, request: Request, primary: bytes, get: Getter, entry: Entry
@@ -55,11 +58,24 @@ class Fetching:
         asking.cache_state = seeking
         asking.flight = flight
 
-        def ask() -> None:
+        def ask(lease: Lease | None) -> None:
+            flight.lease = lease
             self._begin(asking, seeking, entry)
             self.pipeline.launch(asking)
 
-        self.call_later(0, ask)
+        def settled(lease: Lease | None, alone: bool) -> None:
+            if lease is not None or alone:
+                ask(lease)
+            else:
+                # Another process asks; what it gets is looked for in memcached.
+                entry.hot_until = 0.0
+                flight.land(AGAIN)
+
+        leases = self.leases
+        if leases is None:
+            self.call_later(0, ask, None)
+        else:
+            leases.try_to_take(entry.key, settled)
 
     def seek(
         self,
@@ -98,6 +114,11 @@ class Fetching:
 
             def landed(outcome: object) -> None:
                 seeking.waiter = None
+                if outcome is AGAIN and not request.over:
+                    result = self.seek(request, primary, get, wish, entry)
+                    if result is not PENDING:
+                        self.pipeline.resume(request, None)
+                    return
                 self._landed(request, seeking, entry, outcome)
 
             flight = self.coalescer.join(flight_key, landed)
@@ -105,8 +126,62 @@ class Fetching:
                 seeking.waiter = landed
                 return PENDING
             request.flight = flight
+            if self.leases is not None and not (entry and entry.always_validate):
+                return self._contend(request, seeking, entry)
         self._begin(request, seeking, entry)
         return None
+
+    def _contend(
+        self, request: Request, seeking: Seeking, entry: Entry | None
+    ) -> object:
+        """Fetch, or wait until another process has fetched."""
+        leases, flight = self.leases, request.flight
+        assert leases is not None
+        waiting = False
+        settled_at_once = False
+
+        def look(found: Callable[[Entry | None], None]) -> None:
+            def seen(there: Entry | None) -> None:
+                new = there is not None and (entry is None or there.born > entry.born)
+                found(there if new else None)
+
+            primary, hot = seeking.primary, self._may_be_hot(request)
+            self.cache.find(primary, seeking.get, self.now(), seen, hot)
+
+        def settled(outcome: Any) -> None:
+            nonlocal settled_at_once
+            if isinstance(outcome, Lease):
+                if flight.landed:
+                    outcome.give_up()
+                else:
+                    flight.lease = outcome
+            if flight.landed or request.over:
+                return
+            if isinstance(outcome, Entry):
+                known = self.cache.hot.varies.get(seeking.primary)
+                names = known.vary.names if known is not None else ()
+                flight.land(Landing(outcome, names, seeking.get))
+                request.flight = None
+                self._landed(request, seeking, entry, outcome)
+                return
+            if outcome is UNSHARED:
+                self.policy.pass_page(seeking.primary, self.now())
+                flight.land(None)
+                request.flight = None
+            self._begin(request, seeking, entry)
+            if waiting:
+                self.pipeline.resume(request, None)
+            else:
+                settled_at_once = True
+
+        leases.take(seeking.flight_key, look, settled)
+        if settled_at_once:
+            return None
+        waiting = True
+        return PENDING
+
+    def _may_be_hot(self, request: Request) -> bool:
+        return self.policy.may_be_hot(request.cache_host_path or request.host_path)
 
     def _begin(self, request: Request, seeking: Seeking, entry: Entry | None) -> None:
         """Make this the request that asks the origin, for everybody."""
@@ -133,9 +208,11 @@ class Fetching:
             self.pipeline.fail(request, outcome)
             return
         if isinstance(outcome, Landing) and outcome.answers(seeking.get):
+            outcome = outcome.entry
+        if isinstance(outcome, Entry):
             detail = b"clinfra; hit; detail=coalesced"
             self.cache.count("coalesced")
-            reply = self.hits.hit(request, outcome.entry, self.now(), detail)
+            reply = self.hits.hit(request, outcome, self.now(), detail)
             self.pipeline.resume(request, reply)
             return
         self._begin(request, seeking, entry)
@@ -165,11 +242,11 @@ class Fetching:
         if relay is None or (
             not flight.waiters and not (seeking is not None and seeking.stored)
         ):
-            flight.land(None)
+            flight.land(AGAIN)
         else:
             flight.abandoned = lambda: self._abandon(request)
 
     def _abandon(self, request: Request) -> None:
         """Neither the client nor anybody else wants what is being fetched."""
         request.origin_request.abort()
-        request.flight.land(None)
+        request.flight.land(AGAIN)

@@ -114,6 +114,22 @@ class Node(ClientFactory):
             self.waiting.pop(key, None)
             protocol.set(key, value, expireTime=ttl_seconds).addErrback(self._unset)
 
+    def add(
+        self,
+        key: bytes,
+        value: bytes,
+        ttl_seconds: int,
+        done: Callable[[bool | None], None],
+    ) -> None:
+        """Keep a value unless there is one; `done` is told whether, None: not known."""
+        protocol = self.protocol_in_use
+        if protocol is None:
+            done(None)
+            return
+        self._flush()
+        adding = protocol.add(key, value, expireTime=ttl_seconds)
+        adding.addErrback(self._unset).addCallback(done)
+
     def delete(self, key: bytes, done: Callable[[bool], None]) -> None:
         """Forget a key; `done` is told whether it was known."""
         protocol = self.protocol_in_use
@@ -282,10 +298,29 @@ class Memcached:
         manifest = _MANIFEST.pack(b"\1", name, len(starts), len(value))
         self.node_of(key).set(key, manifest, ttl)
 
+    def add(
+        self,
+        key: bytes,
+        value: bytes,
+        ttl_seconds: float,
+        done: Callable[[bool | None], None],
+    ) -> None:
+        """Keep a small value unless there is one already.
+
+        Args:
+            done: called once, with whether it is kept; None when nobody knows.
+        """
+        ttl = int(min(MAX_TTL_SECONDS, max(1, ttl_seconds)))
+        self.node_of(key).add(key, b"\0" + value, ttl, done)
+
     def delete(self, key: bytes, done: Callable[[bool], None]) -> None:
         """Forget a value; `done` is told whether it was known."""
         self._readings.pop(key, None)
         self.node_of(key).delete(key, done)
+
+    def available(self, key: bytes) -> bool:
+        """Whether the server of a key is connected."""
+        return self.node_of(key).alive
 
     def report(self) -> dict[str, bool]:
         """Return which servers are connected."""

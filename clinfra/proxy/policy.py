@@ -88,6 +88,11 @@ class Options:
     pass_ttl: Seconds = key(
         Seconds(10), "How long a page is passed after an answer that was not kept."
     )
+    lease: Seconds = key(
+        Seconds(3),
+        "Processes that share memcached fetch a page one at a time; how long one that"
+        " dies meanwhile holds up the others; 0 switches it off.",
+    )
     patience: Seconds = key(
         Seconds(10), "How long a request waits for another's fetch of its page."
     )

@@ -14,12 +14,19 @@ from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.config import ModuleConfig, PoolConfig, ProxyConfig, RouteConfig
+from clinfra.config import (
+    CacheConfig,
+    ModuleConfig,
+    PoolConfig,
+    ProxyConfig,
+    RouteConfig,
+)
 from clinfra.proxy.service import ProxyService, make_proxy_service
 from clinfra.web.headers import format_http_date
 from clinfra.web.heads import RequestHead, parse_request_head
 from clinfra.web.pool import Origin
 from clinfra.web.site import Site
+from tests.proxy.memory_server import MemoryServer
 from tests.web.clients import Answer, Client
 from tests.web.origins import Dial, Line
 
@@ -77,6 +84,8 @@ class Stage:
         modules: options of the usual modules by their names.
         first: modules before them.
         pipeline: these instead of all that.
+        clock: shared with other stages.
+        servers: memcached servers by "host:port".
         config: of the proxy.
     """
 
@@ -88,10 +97,14 @@ class Stage:
         modules: Mapping[str, Mapping[str, Any]] | None = None,
         first: tuple[ModuleConfig, ...] = (),
         pipeline: tuple[ModuleConfig, ...] = (),
+        clock: Clock | None = None,
+        servers: Mapping[str, MemoryServer] | None = None,
         **config: Any,
     ) -> None:
-        self.clock = Clock()
-        self.clock.advance(START)
+        self.clock = clock or Clock()
+        if clock is None:
+            self.clock.advance(START)
+        self.servers = servers or {}
         self.script: Script = script or (lambda asked: response())
         self.asked: list[Asked] = []
         self.dead: set[str] = set()
@@ -113,6 +126,8 @@ class Stage:
             ),
             **config,
         }
+        if self.servers and "cache" not in config:
+            settings["cache"] = CacheConfig(memcached=tuple(self.servers))
         directory = Path(tempfile.mkdtemp())
         test.addCleanup(shutil.rmtree, directory)
         self.proxy: ProxyService = make_proxy_service(
@@ -124,6 +139,9 @@ class Stage:
             rng=Random(1),
             connect=self._connect,
         )
+        if self.servers:
+            self.proxy.startService()
+            self.turn()
         self.site = Site(self.proxy.resource, reactor=self.clock, lane=self.proxy.lane)
 
     def client(self) -> Client:
@@ -178,6 +196,10 @@ class Stage:
 
     def _accept(self, dial: Dial, origin: Origin) -> None:
         line = dial.accept()
+        server = self.servers.get(str(origin))
+        if server is not None:
+            server.serve(line)
+            return
         ScriptedOrigin(self, line, str(origin))
 
 

@@ -43,6 +43,7 @@ from clinfra.proxy.freshness import NO_WISH, Wish, read_wish
 from clinfra.proxy.hits import Hits
 from clinfra.proxy.keeping import Keeping
 from clinfra.proxy.key import Getter
+from clinfra.proxy.lease import Leases
 from clinfra.proxy.message import Reply, Request, drop_fields
 from clinfra.proxy.pipeline import PENDING
 from clinfra.proxy.policy import Options, Policy
@@ -59,6 +60,9 @@ from clinfra.proxy.unattended import Unattended
 from clinfra.web.heads import Fields
 
 _ORIGIN_TROUBLES = (OriginFailed, OriginTimeout, Overloaded)
+
+_SHORTEST_LEASE_SECONDS = 2.0
+"""memcached may end a shorter one at once: it counts the ticks of its own clock."""
 
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 
@@ -103,8 +107,22 @@ class DirectCache(RuleModule):
             self._hits,
             self._now,
             surroundings.reactor.callLater,
+            self._leases(surroundings),
         )
         self._pipeline.on_over(self._fetching.over)
+
+    def _leases(self, surroundings: Surroundings) -> Leases | None:
+        """Return what makes processes fetch one at a time, if that is wanted."""
+        memcached, config = self._cache.memcached, self._config
+        if memcached is None or not config.lease:
+            return None
+        return Leases(
+            memcached,
+            surroundings.reactor,
+            max(_SHORTEST_LEASE_SECONDS, config.lease),
+            config.patience,
+            surroundings.rng,
+        )
 
     # Looking up.
 
