@@ -254,6 +254,7 @@ class Refill:
 
         Raises errors.OriginFailed when it is cut short, errors.StorageFull.
         """
+        self._replica.check_space(PIECE_BYTES)
         after = self._positions.get(peer, 0)
         target = f"/{STREAM}?after={after}&for={self._topology.replica}"
         response = await self._peers.call(peer, b"GET", target.encode())
@@ -279,8 +280,6 @@ class Refill:
                 raw, complete = await _block(rest, response)
                 parsed, bad = await self._workers.run(_checked, raw)
                 rest = raw[parsed.used :]
-                if parsed.records or parsed.large is not None:
-                    self._heard_at = self._reactor.seconds()
                 for name in bad:
                     self._leave_out(name, "it is damaged")
                 if keeping is not None:
@@ -303,7 +302,7 @@ class Refill:
 
     def _keep(self, peer: str, records: Sequence[Streamed]) -> Deferred[None]:
         """Commit records; where the stream then is, is noted with them."""
-        self._replica.check_space(BLOCK_BYTES)
+        self._replica.check_space(sum(len(record.body or b"") for record in records))
         jobs = []
         for record in records:
             if self._is_welcome(record.name, record.state):
@@ -319,6 +318,7 @@ class Refill:
         return self._replica.commit(Call(commit)).addCallback(self._kept, jobs)
 
     def _kept(self, result: object, jobs: Sequence[Job]) -> None:
+        self._heard_at = self._reactor.seconds()
         for job in jobs:
             self._replica.hot.drop(job.name)
             body_bytes = 0

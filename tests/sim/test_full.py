@@ -101,3 +101,19 @@ class FullTests(SynchronousTestCase):
         self.assertEqual({*self.old, self.large, *new}, self.living())
         self.assertFalse(self.report()["full"])
         self.assertEqual(0, self.report()["under_way"])
+
+    def test_wiped(self) -> None:
+        """A replacement's disk is too small: nothing is streamed, until it grows."""
+        self.cluster.wipe(self.second)
+        self.second.disk.capacity = RESERVE_BYTES // 2
+        self.cluster.start(self.second)
+        self.cluster.run(60)
+        assert self.second.service is not None
+        report = self.second.service.refill.report()
+        self.assertEqual((True, 0), (report["filling"], report["blobs"]))
+        self.make_space()
+        self.cluster.run(3)
+
+        report = self.second.service.refill.report()
+        self.assertEqual((False, 101), (report["filling"], report["blobs"]))
+        self.assertEqual({*self.old, self.large}, self.living())

@@ -27,8 +27,9 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ from tests.support import Child, ClinfraProcess, lasting_ports, wait_until
 CLIENTS = 6
 NAMES = 40
 """A client's names in use at a time."""
+
+LAST_LINES = 15
+"""Of what a server said, in the story of a failure."""
 
 LARGE_BYTES = 1_500_000
 REPLICAS = 3
@@ -138,7 +142,7 @@ class Cluster:
                 "cluster_file": str(file),
                 "replica": name,
                 "listen": [f"tcp:{peer['port']}:interface=127.0.0.1"],
-                "compare_interval": 5,
+                "compare_interval": 1,
                 **config,
             }
             disk = (disks or {}).get(name)
@@ -150,6 +154,11 @@ class Cluster:
             self.servers[name] = server
             stack.callback(server.close)
         self.start()
+        for name in self.servers:
+            wait_until(
+                lambda name=name: not self.told(name, "/_status")["refill"]["filling"],  # type: ignore[misc] # bound here
+                f"{name} knows that there is nothing it could be filled with",
+            )
 
     def start(self) -> None:
         """Start every server anew, all at once."""
@@ -221,19 +230,39 @@ class Cluster:
         return buffered == "buffered replica=0 cluster=0" and not any(kept)
 
     def converge(self, *, timeout_seconds: float = 45) -> None:
-        """Wait until all is sent, and the replicas of each bucket list the same."""
+        """Wait until all is sent, and the replicas of each bucket list the same.
+
+        AssertionError says who has not, and how all of them are.
+        """
+        deadline = time.monotonic() + timeout_seconds
+
+        def wait_for(nothing_left: Callable[[], object], what: str) -> None:
+            while left := nothing_left():
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{what}: {left}\n{self.story()}")
+                time.sleep(0.1)
+
         for server in self.servers:
-            wait_until(
-                lambda server=server: self.has_sent_all(server),  # type: ignore[misc] # bound here
-                f"{server} has sent everything",
-                timeout_seconds=timeout_seconds,
+            wait_for(
+                lambda server=server: not self.has_sent_all(server),  # type: ignore[misc] # bound here
+                f"{server} has not sent everything",
             )
         for bucket in sorted({name[:2] for name in self.servers}):
             names = [name for name in self.servers if name[:2] == bucket]
-            deadline = time.monotonic() + timeout_seconds
-            while differing := self._differing(names):
-                assert time.monotonic() < deadline, f"{bucket} differs: {differing}"
-                time.sleep(0.1)
+            wait_for(partial(self._differing, names), f"{bucket} differs")
+
+    def story(self) -> str:
+        """Return how every server is, and what it said last."""
+        told = []
+        for name, server in self.servers.items():
+            try:
+                status = self.told(name, "/_status")
+            except (OSError, http.client.HTTPException) as error:
+                status = {"replicas": repr(error)}
+            keys = ("replicas", "clusters", "handoff", "repair", "scrub", "store_disk")
+            told += [f"--- {name}", *(f"{key}: {status.get(key)}" for key in keys)]
+            told += server.running.output.splitlines()[-LAST_LINES:]
+        return "\n".join(told)
 
     def _differing(self, servers: Sequence[str]) -> list[Any]:
         """Return some of what replicas list that not all of them list.
@@ -316,6 +345,9 @@ class Load:
         self.full = frozenset(full)
         self._lock = threading.Lock()
         self._ending = threading.Event()
+        self._going = threading.Event()
+        self._going.set()
+        self._busy = 0
         self._threads = [
             threading.Thread(target=self._work, args=(f"{seed}-{n}",), daemon=True)
             for n in range(CLIENTS)
@@ -326,9 +358,19 @@ class Load:
     def end(self) -> None:
         """Wait until every client has its last answer."""
         self._ending.set()
+        self._going.set()
         for thread in self._threads:
             thread.join(60)
             assert not thread.is_alive()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Have no request under way for a while."""
+        with self._lock:
+            self._going.clear()
+        wait_until(lambda: not self._busy, "every client has its answer")
+        yield
+        self._going.set()
 
     def lose_single_copies(self) -> None:
         """A disk died: what one replica alone acknowledged may be gone with it."""
@@ -343,22 +385,41 @@ class Load:
         servers = [each for each in self.cluster.servers if each[0] == home]
         names: list[Name] = []
         for number in count():
+            self._going.wait()
             if self._ending.is_set():
                 return
-            if len(names) < NAMES or not self.replaced or rng.random() < 0.3:
-                plain = f"chaos-{client}-{number}"
-                name = Name(plain, self.cluster.stored(plain))
-                names.append(name)
-                with self._lock:
-                    self.names.append(name)
-            else:
-                name = rng.choice(names)
-            server = rng.choice(servers)
-            delete = bool(name.version) and self.replaced and rng.random() < 0.3
-            if not self._change(name, server, delete):
-                names.remove(name)
-            elif self.replaced:
-                self._read(name, rng.choice(servers))
+            if self._begin():
+                try:
+                    self._do_something(rng, names, f"chaos-{client}-{number}", servers)
+                finally:
+                    with self._lock:
+                        self._busy -= 1
+
+    def _begin(self) -> bool:
+        """Count a client as busy, unless all are to rest."""
+        with self._lock:
+            going = self._going.is_set()
+            self._busy += going
+            return going
+
+    def _do_something(
+        self, rng: random.Random, names: list[Name], plain: str, servers: Sequence[str]
+    ) -> None:
+        """Change a name, an old one or a new, and read it and another one."""
+        if len(names) < NAMES or not self.replaced or rng.random() < 0.3:
+            name = Name(plain, self.cluster.stored(plain))
+            names.append(name)
+            with self._lock:
+                self.names.append(name)
+        else:
+            name = rng.choice(names)
+        server = rng.choice(servers)
+        delete = bool(name.version) and self.replaced and rng.random() < 0.3
+        if not self._change(name, server, delete):
+            names.remove(name)
+        elif self.replaced:
+            self._read(name, rng.choice(servers))
+            self._read(rng.choice(names), rng.choice(servers))
 
     def _change(self, name: Name, server: str, delete: bool) -> bool:
         """Put or delete a name; return whether it is known what came of it."""
