@@ -74,6 +74,9 @@ class PoolConfig:
     connect_timeout: Seconds = key(Seconds(3), "Time to connect, TLS included.")
     response_timeout: Seconds = key(Seconds(60), "Longest silence before the head.")
     read_timeout: Seconds = key(Seconds(60), "Longest silence inside the body.")
+    tunnel_timeout: Seconds = key(
+        Seconds(3600), "Longest silence of a WebSocket, both ways.", least=1
+    )
     attempts: int = key(3, "Tries of one request, the first included.", least=1)
     retry_time: Seconds = key(
         Seconds(10), "No try of a request begins later than this after its first."
@@ -205,6 +208,10 @@ class ProxyConfig:
     )
     resolve_interval: Seconds = key(
         Seconds(30), "How often the system is asked, which does not say.", least=1
+    )
+    upgrades: tuple[str, ...] = key(
+        ("websocket",),
+        "Protocols that clients may switch to: what follows goes both ways as it is.",
     )
     cache: CacheConfig = table(CacheConfig, "The cache.")
     limits: Limits = table(Limits, "What the proxy listener accepts.")

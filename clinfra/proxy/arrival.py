@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from attrs import define, frozen
 
 from clinfra.proxy.clients import TrustedProxies
 from clinfra.proxy.message import Request, split_authority
-from clinfra.web.exchange import IExchange
+from clinfra.web.exchange import IExchange, ISwitchable
+from clinfra.web.headers import split_list
 from clinfra.web.heads import Fields, RequestHead
 
 
@@ -21,11 +22,13 @@ class Arrivals:
         default_host: of requests that name none.
         default_port: left out of host_path.
         trusted: proxies whose X-Forwarded-* are believed.
+        upgrades: protocols that clients may switch to, in lower case.
     """
 
     default_host: str
     default_port: int
     trusted: TrustedProxies
+    upgrades: Collection[bytes] = ()
 
     def peer_matters(self, head: RequestHead) -> bool:
         """Whether it depends on who sends a head what request it makes."""
@@ -53,7 +56,7 @@ class Arrivals:
             proto = head.get(b"x-forwarded-proto")
             if proto is not None and proto.lower() in (b"http", b"https"):
                 scheme = proto.lower().decode("ascii")
-        return Request(
+        request = Request(
             exchange,
             head,
             head.method,
@@ -65,6 +68,23 @@ class Arrivals:
             head.fields,
             client_ip,
         )
+        if (
+            b"upgrade" in head.index
+            and ISwitchable.providedBy(exchange)
+            and exchange.can_switch
+        ):
+            request.upgrade = wanted_protocol(head, self.upgrades)
+        return request
+
+
+def wanted_protocol(head: RequestHead, known: Collection[bytes]) -> bytes:
+    """Return the first protocol a client wants to switch to that is known, or b""."""
+    options = [value.lower() for value in split_list(head.get(b"connection") or b"")]
+    if b"upgrade" in options:
+        for wanted in split_list(head.get(b"upgrade") or b""):
+            if wanted.lower() in known:
+                return wanted
+    return b""
 
 
 @define(eq=False)

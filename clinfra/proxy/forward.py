@@ -22,9 +22,9 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
 from clinfra.errors import OriginFailed, OriginTimeout, Trouble
-from clinfra.web.exchange import IExchange
+from clinfra.web.exchange import IExchange, ISwitchable
 from clinfra.web.headers import HOP_BY_HOP, end_to_end
-from clinfra.web.heads import Fields, ResponseHead
+from clinfra.web.heads import BadHead, Fields, ResponseHead
 from clinfra.web.pool import Origin, OriginRequest, Pool, make_request_head
 from clinfra.web.resource import trouble_response
 
@@ -234,11 +234,30 @@ class Relay(PooledProxyClient):
         self._delivering = False
         self._paused = False
         self._over = False
+        self.switched = False
+
+    @property
+    def may_switch(self) -> bool:
+        """The origin may answer 101."""
+        return bool(self.request.upgrade)
 
     def response_started(self, head: ResponseHead) -> None:
         """The head is in."""
+        if head.status == 101:
+            named = head.get(b"upgrade") or b""
+            if named.lower() != self.request.upgrade.lower():
+                raise BadHead(502, "It switches to what was not asked for.")
         self.answer_started = True
         self.forwarder.head_received(self, head)
+
+    def switch(self, exchange: ISwitchable, fields: Fields) -> None:
+        """The origin has answered 101: so do we, and join the client with it."""
+        sent = exchange.switch(fields)
+        self.switched = True
+        request = self.origin_request
+        if request is not None and request.connection is not None:
+            seconds = self.forwarder.tunnel_seconds(self)
+            request.connection.send_on(sent, seconds)
 
     def deliver(self, exchange: IExchange | None) -> None:
         """Begin to hand the body on: to the exchange, if any, and to the taps."""
@@ -313,16 +332,7 @@ class Relay(PooledProxyClient):
         if not self.answer_started:
             self.forwarder.no_answer(self, reason)
             return
-        self.member.failed()
-        log.warn(
-            "{origin} cut its answer short: {reason}",
-            origin=self.member.name,
-            reason=str(reason),
-        )
-        father = self.father
-        if father is not None and not father.finished:
-            father.unregisterProducer()
-            father.abort()
+        self._cut_short(reason)
         self._end_taps(False)
         self._let_go()
 
@@ -368,6 +378,24 @@ class Relay(PooledProxyClient):
 
     def stopProducing(self) -> None:
         """The client is gone; the pipeline says what that means."""
+
+    def _cut_short(self, reason: Exception) -> None:
+        father = self.father
+        if father is not None and not father.finished:
+            father.unregisterProducer()
+            if self.switched:
+                father.finish()
+            else:
+                father.abort()
+        if self.switched:
+            log.debug("A tunnel ends: {reason}", reason=str(reason))
+            return
+        self.member.failed()
+        log.warn(
+            "{origin} cut its answer short: {reason}",
+            origin=self.member.name,
+            reason=str(reason),
+        )
 
     def _let_go(self) -> None:
         """It is over and was delivered: cycles of objects cost the collector."""

@@ -60,6 +60,14 @@ def request_fields(request: Request, peer: str, trusted: bool) -> Fields:
     return tuple(fields)
 
 
+def ask_to_switch(head: bytes, protocol: bytes) -> bytes:
+    """Return a request's head that asks to switch protocols as well.
+
+    What is hop by hop comes from us, and is for the next hop only.
+    """
+    return b"%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head[:-2], protocol)
+
+
 def unkeyed_names(request: Request, trusted: bool) -> tuple[bytes, ...]:
     """Return the fields that tell an origin more of the host than host_path does.
 

@@ -67,6 +67,7 @@ class Request:
         authority: what is sent on as Host.
         fields: the header fields, Host included.
         client_ip: address of the client, trusted proxies seen through.
+        upgrade: protocol that the client wants to switch to; b"" mostly.
         pool: name of the origin pool, once a rule or route chose it.
         members: origins to use instead of a pool's ("host:port").
         retry_bad_status: an answer of 4xx or 5xx is tried on another member.
@@ -100,6 +101,7 @@ class Request:
     fields: Fields
     client_ip: str
     pool: str = ""
+    upgrade: bytes = b""
     members: tuple[str, ...] = ()
     retry_bad_status: bool = False
     forward_target: str = ""

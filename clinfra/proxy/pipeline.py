@@ -334,7 +334,9 @@ class Pipeline:
                 stream.deliver(None)
             return
         try:
-            if stream is None or reply.muted:
+            if reply.status == 101:
+                stream.switch(exchange, reply.fields)
+            elif stream is None or reply.muted:
                 exchange.respond(reply.status, reply.fields, reply.body)
             else:
                 exchange.start(reply.status, reply.fields, reply.length)

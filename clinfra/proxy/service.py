@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -203,7 +204,9 @@ def make_proxy_service(
     pipeline = Pipeline(
         modules,
         reactor=reactor,
-        arrivals=Arrivals(config.default_host, config.default_port, trusted),
+        arrivals=Arrivals(
+            config.default_host, config.default_port, trusted, switchable(config)
+        ),
     )
     origins = Origins(config.pools, builtin_pools, rng, reactor.seconds)
     origins.maintain(config.maintenance)
@@ -237,6 +240,20 @@ def _resolver(config: ProxyConfig, reactor: Any) -> Resolve | None:
         servers = [name_server_of(each) for each in config.nameservers]
         return dns_resolver(servers, reactor)
     return system_resolver(reactor) if hasattr(reactor, "nameResolver") else None
+
+
+def switchable(config: ProxyConfig) -> frozenset[bytes]:
+    """Return the protocols that clients may switch to.  Raises ConfigProblems."""
+    names = [name.lower().encode("latin-1", "replace") for name in config.upgrades]
+    problems = [
+        f'proxy.upgrades: "{text}" cannot be tunnelled'
+        for text, name in zip(config.upgrades, names, strict=True)
+        if not re.fullmatch(rb"[!#$%&'*+\-.^_`|~0-9a-z]+(/[0-9a-z.]+)?", name)
+        or name.partition(b"/")[0] in (b"h2c", b"http", b"tls")
+    ]
+    if problems:
+        raise ConfigProblems(problems)
+    return frozenset(names)
 
 
 def attach_modules(modules: Sequence[Any], surroundings: Surroundings) -> None:

@@ -15,6 +15,7 @@ from clinfra.web.exchange import IBody
 if TYPE_CHECKING:
     from clinfra.web.channel import Channel
 
+_ENDLESS = 1 << 62
 _SMALL = 64 * 1024
 """An unread rest up to this is read and dropped to keep the connection."""
 
@@ -103,6 +104,10 @@ class RequestBody:
             and not self._expects
         )
 
+    def end(self) -> bool:
+        """The client sends no more; False when that makes a body of less than all."""
+        return self.complete
+
     def feed(self, data: bytes) -> bytes:
         """Take bytes from the wire; return those that belong to the next request."""
         if self.broken:
@@ -178,3 +183,21 @@ class RequestBody:
 
     def _forget(self, waiter: Deferred[None]) -> None:
         self._waiter = None
+
+
+class SwitchedBody(RequestBody):
+    """All that a client sends once it has switched protocols; it may be silent."""
+
+    __slots__ = ()
+
+    read_wanted = False
+    droppable = False
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel, _ENDLESS, 0, False)
+
+    def end(self) -> bool:
+        """The client sends no more: that is all."""
+        self.complete = True
+        self._wake()
+        return True

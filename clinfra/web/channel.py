@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from clinfra.errors import RequestTimeout
-from clinfra.web.bodies import EMPTY_BODY, RequestBody
+from clinfra.web.bodies import EMPTY_BODY, RequestBody, SwitchedBody
 from clinfra.web.channel_exchange import Exchange
 from clinfra.web.heads import BadHead, RequestHead, is_spoilt
 from clinfra.web.link import BUSY, GONE, READY, Link
@@ -123,7 +123,7 @@ class Channel(Link):
         self._ended = True
         if self._exchange is None:
             self.close_now()
-        elif self._body is not None and not self._body.complete:
+        elif self._body is not None and not self._body.end():
             self.abort()
         else:
             self._set_deadline()
@@ -227,10 +227,12 @@ class Channel(Link):
             else:
                 self._partial_head(data)
         elif data:
-            if self._state == BUSY:
-                self._hold(data)
-            else:
+            if self._state != BUSY:
                 self.drop(len(data))
+            elif self._body is not None:
+                self.dataReceived(data)  # it has switched protocols
+            else:
+                self._hold(data)
 
     def _partial_head(self, data: bytes) -> None:
         """Keep the beginning of a head, unless it can never become one."""
@@ -341,6 +343,18 @@ class Channel(Link):
         exchange = self._exchange
         if exchange is not None and not exchange.status:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def switch(self) -> SwitchedBody:
+        """Have what the client sends from now on taken as it comes."""
+        self._body = body = SwitchedBody(self)
+        held, self._held = self._held, None
+        self._waiting = 0
+        if held is not None:
+            body.feed(bytes(held))
+        if self._ended:
+            body.end()
+        self._regulate()
+        return body
 
     def body_wanted(self) -> None:
         """Somebody waits for a piece of the body."""

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from clinfra.errors import ClientGone
 from clinfra.web.answer_head import BODILESS, field_block, status_line
-from clinfra.web.exchange import FileBody, IExchange
+from clinfra.web.exchange import FileBody, IBody, ISwitchable
 from clinfra.web.heads import Fields, RequestHead
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _JOINED = 64 * 1024
 """A body up to this many bytes is sent in one piece with its head."""
 
 
-@implementer(IExchange)
+@implementer(ISwitchable)
 class Exchange:
     """One request on one of our own connections; see `IExchange`.
 
@@ -75,6 +75,11 @@ class Exchange:
         self._left: int | None = None
 
     # What is known of the request.
+
+    @property
+    def can_switch(self) -> bool:
+        """Another protocol can be spoken after this request."""
+        return self.head.http11 and self.head.content_length == 0
 
     @property
     def client_ip(self) -> str:
@@ -214,6 +219,21 @@ class Exchange:
         self.status = status
         self._head_bytes = b"%b%b%b\r\n\r\n" % (status_line(status), block, framing)
         site.flush_later(self)
+
+    def switch(self, fields: Fields) -> IBody:
+        """Answer 101; see `ISwitchable`."""
+        if self.finished:
+            raise ClientGone
+        self._may_start()
+        channel = self._channel
+        block = field_block(fields, channel.site.stamp, channel.site.date)
+        self.status = 101
+        self.last = True
+        channel.transport.write(
+            b"%b%b\r\nConnection: Upgrade\r\n\r\n" % (status_line(101), block)
+        )
+        self.body = body = channel.switch()
+        return body
 
     def write(self, data: bytes) -> None:
         """Add to the body."""

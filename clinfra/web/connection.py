@@ -8,12 +8,13 @@ most.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -78,6 +79,8 @@ class OriginConnection(Protocol):
         self._upload: Deferred[None] | None = None
         self._blocked = False
         self._room: Deferred[None] | None = None
+        self._read_wait = peer.pool.read_wait
+        self._switched = False
 
     # What the pool asks.
 
@@ -97,14 +100,7 @@ class OriginConnection(Protocol):
         else:
             self._blocked = False
             self._wire.registerProducer(self, True)
-            upload = Deferred.fromCoroutine(self._send_body(request, request.rest))
-            self._upload = upload
-            upload.addCallbacks(
-                self._uploaded,
-                self._upload_failed,
-                callbackArgs=(upload,),
-                errbackArgs=(upload,),
-            )
+            self._start_upload(self._send_body(request, request.rest))
 
     def set_paused(self, paused: bool) -> None:
         """Stop or go on reading; no time-out runs while the receiver wants a rest."""
@@ -118,7 +114,7 @@ class OriginConnection(Protocol):
     def _expect_progress(self) -> None:
         """It is the origin's turn from now on."""
         pool, request = self._peer.pool, self._request
-        wait = pool.response_wait if self._head is None else pool.read_wait
+        wait = pool.response_wait if self._head is None else self._read_wait
         sent = request is not None and (request.rest is None or request.body_complete)
         if self._head is None and request is not None and sent:
             wait += request.patience
@@ -236,10 +232,14 @@ class OriginConnection(Protocol):
             if head.status >= 200:
                 break
             if head.status == 101:
+                if getattr(request.receiver, "may_switch", False):
+                    break
                 raise BadHead(502, "It switches protocols unasked.")
         self._head = head
         self._decoder = None
-        if request.method == b"HEAD":
+        if head.status == 101:
+            self._left = None
+        elif request.method == b"HEAD":
             self._left = 0
         else:
             self._left = head.content_length
@@ -251,8 +251,8 @@ class OriginConnection(Protocol):
     def _take_body(self, request: OriginRequest, data: bytes) -> None:
         receiver = request.receiver
         left = self._left
-        if self._upload is None and not request.paused:
-            self.deadline = self._peer.pool.now + self._peer.pool.read_wait
+        if (self._upload is None or self._switched) and not request.paused:
+            self.deadline = self._peer.pool.now + self._read_wait
         if left is not None:
             left -= len(data)
             if left > 0:
@@ -308,7 +308,46 @@ class OriginConnection(Protocol):
             self._wire.unregisterProducer()
             upload.cancel()
 
+    # After a 101: both sides send what they like.
+
+    def send_on(self, body: IBody, silence_seconds: float) -> None:
+        """The origin has switched protocols: send on what the client sends.
+
+        Until it closes, what the origin sends is the body of its answer.
+
+        Args:
+            silence_seconds: when nobody says anything for so long, that is the end.
+        """
+        self._switched = True
+        self._read_wait = silence_seconds
+        self._expect_progress()
+        self._blocked = False
+        self._wire.registerProducer(self, True)
+        self._start_upload(self._send_as_it_is(body))
+
+    async def _send_as_it_is(self, body: IBody) -> None:
+        while data := await body.read():
+            self._wire.write(data)
+            self._expect_progress()
+            if self._blocked:
+                self._room = Deferred()
+                await self._room
+        if ISSLTransport.providedBy(self._wire):
+            self._wire.loseConnection()
+        else:
+            self._wire.loseWriteConnection()
+
     # Sending the body of the request as it comes.
+
+    def _start_upload(self, sending: Coroutine[Any, Any, None]) -> None:
+        upload = Deferred.fromCoroutine(sending)
+        self._upload = upload
+        upload.addCallbacks(
+            self._uploaded,
+            self._upload_failed,
+            callbackArgs=(upload,),
+            errbackArgs=(upload,),
+        )
 
     async def _send_body(self, request: OriginRequest, body: IBody) -> None:
         if request.opening:

@@ -125,6 +125,23 @@ class IExchange(Interface):
         """Call back once: True when answered whole, False when the client is gone."""
 
 
+class ISwitchable(IExchange):
+    """One after which another protocol may be spoken on the connection."""
+
+    can_switch = Attribute("True for requests after which that is possible")
+
+    def switch(fields: Fields) -> IBody:
+        """Answer 101 Switching Protocols; return what the client sends from now on.
+
+        What is written goes out as it is; `finish` closes the connection.  The body
+        ends when the client shuts its side down.  Raises like `respond`, and
+        errors.ClientGone.
+
+        Args:
+            fields: with Upgrade; Connection is added.
+        """
+
+
 Handler = Callable[[Any], Coroutine[Any, Any, Response | None]]
 """What `web.resource.Resource.respond` is: an IExchange in, a Response out (or None,
 when it has answered through the exchange)."""

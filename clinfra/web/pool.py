@@ -117,7 +117,7 @@ class Receiver(Shape):
     """
 
     def response_started(self, head: ResponseHead) -> None:
-        """The final head is in (1xx are skipped).
+        """The final head is in (1xx are skipped, but 101 where `may_switch` is true).
 
         Equal heads of one pool may be one object: what is derived from a head can be
         kept in a dict by the head itself.

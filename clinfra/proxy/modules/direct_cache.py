@@ -130,7 +130,11 @@ class DirectCache(RuleModule):
         """Look for an entry; wait for a fetch under way; or begin one."""
         if request.method == b"PURGE":
             raise Forbidden("Administrative function not available on this port.")
-        if request.method not in (b"GET", b"HEAD") or request.head.content_length != 0:
+        if (
+            request.method not in (b"GET", b"HEAD")
+            or request.head.content_length != 0
+            or request.upgrade
+        ):
             request.outcome = "pass"
             return None
         host_path = request.cache_host_path or request.host_path

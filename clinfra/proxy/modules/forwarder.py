@@ -26,7 +26,7 @@ from clinfra.errors import (
 from clinfra.proxy.arrival import Plan
 from clinfra.proxy.connections import origin_of
 from clinfra.proxy.forward import Relay
-from clinfra.proxy.hygiene import request_fields, response_fields
+from clinfra.proxy.hygiene import ask_to_switch, request_fields, response_fields
 from clinfra.proxy.member import Member
 from clinfra.proxy.message import Reply, Request
 from clinfra.proxy.origins import OriginPool
@@ -67,6 +67,8 @@ class Forwarder(RuleModule):
         self._resume = surroundings.pipeline.resume
         self._fail = surroundings.pipeline.fail
         self._retries = 0
+        self._tunnels = 0
+        self._open_tunnels = 0
 
     def route(self, request: Request) -> None:
         """Choose the pool, unless a rule did."""
@@ -111,7 +113,10 @@ class Forwarder(RuleModule):
                 self._answers.clear()
             self._answers[head] = fields
         length = head.content_length
-        if request.method == b"HEAD" and head.status not in (204, 304):
+        if head.status == 101:
+            fields, length = (*fields, (b"Upgrade", request.upgrade)), None
+            self._count_tunnel(request)
+        elif request.method == b"HEAD" and head.status not in (204, 304):
             said = head.get(b"content-length")
             length = int(said) if said is not None else None
         reply = Reply(head.status, fields, b"", relay, length, "Forwarder")
@@ -143,6 +148,20 @@ class Forwarder(RuleModule):
             if not isinstance(reason, OriginTimeout):
                 reason = OriginsDown(UNABLE, _RETRY_SECONDS)
         self._fail(request, reason)
+
+    def tunnel_seconds(self, relay: Relay) -> float:
+        """Return how long a tunnel may be silent."""
+        return self._pool(relay.request).config.tunnel_timeout
+
+    def _count_tunnel(self, request: Request) -> None:
+        self._tunnels += 1
+        self._open_tunnels += 1
+        request.exchange.notes["upgrade"] = request.upgrade.decode("latin-1")
+
+        def closed(whole: bool) -> None:
+            self._open_tunnels -= 1
+
+        request.exchange.on_done(closed)
 
     def adopt(
         self, request: Request, member: Member, origin_request: OriginRequest
@@ -187,6 +206,7 @@ class Forwarder(RuleModule):
             "pools": self._origins.report(),
             **self._connections.report(),
             "retries": self._retries,
+            "tunnels": {"open": self._open_tunnels, "opened": self._tunnels},
         }
 
     def _is_bad(self, request: Request, member: Member, status: int) -> bool:
@@ -285,7 +305,8 @@ class Forwarder(RuleModule):
             peer,
             origin,
         )
-        if body is None:
+        usual = body is None and not request.upgrade
+        if usual:
             known = self._heads.get(key)
             if known is not None:
                 return known
@@ -294,7 +315,9 @@ class Forwarder(RuleModule):
         made = make_request_head(
             origin, request.method, target.encode("latin-1"), fields, body
         )
-        if body is None and len(request.head.raw) <= _MEMO_HEAD_BYTES:
+        if request.upgrade:
+            made = ask_to_switch(made, request.upgrade)
+        if usual and len(request.head.raw) <= _MEMO_HEAD_BYTES:
             if len(self._heads) >= _MEMO_ENTRIES:
                 self._heads.clear()
             self._heads[key] = made
