@@ -29,6 +29,18 @@ class Forbidden(Trouble):
     """Understood, and refused."""
 
 
+class Blocked(Forbidden):
+    """A rule of the operator's keeps this request out."""
+
+
+class Throttled(Trouble):
+    """More than a limit allows; worth a retry after `retry_after_seconds`."""
+
+    def __init__(self, sentence: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(sentence)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class MethodNotAllowed(Trouble):
     """The resource does not know this method; `allowed` lists those it knows."""
 

@@ -41,12 +41,15 @@ from clinfra.web.pool import Origin
 
 BUILT_IN = {
     "BlobForwarder": "clinfra.proxy.modules.blob_forwarder",
+    "Blocker": "clinfra.proxy.modules.blocker",
     "DirectCache": "clinfra.proxy.modules.direct_cache",
     "Exceptions": "clinfra.proxy.modules.exceptions",
     "Forwarder": "clinfra.proxy.modules.forwarder",
     "HeaderStamper": "clinfra.proxy.modules.header_stamper",
     "Logger": "clinfra.proxy.modules.logger",
     "Redirector": "clinfra.proxy.modules.redirector",
+    "StatusPage": "clinfra.proxy.modules.status_page",
+    "Throttler": "clinfra.proxy.modules.throttler",
     "Welcome": "clinfra.proxy.modules.welcome",
 }
 

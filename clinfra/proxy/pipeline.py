@@ -105,11 +105,15 @@ class Pipeline:
         Requests under way end by the rules they began with.
         """
         replaced, self.rules = self.rules, ActiveRules(modules)
-        self._memo.clear()
-        self._plans.clear()
+        self.forget()
         self._retiring = [rules for rules in self._retiring if rules.active]
         self._retiring.append(replaced)
         return replaced
+
+    def forget(self) -> None:
+        """Rules have changed their mind: what heads led to is not so any more."""
+        self._memo.clear()
+        self._plans.clear()
 
     def lane(self, exchange: IExchange) -> bool:
         """Answer a request; see web.site.Site."""

@@ -25,6 +25,7 @@ from clinfra.proxy.coalesce import Coalescer
 from clinfra.proxy.connections import Connections
 from clinfra.proxy.message import Request
 from clinfra.proxy.origins import Origins
+from clinfra.web.exchange import IExchange
 
 
 @frozen
@@ -39,6 +40,7 @@ class Surroundings:
         coalescer: fetches under way.
         trusted: the proxies before us.
         connections: how the members of pools are reached.
+        client_of: returns the client's address of an exchange.
         rng: for choices.
         data_dir: for what must last.
         locate: returns the "host:port" of the replicas of an encoded blob name; raises
@@ -53,6 +55,7 @@ class Surroundings:
     coalescer: Coalescer
     trusted: TrustedProxies
     connections: Connections
+    client_of: Callable[[IExchange], str]
     rng: Random
     data_dir: Path
     locate: Callable[[str], Sequence[str]] | None

@@ -201,13 +201,10 @@ def make_proxy_service(
         refresh_seconds=10.0,
     )
     trusted = TrustedProxies.parse(config.trusted_proxies)
-    pipeline = Pipeline(
-        modules,
-        reactor=reactor,
-        arrivals=Arrivals(
-            config.default_host, config.default_port, trusted, switchable(config)
-        ),
+    arrivals = Arrivals(
+        config.default_host, config.default_port, trusted, switchable(config)
     )
+    pipeline = Pipeline(modules, reactor=reactor, arrivals=arrivals)
     origins = Origins(config.pools, builtin_pools, rng, reactor.seconds)
     origins.maintain(config.maintenance)
     surroundings = Surroundings(
@@ -225,6 +222,7 @@ def make_proxy_service(
             resolve or _resolver(config, reactor),
             config.resolve_interval,
         ),
+        client_of=arrivals.client,
         rng=rng,
         data_dir=data_dir,
         locate=locate,

@@ -35,6 +35,7 @@ STATUS_OF: dict[type[errors.Trouble], int] = {
     errors.TooLarge: 413,
     errors.UnsupportedMedia: 415,
     errors.Misdirected: 421,
+    errors.Throttled: 429,
     errors.RuleFailed: 500,
     errors.StorageDamaged: 500,
     errors.OriginFailed: 502,
@@ -56,7 +57,7 @@ def trouble_response(trouble: errors.Trouble) -> Response:
     fields: Fields = (_PLAIN,)
     if isinstance(trouble, errors.MethodNotAllowed):
         fields += ((b"Allow", ", ".join(trouble.allowed).encode()),)
-    elif isinstance(trouble, errors.Overloaded):
+    elif isinstance(trouble, errors.Overloaded | errors.Throttled):
         fields += ((b"Retry-After", b"%d" % trouble.retry_after_seconds),)
     return Response(status, fields, trouble.sentence.encode() + b"\n")
 

@@ -36,6 +36,8 @@ class Options:
     failed_to_parse_request: Page | None = key(None, "400: the request is malformed.")
     max_request_length_exceeded: Page | None = key(None, "413: it is too large.")
     admin_port_required: Page | None = key(None, "403: not here.")
+    request_blocked: Page | None = key(None, "403: a rule keeps it out.")
+    request_throttled: Page | None = key(None, "429: more than a limit allows.")
     not_found: Page | None = key(None, "404: nothing of that name.")
     failed_to_parse_response: Page | None = key(None, "502: an origin broke off.")
     origin_timeout: Page | None = key(None, "504: an origin does not answer.")
@@ -58,6 +60,8 @@ _EVENTS: tuple[tuple[type[errors.Trouble], str, str], ...] = (
         "Your request couldn't be processed, it is too large.\n",
     ),
     (errors.InvalidRequest, "failed_to_parse_request", ""),
+    (errors.Blocked, "request_blocked", ""),
+    (errors.Throttled, "request_throttled", ""),
     (errors.Forbidden, "admin_port_required", ""),
     (errors.NotFound, "not_found", ""),
     (

@@ -1,0 +1,219 @@
+"""StatusPage: what the proxy is doing, for people; off unless `match` is given.
+
+    [[proxy.modules]]
+    use = "StatusPage"
+    match = "/proxy-status$"
+    networks = ["127.0.0.0/8", "::1", "10.0.0.0/8"]
+
+It shows the requests under way and what every module reports; with `?json` the same
+for programs.  Only clients in `networks` see it: for others the page is not there.
+Requests that are answered from memory are over before they could be shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from html import escape
+from typing import Any
+
+from attrs import frozen
+
+from clinfra.config import Pattern, key
+from clinfra.errors import ConfigProblems
+from clinfra.patterns import compile_pattern
+from clinfra.proxy.message import Reply, Request
+from clinfra.proxy.networks import Networks
+from clinfra.proxy.rules import RuleModule, Surroundings
+from clinfra.web.heads import Field
+
+_MOST_SHOWN = 200
+
+_STYLE = """
+body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222;
+       background: #fff; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
+nav a { margin-right: 1rem; } table { border-collapse: collapse; margin: .3rem 0; }
+td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top;
+         border-bottom: 1px solid #8884; overflow-wrap: anywhere; }
+th { font-weight: 600; }
+@media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818; }
+       a { color: #8bf; } }
+"""
+
+_STYLE_HASH = b64encode(sha256(_STYLE.encode("utf-8")).digest())
+_POLICY = (
+    b"default-src 'none'; base-uri 'none'; form-action 'none';"
+    b" frame-ancestors 'none'; style-src 'sha256-%b'" % _STYLE_HASH
+)
+_SAFE: tuple[Field, ...] = (
+    (b"Cache-Control", b"private, no-store"),
+    (b"Content-Security-Policy", _POLICY),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Referrer-Policy", b"no-referrer"),
+)
+
+
+@frozen
+class Options:
+    """Options of StatusPage."""
+
+    match: Pattern = key(
+        Pattern(""), "Regular expression searched in host/path; empty is off."
+    )
+    networks: tuple[str, ...] = key(
+        ("127.0.0.0/8", "::1/128"), "Networks of clients that may see it."
+    )
+    title: str = key("clinfra", "Title of the page.")
+
+
+class StatusPage(RuleModule):
+    """Shows what is going on."""
+
+    Config = Options
+    head_only = True
+    reloadable = False
+
+    def __init__(self, config: Options) -> None:
+        self._config = config
+        self._match = compile_pattern(config.match)
+        try:
+            self._networks = Networks(config.networks)
+        except ValueError as error:
+            raise ConfigProblems([f"networks: {error}"]) from error
+        self._under_way: dict[Request, float] = {}
+        if not config.match:
+            # A hook that does nothing would still cost something.
+            self.received = super().received  # type: ignore[method-assign] # see above
+
+    def attach(self, surroundings: Surroundings) -> None:
+        """Take what is shown."""
+        self._pipeline = surroundings.pipeline
+        self._now = surroundings.reactor.seconds
+        self._began = self._now()
+        if self._config.match:
+            self._pipeline.on_over(self._over)
+
+    def received(self, request: Request) -> Reply | None:
+        """Answer with the page, if that is asked for by somebody who may see it."""
+        self._under_way[request] = self._now()
+        if (
+            request.method not in (b"GET", b"HEAD")
+            or self._match.search(request.host_path.partition("?")[0]) is None
+            or self._networks.find(request.client_ip) is None
+        ):
+            return None
+        sections = dict(self._sections())
+        if request.target.partition("?")[2] == "json":
+            kind, body = b"application/json", json.dumps(sections, default=str)
+        else:
+            kind, body = b"text/html; charset=utf-8", self._page(sections)
+        return Reply(
+            200,
+            ((b"Content-Type", kind), *_SAFE),
+            body.encode("utf-8"),
+            served_by="StatusPage",
+        )
+
+    def _over(self, request: Request) -> None:
+        self._under_way.pop(request, None)
+
+    def _sections(self) -> Iterator[tuple[str, Any]]:
+        """Yield what there is to show, by title."""
+        pipeline = self._pipeline
+        yield (
+            "Server Statistics",
+            {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "uptime": _duration(self._now() - self._began),
+                "requests served": pipeline.requests + pipeline.hits + pipeline.passes,
+                "of these from memory": pipeline.hits,
+                "requests active": pipeline.active,
+            },
+        )
+        yield "Active Requests", list(self._active())
+        for module in pipeline.modules:
+            report = getattr(module, "report", None)
+            shown = dict(report()) if report is not None else {}
+            if shown:
+                yield type(module).__name__, shown
+
+    def _active(self) -> Iterator[Mapping[str, Any]]:
+        now = self._now()
+        for request, since in list(self._under_way.items())[:_MOST_SHOWN]:
+            exchange = request.exchange
+            yield {
+                "request": f"{request.method.decode('latin-1')} {request.host_path}",
+                "milliseconds": round((now - since) * 1000),
+                "status": exchange.status or "",
+                "phase": request.place[0],
+                "bytes out": _size(exchange.bytes_out),
+                "client": request.client_ip,
+                "origin": request.origin,
+            }
+
+    def _page(self, sections: Mapping[str, Any]) -> str:
+        title = escape(self._config.title)
+        links = "".join(
+            f'<a href="#{number}">{escape(name)}</a>'
+            for number, name in enumerate(sections)
+        )
+        shown = "".join(
+            f'<h2 id="{number}">{escape(name)}</h2>{_html(value)}'
+            for number, (name, value) in enumerate(sections.items())
+        )
+        return (
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            f"<title>{title}</title><style>{_STYLE}</style></head>"
+            f"<body><h1>{title}</h1><nav>{links}</nav>{shown}</body></html>\n"
+        )
+
+
+def _html(value: Any) -> str:
+    """Return a value of a report as HTML; whatever is in it, it stays text."""
+    if isinstance(value, Mapping):
+        rows = "".join(
+            f"<tr><th>{escape(str(name))}</th><td>{_html(each)}</td></tr>"
+            for name, each in value.items()
+        )
+        return f"<table>{rows}</table>" if rows else "&#8211;"
+    if isinstance(value, list | tuple):
+        if value and all(isinstance(each, Mapping) for each in value):
+            return _rows(value)
+        return "<br>".join(map(_html, value)) or "&#8211;"
+    return escape(str(value))
+
+
+def _rows(rows: Any) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    head = "".join(f"<th>{escape(str(name))}</th>" for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_html(row.get(n, ''))}</td>" for n in names) + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _duration(seconds: float) -> str:
+    """Return e.g. "1d 2h 3min 4s"."""
+    whole = int(seconds)
+    parts = (
+        (whole // 86400, "d"),
+        (whole // 3600 % 24, "h"),
+        (whole // 60 % 60, "min"),
+    )
+    return " ".join([*(f"{n}{unit}" for n, unit in parts if n), f"{whole % 60}s"])
+
+
+def _size(count: float) -> str:
+    """Return bytes in the unit that suits them."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.2f} {unit}"
+        count /= 1024
+    return f"{count:.2f} TB"
