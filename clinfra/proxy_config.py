@@ -168,7 +168,8 @@ class ProxyConfig:
         80, "Port left out of host/path when rules match.", least=1, most=65535
     )
     trusted_proxies: tuple[str, ...] = key(
-        (), "Networks whose X-Forwarded-For and X-Forwarded-Proto are believed."
+        (),
+        "Networks whose X-Forwarded-For, X-Forwarded-Proto and Forwarded are believed.",
     )
     rules_dir: str = key("", "Directory of drop-in rule modules (*.py).")
     modules: tuple[ModuleConfig, ...] = key(

@@ -7,10 +7,10 @@ from typing import Any
 
 from attrs import define, frozen
 
-from clinfra.proxy.clients import TrustedProxies
+from clinfra.proxy.clients import TrustedProxies, hops_of, proto_of
 from clinfra.proxy.message import Request, split_authority
 from clinfra.web.exchange import IExchange, ISwitchable
-from clinfra.web.headers import split_list
+from clinfra.web.headers import meant_for_all, split_list
 from clinfra.web.heads import Fields, RequestHead
 
 
@@ -32,14 +32,15 @@ class Arrivals:
 
     def peer_matters(self, head: RequestHead) -> bool:
         """Whether it depends on who sends a head what request it makes."""
-        return bool(self.trusted.networks) and b"x-forwarded-proto" in head.index
+        return bool(self.trusted.networks) and (
+            b"x-forwarded-proto" in head.index or b"forwarded" in head.index
+        )
 
     def client(self, exchange: IExchange) -> str:
         """Return the client's address, trusted proxies seen through."""
         peer: str = exchange.client_ip
         if self.trusted.networks and self.trusted.trusts(peer):
-            forwarded_for = exchange.head.index.get(b"x-forwarded-for", ())
-            return self.trusted.client(peer, forwarded_for)
+            return self.trusted.client(peer, _hops(exchange.head))
         return peer
 
     def request(self, exchange: IExchange) -> Request:
@@ -51,9 +52,10 @@ class Arrivals:
         client_ip: str = exchange.client_ip
         scheme = "https" if exchange.secure else "http"
         if self.trusted.networks and self.trusted.trusts(client_ip):
-            forwarded_for = head.index.get(b"x-forwarded-for", ())
-            client_ip = self.trusted.client(client_ip, forwarded_for)
+            client_ip = self.trusted.client(client_ip, _hops(head))
             proto = head.get(b"x-forwarded-proto")
+            if proto is None and b"forwarded" in head.index:
+                proto = proto_of(head.index[b"forwarded"])
             if proto is not None and proto.lower() in (b"http", b"https"):
                 scheme = proto.lower().decode("ascii")
         request = Request(
@@ -65,7 +67,7 @@ class Arrivals:
             head.target.decode("latin-1"),
             scheme,
             authority,
-            head.fields,
+            meant_for_all(head.fields, head.index),
             client_ip,
         )
         if (
@@ -85,6 +87,14 @@ def wanted_protocol(head: RequestHead, known: Collection[bytes]) -> bytes:
             if wanted.lower() in known:
                 return wanted
     return b""
+
+
+def _hops(head: RequestHead) -> tuple[bytes, ...]:
+    """Return the hops that a request came by, as a trusted proxy tells them."""
+    hops = head.index.get(b"x-forwarded-for")
+    if hops is None:
+        return hops_of(head.index.get(b"forwarded", ()))
+    return hops
 
 
 @define(eq=False)

@@ -1,8 +1,9 @@
 """What crosses the proxy, and what does not.
 
 Pure.  Fields that belong to one connection stay on it, both ways (RFC 9110 §7.6.1).
-An origin learns who the client is from X-Forwarded-* that we write; what a stranger
-claims there is dropped, or set aside as X-Forwarded-For-From-Client.
+An origin learns who the client is from X-Forwarded-* that we write, and from Forwarded
+where a trusted proxy has begun it; what a stranger claims there is dropped, or set
+aside as X-Forwarded-For-From-Client.
 
 Many origins cannot tell "_" from "-" in a field's name (CGI, WSGI).  So a field that
 would be taken for one of those is dropped too, whoever sends it.
@@ -11,6 +12,7 @@ would be taken for one of those is dropped too, whoever sends it.
 from __future__ import annotations
 
 from clinfra.errors import InvalidRequest
+from clinfra.proxy.clients import forwarded_element, hosts_of
 from clinfra.proxy.message import Request, join_host_path
 from clinfra.web.headers import HOP_BY_HOP, end_to_end
 from clinfra.web.heads import Field, Fields, ResponseHead
@@ -21,7 +23,17 @@ _WRITTEN_ANEW = frozenset(
         *(b"x-forwarded-for-from-client", b"x-forwarded-proto", b"x-forwarded-host"),
     )
 )
-_CLAIMS = frozenset((b"forwarded", b"x-real-ip"))
+_NOT_COPIED = _WRITTEN_ANEW | {b"forwarded", b"proxy"}
+"""CGI makes HTTP_PROXY of Proxy, and many a library then asks that proxy."""
+
+_CLAIMS = frozenset(
+    (
+        *(b"forwarded", b"x-real-ip", b"client-ip", b"x-client-ip", b"true-client-ip"),
+        *(b"x-cluster-client-ip", b"x-original-url", b"x-rewrite-url"),
+    )
+)
+"""Who the client is, or what it asks for, in the words of one proxy or another."""
+
 _FRAMING = frozenset((b"content-length", b"via"))
 
 MAX_HOPS = 16
@@ -42,7 +54,7 @@ def request_fields(request: Request, peer: str, trusted: bool) -> Fields:
     fields: list[Field] = [(b"Host", request.authority)]
     for pair in end_to_end(request.fields, head.index):
         name = pair[0].lower()
-        if name in _WRITTEN_ANEW or (b"_" in name and _is_disguised(name)):
+        if name in _NOT_COPIED or (b"_" in name and _is_disguised(name)):
             continue
         # What a rule has set is no stranger's claim.
         if trusted or not _is_claim(name) or not _is_among(pair, head.fields):
@@ -55,7 +67,12 @@ def request_fields(request: Request, peer: str, trusted: bool) -> Fields:
         fields.append((b"X-Forwarded-For-From-Client", claimed))
     fields.append((b"X-Forwarded-For", address))
     fields.append((b"X-Forwarded-Proto", request.scheme.encode("latin-1")))
-    fields.append((b"X-Forwarded-Host", _told_host(request, trusted)))
+    told_host = _told_host(request, trusted)
+    fields.append((b"X-Forwarded-Host", told_host))
+    hops = _forwarded(request, trusted)
+    if hops is not None:
+        ours = forwarded_element(peer, request.scheme, told_host)
+        fields.append((b"Forwarded", hops + b", " + ours))
     fields.append((b"Via", _via(request.get(b"via"), head.http11)))
     return tuple(fields)
 
@@ -80,7 +97,23 @@ def unkeyed_names(request: Request, trusted: bool) -> tuple[bytes, ...]:
         names.append(b"host")
     if trusted and request.get(b"x-forwarded-host") not in (usual, None):
         names.append(b"x-forwarded-host")
+    forwarded = request.head.index.get(b"forwarded")
+    if trusted and forwarded is not None and hosts_of(forwarded) - {usual}:
+        names.append(b"forwarded")
     return tuple(names)
+
+
+def _forwarded(request: Request, trusted: bool) -> bytes | None:
+    """Return the Forwarded field that a trusted proxy, or a rule, has begun."""
+    told = request.get(b"forwarded")
+    if told is None or trusted:
+        return told
+    ours = [
+        pair[1]
+        for pair in request.fields
+        if pair[0].lower() == b"forwarded" and not _is_among(pair, request.head.fields)
+    ]
+    return b", ".join(ours) or None
 
 
 def _told_host(request: Request, trusted: bool) -> bytes:
@@ -102,7 +135,7 @@ def _is_among(pair: Field, received: Fields) -> bool:
 def _is_disguised(name: bytes) -> bool:
     """Whether a field would be taken for one that is ours to write."""
     plain = name.replace(b"_", b"-")
-    return plain in _WRITTEN_ANEW or plain in HOP_BY_HOP or _is_claim(plain)
+    return plain in _NOT_COPIED or plain in HOP_BY_HOP or _is_claim(plain)
 
 
 def response_fields(head: ResponseHead) -> Fields:

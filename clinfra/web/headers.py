@@ -323,13 +323,34 @@ _ALWAYS_END_TO_END = frozenset((b"host", b"content-length", b"cache-control"))
 """Naming these in Connection is an attack, not a wish."""
 
 
+@lru_cache(maxsize=256)
+def named_in_connection(values: tuple[bytes, ...]) -> frozenset[bytes]:
+    """Return the fields (lower-case names) that a Connection field keeps to one hop."""
+    named = {option.lower() for value in values for option in split_list(value)}
+    return frozenset(named) - _ALWAYS_END_TO_END
+
+
 def end_to_end(fields: Fields, index: Index) -> Fields:
     """Return the fields to pass on: without the hop-by-hop and Connection's own."""
-    dropped: frozenset[bytes] | set[bytes] = HOP_BY_HOP
+    dropped = HOP_BY_HOP
     options = index.get(b"connection")
     if options is not None:
-        named = {option.lower() for value in options for option in split_list(value)}
-        dropped = HOP_BY_HOP | (named - _ALWAYS_END_TO_END)
+        dropped = HOP_BY_HOP | named_in_connection(options)
+    if dropped.isdisjoint(index):
+        return fields
+    return tuple(pair for pair in fields if pair[0].lower() not in dropped)
+
+
+def meant_for_all(fields: Fields, index: Index) -> Fields:
+    """Return the fields without those that Connection names besides the usual ones.
+
+    Who passes a message on must not heed them either: an answer chosen by such a field
+    would not be the one that the next server chose without it.
+    """
+    options = index.get(b"connection")
+    if options is None:
+        return fields
+    dropped = named_in_connection(options) - HOP_BY_HOP
     if dropped.isdisjoint(index):
         return fields
     return tuple(pair for pair in fields if pair[0].lower() not in dropped)

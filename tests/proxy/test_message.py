@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.proxy.clients import TrustedProxies
+from clinfra.proxy.clients import (
+    TrustedProxies,
+    forwarded_element,
+    hops_of,
+    hosts_of,
+    proto_of,
+)
 from clinfra.proxy.message import Request, parse_cookies, split_authority
 from clinfra.web.heads import parse_request_head
 
@@ -101,5 +107,45 @@ class ClientTests(SynchronousTestCase):
             ("::1", b"1.2.3.4, nonsense", "::1"),
             ("10.0.0.1", b"10.0.0.3, 10.0.0.2", "10.0.0.3"),
             ("", b"1.2.3.4", ""),
+            ("10.0.0.1", b"1.2.3.4:5678", "1.2.3.4"),
+            ("10.0.0.1", b"[2001:db8::1]:80, [::ffff:10.0.0.2]", "2001:db8::1"),
+            ("10.0.0.1", b"2001:DB8::1", "2001:db8::1"),
+            ("10.0.0.1", b"1.2.3.4, unknown", "10.0.0.1"),
         ):
             self.assertEqual(client, trusted.client(peer, (hops,)), (peer, hops))
+
+    def test_forwarded(self) -> None:
+        """RFC 7239 says who, by what scheme, and may hide it."""
+        for value, hops, proto in (
+            (b"for=1.2.3.4", (b"1.2.3.4",), b""),
+            (b'For="[2001:db8::1]:80";Proto=HTTPS', (b"[2001:db8::1]:80",), b"https"),
+            (
+                b"for=1.2.3.4;proto=http, for=_x;proto=https",
+                (b"1.2.3.4", b"_x"),
+                b"https",
+            ),
+            (b"proto=https, by=1.2.3.4", (b"", b""), b""),
+            (b'for="a,b;c"', (b"a,b;c",), b""),
+            (b";;,=,for", (b"", b"", b""), b""),
+            (b"", (), b""),
+        ):
+            with self.subTest(value):
+                self.assertEqual(hops, hops_of((value,)))
+                self.assertEqual(proto, proto_of((value,)))
+        trusted = TrustedProxies.parse(["10.0.0.0/8"])
+        two = hops_of((b'for="[2001:db8::1]:80"', b"for=10.0.0.2"))
+        self.assertEqual("2001:db8::1", trusted.client("10.0.0.1", two))
+        hidden = hops_of((b"for=1.2.3.4, for=_hidden",))
+        self.assertEqual("10.0.0.1", trusted.client("10.0.0.1", hidden))
+
+    def test_forwarded_element(self) -> None:
+        """What we add can be read again."""
+        for peer, node in (
+            ("192.0.2.7", b"192.0.2.7"),
+            ("::1", b"[::1]"),
+            ("", b"unknown"),
+        ):
+            ours = forwarded_element(peer, "https", b"example.com:81")
+            self.assertEqual((node,), hops_of((ours,)))
+            self.assertEqual(b"https", proto_of((ours,)))
+            self.assertEqual({b"example.com:81"}, hosts_of((ours,)))

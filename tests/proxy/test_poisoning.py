@@ -96,6 +96,11 @@ class ForwardedTests(SynchronousTestCase):
             "X-Forwarded-Prefix: /evil",
             "Forwarded: host=evil.example",
             "X-Real-IP: 6.6.6.6",
+            "Client-IP: 6.6.6.6",
+            "True-Client-IP: 6.6.6.6",
+            "X-Original-URL: /evil",
+            "X-Rewrite-URL: /evil",
+            "Proxy: http://evil.example",
             "X_Forwarded_Host: evil.example",
             "X_FORWARDED_FOR: 6.6.6.6",
             "X_Real_IP: 6.6.6.6",
@@ -126,6 +131,21 @@ class ForwardedTests(SynchronousTestCase):
         evil = stage.get("/a", "X-Forwarded-Host: evil.example").body
         self.assertIn(b"x-forwarded-host=evil.example", evil)
         self.assertNotIn(b"evil", stage.get("/a").body)
+
+    def test_forwarded_of_a_trusted_proxy(self) -> None:
+        """Forwarded is believed like X-Forwarded-*, and goes on with our hop added."""
+        stage = Stage(
+            self,
+            lambda asked: response((asked.field("forwarded") or "").encode(), FRESH),
+            trusted_proxies=("192.0.2.0/24",),
+        )
+        evil = stage.get("/a", "Forwarded: for=1.2.3.4;host=evil.example;proto=https")
+        self.assertIn(b"evil", evil.body)
+        theirs = 'for="[2001:db8::1]";proto=https;host=example.com'
+        ours = b', for=192.0.2.7;proto=https;host="example.com"'
+        told = stage.get("/a", f"Forwarded: {theirs}").body
+        self.assertEqual(theirs.encode() + ours, told)
+        self.assertEqual("https", stage.asked[1].field("x-forwarded-proto"))
 
     def test_equal_heads_from_others(self) -> None:
         """A stranger's head leads nowhere that a trusted proxy's equal head goes."""
@@ -168,3 +188,42 @@ class LaneTests(SynchronousTestCase):
         stage = Stage(self, lambda asked: response(b"page", FRESH), first=(module,))
         for _ in range(3):
             self.assertEqual("yes", stage.get("/a").fields["X-Stamped"])
+
+
+class ConnectionTests(SynchronousTestCase):
+    """Fields that a client keeps from the origin, by naming them in Connection."""
+
+    def test_vary(self) -> None:
+        """An answer chosen without a field is not kept for those who send it."""
+
+        def by_language(asked: Asked) -> bytes:
+            language = asked.field("accept-language") or "none"
+            return response(language.encode(), FRESH, "Vary: Accept-Language")
+
+        stage = Stage(self, by_language)
+        fields = "Accept-Language: fr", "Connection: keep-alive, accept-language"
+        for _ in range(2):
+            self.assertEqual(b"none", stage.get("/a", *fields).body)
+        for _ in range(2):
+            self.assertEqual(b"fr", stage.get("/a", "Accept-Language: fr").body)
+        self.assertEqual(2, len(stage.asked))
+
+    def test_what_is_never_kept_back(self) -> None:
+        """Naming what every hop needs changes nothing."""
+        stage = Stage(self)
+        stage.get(
+            "/a",
+            "Cache-Control: no-cache",
+            "Connection: Host, Cache-Control, Content-Length, X-Forwarded-For, Via",
+            method="POST",
+            body=b"hi",
+        )
+        (asked,) = stage.asked
+        self.assertEqual(b"hi", asked.body)
+        self.assertEqual(
+            ["example.com", "no-cache", "192.0.2.7", "1.1 clinfra"],
+            [
+                asked.field(name)
+                for name in ("host", "cache-control", "x-forwarded-for", "via")
+            ],
+        )
