@@ -37,6 +37,7 @@ log = Logger()
 
 _KNOWN_SECONDS = 1.0
 _MOST_ANSWERS = 16
+_MOST_MEMBERS = 256
 
 
 @frozen
@@ -92,7 +93,11 @@ class Way:
             return False
         asking = self.asking.get(member)
         if asking is None:
-            return False
+            if len(self.asking) >= _MOST_MEMBERS:
+                self.asking.clear()
+            request = self.plan.request(exchange)
+            asking = self.forwarder.asking(request, self.pool, member)
+            self.asking[member] = asking
         client, origin, head = asking
         passage = Passage(self, exchange, member)
         try:

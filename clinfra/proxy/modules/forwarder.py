@@ -177,6 +177,14 @@ class Forwarder(RuleModule):
         origin_request.receiver = relay
         return relay
 
+    def asking(
+        self, request: Request, pool: OriginPool, member: Member
+    ) -> tuple[Pool, Origin, bytes]:
+        """Return where to send a request without a body, and what to send."""
+        client: Pool = pool.client or self._connections.client(pool)
+        origin = member.origin or origin_of(member)
+        return client, origin, self._head(request, origin, None)
+
     def _learn(self, request: Request, head: ResponseHead) -> None:
         """Let requests like this one take the short way, with answers like this one."""
         if not request.rules.repeatable or request.decided_further:
@@ -193,9 +201,7 @@ class Forwarder(RuleModule):
             sent.way = way
         member: Member = request.origin_request.member
         if member not in way.asking:
-            origin, client = member.origin, way.pool.client
-            assert isinstance(origin, Origin) and isinstance(client, Pool)
-            way.asking[member] = client, origin, self._head(request, origin, None)
+            way.asking[member] = self.asking(request, way.pool, member)
         assert request.reply is not None
         way.learn(head, request.reply, request.exchange)
 
