@@ -60,6 +60,16 @@ class IBlobs(Interface):
         """Delete at once.  Deleting what is not there is not an error."""
 
 
+class ILendsBlobs(IBlobs):
+    """Blobs of which large ones are in files here, and can be read without a copy."""
+
+    async def lend(name: str) -> tuple[BlobInfo, Any]:
+        """Return a blob: its bytes, or, of a large one, a `web.exchange.FileBody`.
+
+        The caller closes that.  Raises errors.NotFound.
+        """
+
+
 class IProduct(Interface):
     """One of blob, image and proxy, as `daemon` runs it (also a Twisted service)."""
 

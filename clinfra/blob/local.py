@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import define
+from zope.interface import implementer
 
 from clinfra.blob.concern import Concern, Wish
 from clinfra.blob.digests import Announced
@@ -25,9 +26,11 @@ from clinfra.blob.routed import RoutedBlobs
 from clinfra.blob.standing import Standing
 from clinfra.blob.topology import Placement
 from clinfra.errors import NotFound, StorageDamaged
-from clinfra.interfaces import BlobInfo
+from clinfra.interfaces import BlobInfo, ILendsBlobs
+from clinfra.web.exchange import FileBody
 
 
+@implementer(ILendsBlobs)
 @define(eq=False, kw_only=True)
 class LocalBlobs(RoutedBlobs):
     """Blobs kept by this process, and the way to those of others.
@@ -82,6 +85,16 @@ class LocalBlobs(RoutedBlobs):
             body = await self.replica.body(hot)
         else:
             body = await self.replica.piece(hot, 0, size)
+        return info_of(hot.row, placement.buckets), body
+
+    async def lend(self, name: str) -> tuple[BlobInfo, FileBody | bytes]:
+        """Return a blob: its bytes, or, of a large one, a piece of a file."""
+        placement = self.place(name, encoded=True, writing=False)
+        hot = await self._find(placement)
+        size = 0 if hot is None or hot.row.data is None else hot.row.data.size
+        if hot is None or size <= SMALL_BYTES or self.is_gone(hot.row):
+            return await self._get(placement)
+        body = await self.replica.file(hot, 0, size)
         return info_of(hot.row, placement.buckets), body
 
     async def _info(self, placement: Placement, *, missing: bool = False) -> BlobInfo:

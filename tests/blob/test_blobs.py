@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -23,7 +24,8 @@ from clinfra.errors import (
     StorageFull,
     TooLarge,
 )
-from clinfra.interfaces import IBlobs
+from clinfra.interfaces import IBlobs, ILendsBlobs
+from clinfra.web.exchange import FileBody
 from clinfra.web.pool import Origin, Pool
 from tests.blob.support import NOW, Rig
 from tests.web.clients import Client
@@ -129,6 +131,24 @@ class LocalBlobsTests(BlobsContract):
 
     def make(self, rig: Rig) -> IBlobs:
         return rig.service.blobs
+
+    def test_lend(self) -> None:
+        """A large body is lent as a piece of a file, and a small one given."""
+        blobs = self.rig.service.blobs
+        self.assertTrue(verifyObject(ILendsBlobs, blobs))
+        large = bytes(range(256)) * 6000
+        for body in (b"hello", large):
+            put = self.run_now(blobs.put("x", body))
+            info, lent = self.run_now(blobs.lend("000_x"))
+            self.assertEqual(put, info)
+            if isinstance(lent, FileBody):
+                self.addCleanup(lent.close)
+                self.assertEqual(large, os.pread(lent.fd, lent.length, lent.offset))
+            else:
+                self.assertEqual(body, lent)
+        self.run_now(blobs.delete("000_x"))
+        self.fails(NotFound, blobs.lend("000_x"))
+        self.fails(NotFound, blobs.lend("000_never"))
 
 
 class BlobClientTests(BlobsContract):
