@@ -2,7 +2,7 @@
 
 Bar: never more than 250 MB.  What is refused for its size, or for the memory it would
 take, is tried in smaller sizes until it is accepted; what refusing took counts too.
-The worker makes of it what it makes of an upload, three sizes and a mezzanine, after an
+The worker makes of it what it makes of an upload, sizes and mezzanines, after an
 ordinary photograph and twice, because allocators keep some of what was given back.
 """
 

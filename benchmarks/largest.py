@@ -19,15 +19,16 @@ from pathlib import Path
 from clinfra.config import ImageConfig
 from clinfra.image import worker
 from clinfra.image.job import Bounds, Job
-from clinfra.image.sizes import parse_recipe, parse_size
+from clinfra.image.sizes import parse_size
+from clinfra.image.sources import ladder
 
 
 def main(photograph: Path, picture: Path) -> None:
     """Have them rendered as uploads are, within the limits of a worker."""
     config = ImageConfig()
     sizes = tuple(map(parse_size, config.sizes))
-    mezzanine = parse_recipe(config.mezzanine)
-    job = Job(sizes, config.quality, Bounds.of(config), mezzanine=mezzanine)
+    rungs = ladder(config.mezzanine)
+    job = Job(sizes, config.quality, Bounds.of(config), mezzanines=rungs)
     worker.confine(config.worker_bytes)
     _render(photograph, job)
     began = time.perf_counter()

@@ -211,8 +211,9 @@ class ImageConfig:
         " does not say.",
     )
     mezzanine: str = key(
-        "1600x1600_q-85",
-        "Recipe of what is kept beside a larger original, to make others of quickly.",
+        "1600x1600_q-85,900x900_q-92",
+        "Recipes of what is kept beside a larger original, largest first, with commas"
+        " between: others are made quickly of the smallest that is large enough.",
     )
     recipes: tuple[str, ...] | None = key(
         None,

@@ -11,7 +11,7 @@ from clinfra.image.allowed import Allowed
 from clinfra.image.elsewhere import Hosts
 from clinfra.image.keyfile import read_keys
 from clinfra.image.params import parse_params
-from clinfra.image.sizes import parse_recipe
+from clinfra.image.sources import MOST_RUNGS, ladder
 
 
 def check(config: ImageConfig) -> Allowed:
@@ -28,7 +28,7 @@ def check(config: ImageConfig) -> Allowed:
         parse_params(b"", config)
     except Trouble as trouble:
         problems.append(f"image: {trouble.sentence}")
-    problems += _mezzanine(config)
+    problems += _mezzanines(config)
     keys: tuple[str, ...] = ()
     try:
         keys = read_keys(config)
@@ -50,15 +50,23 @@ def check(config: ImageConfig) -> Allowed:
     return allowed
 
 
-def _mezzanine(config: ImageConfig) -> Iterator[str]:
+def _mezzanines(config: ImageConfig) -> Iterator[str]:
     try:
-        mezzanine = parse_recipe(config.mezzanine)
+        rungs = ladder(config.mezzanine)
     except Trouble as trouble:
         yield f"image.mezzanine: {trouble.sentence}"
         return
-    if mezzanine.format != "jpeg" or mezzanine.mode != "fit":
-        yield "image.mezzanine: it is a JPEG, and the whole picture"
-    if mezzanine.width is None or mezzanine.height is None:
-        yield "image.mezzanine: both sides are given"
-    elif mezzanine.width * mezzanine.height > config.max_size_pixels:
-        yield "image.mezzanine: it has more pixels than image.max_size_pixels"
+    if len(rungs) > MOST_RUNGS:
+        yield f"image.mezzanine: {MOST_RUNGS} are enough"
+    above = config.max_size_pixels
+    for rung in rungs:
+        if rung.format != "jpeg" or rung.mode != "fit":
+            yield f"image.mezzanine: {rung.name} is not a JPEG of the whole picture"
+        if rung.width is None or rung.height is None:
+            yield f"image.mezzanine: {rung.name} lacks a side"
+            continue
+        if rung.width * rung.height > config.max_size_pixels:
+            yield f"image.mezzanine: {rung.name} is over image.max_size_pixels"
+        elif rung.width * rung.height >= above and rung is not rungs[0]:
+            yield f"image.mezzanine: {rung.name} is not smaller than the one before"
+        above = rung.width * rung.height

@@ -50,13 +50,14 @@ from clinfra.image.geometry import (
     swaps_axes,
 )
 from clinfra.image.job import (
-    MEZZANINE,
     BadImage,
     Job,
     NoSuchFrame,
     Rendered,
     Rendition,
     ResultTooLarge,
+    is_rung,
+    rung_name,
 )
 from clinfra.image.opening import Source, open_source
 from clinfra.image.resizer import resize
@@ -110,7 +111,7 @@ def render_to(
         with warnings.catch_warnings():
             # What Pillow only warns of is no reason to refuse or to write to a log.
             warnings.simplefilter("ignore")
-            return _render(_read(source, job.bounds.max_bytes), job, sink)
+            return _render(_read(source, job), job, sink)
     except (BadImage, ResultTooLarge, NoSuchFrame):
         raise
     except MemoryError as error:
@@ -120,12 +121,14 @@ def render_to(
         raise BadImage(f"{type(error).__name__}: {error}") from error
 
 
-def _read(source: int | bytes, max_bytes: int) -> bytes:
-    """Return the whole of a source; a descriptor may be anywhere, and stays there."""
-    length = os.fstat(source).st_size if isinstance(source, int) else len(source)
-    if length > max_bytes:
+def _read(source: int | bytes, job: Job) -> bytes:
+    """Return all of a picture; a descriptor may be anywhere, and stays there."""
+    offset, length = 0, len(source) if isinstance(source, bytes) else 0
+    if isinstance(source, int):
+        offset, length = job.piece or (0, os.fstat(source).st_size)
+    if length > job.bounds.max_bytes:
         raise BadImage(f"{length} bytes")
-    return os.pread(source, length, 0) if isinstance(source, int) else source
+    return os.pread(source, length, offset) if isinstance(source, int) else source
 
 
 def _render(
@@ -158,8 +161,8 @@ def _sorted(
     Raises ResultTooLarge and NoSuchFrame before anything was decoded.
     """
     recipes = [*job.recipes]
-    if job.mezzanine is not None:
-        recipes.append(attrs.evolve(job.mezzanine, name=MEZZANINE))
+    for number, rung in enumerate(job.mezzanines):
+        recipes.append(attrs.evolve(rung, name=rung_name(number)))
     # Without recipes a picture is only looked at from outside.
     stills: dict[int, list[Recipe]] = {0: []} if job.want_info and recipes else {}
     films = {}
@@ -204,7 +207,7 @@ def _target(source: Source, job: Job, recipe: Recipe, **looks: Any) -> Target:
         or max(target.canvas) > longest
     ):
         raise ResultTooLarge(recipe.name)
-    if recipe.name == MEZZANINE:
+    if is_rung(recipe.name):
         return attrs.evolve(target, headroom=LEAST_HEADROOM)
     return target
 

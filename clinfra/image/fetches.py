@@ -31,6 +31,7 @@ from clinfra.image.elsewhere import Url, parse_url
 from clinfra.image.fetching import Fetcher
 from clinfra.image.flights import Flight, Flights
 from clinfra.image.job import BadImage, ResultTooLarge
+from clinfra.image.loading import Loading
 from clinfra.image.naming import BlobNames, base_name
 from clinfra.image.ondemand import OnDemand
 from clinfra.image.params import parse_params
@@ -67,6 +68,7 @@ class Fetches:
     _fetcher: Fetcher
     _uploads: Uploads
     _on_demand: OnDemand
+    _loading: Loading
     _blobs: IBlobs
     _now: Callable[[], float]
     _flights: Flights[_Known] = field(init=False, factory=Flights)
@@ -99,7 +101,7 @@ class Fetches:
         # this one shows.
         pointer = self._blobs.encode(f"{base_name(digest)}-{digest}.fetched")
         try:
-            info, body = await self._on_demand.read(pointer, "not fetched yet")
+            info, body = await self._loading.read(pointer, "not fetched yet")
             stored = json.loads(body)["stored"]
             if _STORED.fullmatch(stored):
                 flight.land(_Known(BlobNames(stored), info.deleted))

@@ -16,8 +16,17 @@ from attrs import frozen
 from clinfra.config import ImageConfig
 from clinfra.image.sizes import Recipe, parse_recipe, parse_size
 
-MEZZANINE: Final = "mezzanine"
-"""Name of the rendition that others are made of later."""
+_MEZZANINE: Final = "mezzanine"
+
+
+def rung_name(number: int) -> str:
+    """Return the name of a rendition that others are made of later, the largest 0."""
+    return f"{_MEZZANINE}-{number + 1}" if number else _MEZZANINE
+
+
+def is_rung(name: str) -> bool:
+    """Tell whether a rendition is there for others to be made of later."""
+    return name.startswith(_MEZZANINE)
 
 
 class BadImage(Exception):
@@ -113,9 +122,12 @@ class Job:
         want_info: describe the picture.  Without, nothing is hashed, read of EXIF but
             the orientation, or looked at for a placeholder, and the info is empty:
             for renditions on demand.
-        mezzanine: besides the recipes make this one, as `MEZZANINE`: a JPEG to make
-            renditions on demand of, at less cost than of the upload.  It lacks what a
-            JPEG has not: transparency, further frames, and who made the picture.
+        piece: where in its file the picture is, offset and length; None when it is all
+            of it.
+        mezzanines: besides the recipes make these, largest first, with names of
+            their own (`rung_name`): JPEGs to make renditions on demand of, at less cost
+            than of the upload.  They lack what a JPEG has not: transparency, further
+            frames, and who made the picture.
     """
 
     recipes: tuple[Recipe, ...]
@@ -124,15 +136,18 @@ class Job:
     filename: str | None = None
     publish_exif: bool = True
     want_info: bool = True
-    mezzanine: Recipe | None = None
+    mezzanines: tuple[Recipe, ...] = ()
+    piece: tuple[int, int] | None = None
 
     def to_json(self) -> Mapping[str, Any]:
         """Return what `from_json` reads."""
         values = attrs.asdict(self, recurse=False)
-        names = [recipe.name for recipe in self.recipes]
-        mezzanine = self.mezzanine and self.mezzanine.name
-        bounds = attrs.asdict(self.bounds)
-        return {**values, "recipes": names, "bounds": bounds, "mezzanine": mezzanine}
+        return {
+            **values,
+            "recipes": [recipe.name for recipe in self.recipes],
+            "bounds": attrs.asdict(self.bounds),
+            "mezzanines": [recipe.name for recipe in self.mezzanines],
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Job:
@@ -145,7 +160,8 @@ class Job:
             filename=values["filename"],
             publish_exif=values["publish_exif"],
             want_info=values["want_info"],
-            mezzanine=values["mezzanine"] and parse_recipe(values["mezzanine"]),
+            mezzanines=tuple(map(parse_recipe, values["mezzanines"])),
+            piece=values["piece"] and tuple(values["piece"]),
         )
 
 

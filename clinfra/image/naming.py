@@ -50,10 +50,9 @@ class BlobNames:
         """Name of the upload itself, when it was kept."""
         return f"{self.stored}.original"
 
-    @property
-    def mezzanine(self) -> str:
-        """Name of what others are made of quickly, when there is one."""
-        return f"{self.stored}.mezzanine.jpg"
+    def mezzanine(self, rung: str) -> str:
+        """Return the name of what others are made of quickly, given its own."""
+        return f"{self.stored}.{rung}.jpg"
 
     def size(self, name: str) -> str:
         """Return the name of one rendition, given the name of its recipe."""

@@ -11,24 +11,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
 from attrs import frozen
-from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
 from clinfra.config import ImageConfig
 from clinfra.errors import (
     InvalidRequest,
     NotFound,
-    OriginFailed,
-    Overloaded,
     Trouble,
     UnsupportedMedia,
 )
@@ -43,13 +38,13 @@ from clinfra.image.job import (
     Rendition,
     ResultTooLarge,
 )
+from clinfra.image.loading import Loading
 from clinfra.image.naming import BlobNames, base_name
 from clinfra.image.render import DEMAND, Renderer, photographs
-from clinfra.image.room import room
 from clinfra.image.routes import Route
-from clinfra.image.sizes import Recipe, parse_recipe
-from clinfra.image.sources import Picture, choose_source
-from clinfra.image.storing import RETRY_AFTER_SECONDS, Storing
+from clinfra.image.sizes import Recipe
+from clinfra.image.sources import Picture, choose_source, ladder
+from clinfra.image.storing import Storing
 from clinfra.image.workforce import WorkerKilled
 from clinfra.interfaces import BlobInfo, IBlobs
 from clinfra.web.entity import Entity, entity_response
@@ -57,7 +52,6 @@ from clinfra.web.exchange import IExchange, Response
 from clinfra.web.headers import ETag
 from clinfra.web.heads import Fields
 from clinfra.web.ranges import Range
-from clinfra.web.streams import Threads, unnamed_file, write_all
 
 PICTURES: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/avif"})
 """Media types that are served; nothing else that the blob service may hold."""
@@ -65,12 +59,6 @@ PICTURES: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/avi
 _CHECKSUM: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = rb"([0-9a-f]{64}|(?:[0-9A-Za-z]{1,64}_)?[0-9A-Za-z]{1,11})"
 _UNKNOWN: Final = "There is no picture of this name."
-_IN_MEMORY: Final = 1 << 20
-"""Sources up to this many bytes are handed over in memory, others in a file."""
-
-_ORIGINALS_AT_ONCE: Final = 4
-"""Originals that are in memory at the same time, on their way into files."""
-
 _ATTEMPTS: Final = 2
 _MOST_FAILURES: Final = 1000
 _FAILURE_SECONDS: Final = 60.0
@@ -99,8 +87,6 @@ class OnDemand:
     """Answers GET and HEAD of stored pictures, their renditions and their info.
 
     Args:
-        spool_directory: where large originals are handed to workers, unnamed.
-        threads: where they are written; None means at once.
         now: unix seconds.
     """
 
@@ -112,24 +98,21 @@ class OnDemand:
         *,
         allowed: Allowed,
         blobs: IBlobs,
+        loading: Loading,
         renderer: Renderer,
         storing: Storing,
-        spool_directory: Path,
-        threads: Threads | None,
         now: Callable[[], float],
     ) -> None:
         self._config = config
-        self._mezzanine = parse_recipe(config.mezzanine)
+        self._ladder = ladder(config.mezzanine)
         self._bounds = Bounds.of(config)
         self._allowed = allowed
         self._blobs = blobs
+        self._loading = loading
         self._renderer = renderer
         self._storing = storing
-        self._spool_directory = spool_directory
-        self._threads = threads
         self._now = now
         self._flights: Flights[Made] = Flights()
-        self._originals = DeferredSemaphore(_ORIGINALS_AT_ONCE)
         self._failures: OrderedDict[str, tuple[float, Trouble]] = OrderedDict()
         self._stored = self._made = 0
 
@@ -154,7 +137,7 @@ class OnDemand:
         self, exchange: IExchange, match: re.Match[bytes]
     ) -> Response:
         names = self.names_of(match[1].decode("ascii"))
-        info, body = await self.read(names.info, _UNKNOWN)
+        info, body = await self._loading.read(names.info, _UNKNOWN)
         if info.content_type != "application/json":
             raise NotFound(_UNKNOWN)
         made = self._found(info, body)
@@ -252,7 +235,7 @@ class OnDemand:
         """Fetch a rendition, or make it when there is none."""
         name = names.rendition(recipe)
         try:
-            info, body = await self.read(name, _UNKNOWN)
+            info, body = await self._loading.read(name, _UNKNOWN)
         except NotFound:
             pass
         else:
@@ -264,26 +247,6 @@ class OnDemand:
         if failure is not None and failure[0] > self._now():
             raise failure[1].with_traceback(None)
         await self._make(flight, names, recipe)
-
-    async def read(self, name: str, sentence: str) -> tuple[BlobInfo, bytes]:
-        """Return a blob.
-
-        Raises:
-            NotFound: with the sentence.
-            Overloaded: the blob service does not answer; nobody is told where it is.
-        """
-        try:
-            info, body = await self._blobs.get(name)
-        except (NotFound, InvalidRequest) as error:
-            raise NotFound(sentence) from error
-        except (OriginFailed, Overloaded) as error:
-            self.log.warn("cannot read {name}: {error}", name=name, error=str(error))
-            raise Overloaded(
-                "The blob service is not available.", RETRY_AFTER_SECONDS
-            ) from error
-        if info.deleted and info.deleted <= self._now():
-            raise NotFound(sentence)
-        return info, body
 
     def _found(self, info: BlobInfo, body: bytes) -> Made:
         modified = (info.modified or 0) >> 32
@@ -319,7 +282,7 @@ class OnDemand:
         self, flight: Flight[Made], names: BlobNames, recipe: Recipe
     ) -> tuple[Rendition, int]:
         """Return a rendition, and when what it is made of ends (0: never)."""
-        about, text = await self.read(names.info, _UNKNOWN)
+        about, text = await self._loading.read(names.info, _UNKNOWN)
         try:
             values = json.loads(text)
             picture = Picture.of(values if isinstance(values, dict) else {})
@@ -330,52 +293,34 @@ class OnDemand:
                 f"The original of this picture was not kept, and no {recipe.name} of it"
                 " was made when it was uploaded."
             )
-        source = choose_source(picture, recipe, self._mezzanine)
+        source = choose_source(picture, recipe, self._ladder)
         if source.pixels > self._bounds.max_size_pixels:
             sentence = f"Size too large: {recipe.name}"
             raise _Impossible(InvalidRequest(sentence))
         self._renderer.check_room(DEMAND, source.cost)
         bounds = self._bounds
-        if source.mezzanine:
+        if source.mezzanine is not None:
             bounds = attrs.evolve(bounds, formats=("JPEG",))
-        if source.mezzanine:
-            info, fd = await self._load(names.mezzanine)
+            rung = names.mezzanine(source.mezzanine)
+            info, file = await self._loading.mezzanine(rung)
         else:
-            info, fd = await self._originals.run(self._load, names.original)
+            info, file = await self._loading.original(names.original)
         try:
             # What waits for a worker holds its bytes, too, of which a file may have
             # more than its pixels say.
-            cost = max(source.cost, photographs(os.fstat(fd).st_size))
-            job = Job((recipe,), self._config.quality, bounds, want_info=False)
-            rendition = await self._work(flight, fd, job, cost)
+            cost = max(source.cost, photographs(file.length))
+            job = Job(
+                (recipe,),
+                self._config.quality,
+                bounds,
+                want_info=False,
+                piece=(file.offset, file.length),
+            )
+            rendition = await self._work(flight, file.fd, job, cost)
         finally:
-            os.close(fd)
+            file.close()
         ends = [each.deleted for each in (about, info) if each.deleted]
         return rendition, min(ends, default=0)
-
-    async def _load(self, name: str) -> tuple[BlobInfo, int]:
-        """Return what is known of a blob, and a descriptor of a file of its bytes."""
-        info, body = await self.read(
-            name, "The original of this picture is not there any more."
-        )
-        with room():
-            return info, await self._open(body)
-
-    async def _open(self, body: bytes) -> int:
-        """Return a descriptor of a file of these bytes."""
-        if len(body) <= _IN_MEMORY:
-            fd = os.memfd_create("source", os.MFD_CLOEXEC)
-        else:
-            fd = unnamed_file(self._spool_directory)
-        try:
-            if self._threads is None or len(body) <= _IN_MEMORY:
-                write_all(fd, body)
-            else:
-                await self._threads.with_file(fd, lambda own: write_all(own, body))
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
 
     async def _work(
         self, flight: Flight[Made], fd: int, job: Job, cost: float

@@ -85,10 +85,9 @@ class Source:
         self._data = data
         self._bounds = bounds
         self._decoded = False
-        self._file = _Bytes(data)
         # What there is of it is better than nothing, as the original's repair did.
         ImageFile.LOAD_TRUNCATED_IMAGES = True
-        self.image = _opener(format_name)(self._file)
+        self._open()
         self.info: Mapping[str | tuple[int, int], object] = dict(self.image.info)
         block = self.info.get("exif", b"")
         self.camera = exif.parse(block if isinstance(block, bytes) else b"")
@@ -100,6 +99,14 @@ class Source:
         self.width, self.height = self.image.size
         self.profile: object = self.image.info.get("icc_profile")
         self._bounds.check_size(self.width, self.height, known=True)
+
+    def _open(self) -> None:
+        """Have Pillow read what stands before the pixels."""
+        self._file = _Bytes(self._data)
+        self.image = _opener(self.format)(self._file)
+        if isinstance(self.image, JpegImageFile):
+            # All at once: at the end of each piece its decoder goes slower.
+            self.image.decodermaxblock = len(self._data)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -177,8 +184,7 @@ class Source:
             factor: reduce it by so much at most, see `reduction`.
         """
         if self._scalable and self._decoded:
-            self._file = _Bytes(self._data)
-            self.image = _opener(self.format)(self._file)
+            self._open()
         if factor > 1 and isinstance(self.image, JpegImageFile):
             # The size asked for names the factor: draft() divides by it again.
             self.image.draft(None, (self.width // factor, self.height // factor))

@@ -49,6 +49,11 @@ class Params:
         """Whether original and mezzanine are stored."""
         return self.save and self.keep
 
+    @property
+    def wants_info(self) -> bool:
+        """Whether anybody gets to see what the picture is, or its checksum."""
+        return self.save or self.response in ("checksum", "info")
+
 
 def parse_params(query: bytes, config: ImageConfig) -> Params:
     """Read a query string; what is absent is as configured.

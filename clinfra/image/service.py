@@ -24,6 +24,7 @@ from clinfra.image.elsewhere import Hosts
 from clinfra.image.fetches import Fetches
 from clinfra.image.fetching import Fetcher
 from clinfra.image.gallery import Gallery
+from clinfra.image.loading import Loading
 from clinfra.image.ondemand import OnDemand
 from clinfra.image.render import OnGone, OnMessage, Renderer
 from clinfra.image.resource import ImageResource
@@ -70,7 +71,7 @@ def make_image_service(
     bad_files = None
     if config.save_bad_path:
         bad_files = BadFiles(Path(config.save_bad_path), config.save_bad_bytes, threads)
-    storing = Storing(blobs, threads)
+    storing = Storing(blobs, threads, reactor)
     spool_directory = data_dir / "image"
     uploads = Uploads(
         config,
@@ -81,14 +82,14 @@ def make_image_service(
         threads=threads,
         now=time.time,
     )
+    loading = Loading(blobs, spool_directory, threads, time.time)
     on_demand = OnDemand(
         config,
         allowed=allowed,
         blobs=blobs,
+        loading=loading,
         renderer=renderer,
         storing=storing,
-        spool_directory=spool_directory,
-        threads=threads,
         now=time.time,
     )
     routes = on_demand.routes()
@@ -100,7 +101,9 @@ def make_image_service(
             config.max_bytes,
             config.fetch_timeout,
         )
-        fetches = Fetches(config, listed, fetcher, uploads, on_demand, blobs, time.time)
+        fetches = Fetches(
+            config, listed, fetcher, uploads, on_demand, loading, blobs, time.time
+        )
         routes = (*fetches.routes(), *routes)
     if gallery is not None:
         routes = (*gallery.routes(), *routes)

@@ -1,6 +1,6 @@
 """Keep the results of an upload in the blob service, whole or not at all.
 
-The renditions, the original and its mezzanine go first and the info last, so whoever
+The renditions, the original and its mezzanines go first and the info last, so whoever
 finds the info finds everything.  Names are made of the upload's own bytes.  So when
 storing fails, what had been stored is deleted, unless the info of an earlier upload of
 the same bytes is there: then those names belong to it, and what they hold now is as
@@ -22,11 +22,12 @@ from twisted.internet.defer import (
     DeferredSemaphore,
     fail,
 )
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from clinfra.errors import NotFound, Overloaded, Trouble
-from clinfra.image.job import MEZZANINE, Rendered, Rendition
+from clinfra.image.job import Rendered, Rendition, is_rung
 from clinfra.image.naming import BlobNames, base_name
 from clinfra.interfaces import IBlobs
 from clinfra.web.streams import Spooled, Threads, read_piece
@@ -47,6 +48,12 @@ _MOST_WAITING_BYTES = 256 << 20
 _MOST_BACKGROUND_BYTES = 64 << 20
 """Of renditions that wait to be stored while they are served already."""
 
+GATHER_SECONDS = 0.2
+"""How long a rendition waits for others, to be stored with them at less cost each."""
+
+_MOST_GATHERED = 32
+"""So many do not wait for more."""
+
 RETRY_AFTER_SECONDS = 5
 """When whoever met an unavailable blob service should come back."""
 
@@ -57,12 +64,14 @@ class Storing:
 
     Args:
         threads: where originals are read; None means at once.
+        reactor: for time only; None means that renditions wait for no others.
     """
 
     log = Logger()
 
     _blobs: IBlobs
     _threads: Threads | None = None
+    _reactor: IReactorTime | None = None
     _begun: int = field(init=False, default=0)
     _idle: list[Deferred[None]] = field(init=False, factory=list)
     _originals: DeferredSemaphore = field(
@@ -71,6 +80,8 @@ class Storing:
     _waiting_bytes: int = field(init=False, default=0)
     _background_bytes: int = field(init=False, default=0)
     _turns: dict[str, DeferredLock] = field(init=False, factory=dict)
+    _gathered: list[Deferred[None]] = field(init=False, factory=list)
+    _gathering: IDelayedCall | None = field(init=False, default=None)
 
     def names(self, rendered: Rendered) -> BlobNames:
         """Return what the results of an upload are called."""
@@ -121,6 +132,7 @@ class Storing:
 
     async def idle(self) -> None:
         """Wait until nothing is being stored."""
+        self._store_gathered()
         if self._begun:
             waiting: Deferred[None] = Deferred()
             self._idle.append(waiting)
@@ -147,11 +159,38 @@ class Storing:
             return
         self._background_bytes += length
         try:
+            await self._gather()
             await self._put(name, rendition.body, rendition.content_type, ttl_seconds)
         except (Trouble, OSError) as error:
             self.log.warn("cannot store {name}: {error}", name=name, error=str(error))
         finally:
             self._background_bytes -= length
+
+    async def _gather(self) -> None:
+        """Wait a moment for other renditions.
+
+        Blobs that are put in one turn of the reactor are made durable together.  Until
+        then whoever asks for a rendition has it from memory.
+        """
+        if self._reactor is None:
+            return
+        if self._gathering is None:
+            self._gathering = self._reactor.callLater(
+                GATHER_SECONDS, self._store_gathered
+            )
+        turn: Deferred[None] = Deferred()
+        self._gathered.append(turn)
+        if len(self._gathered) >= _MOST_GATHERED:
+            self._store_gathered()
+        await turn
+
+    def _store_gathered(self) -> None:
+        if self._gathering is not None and self._gathering.active():
+            self._gathering.cancel()
+        self._gathering = None
+        gathered, self._gathered = self._gathered, []
+        for turn in gathered:
+            turn.callback(None)
 
     async def _store_in_turn(
         self,
@@ -179,7 +218,7 @@ class Storing:
         original: Spooled | None,
     ) -> None:
         parts: dict[str, Part] = {
-            names.mezzanine if name == MEZZANINE else names.size(name): (
+            names.mezzanine(name) if is_rung(name) else names.size(name): (
                 _at_hand(rendition.body),
                 rendition.content_type,
             )

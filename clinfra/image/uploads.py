@@ -30,8 +30,8 @@ from clinfra.image.naming import BlobNames
 from clinfra.image.params import Params, parse_params
 from clinfra.image.render import Renderer
 from clinfra.image.room import room
-from clinfra.image.sizes import Recipe, parse_recipe
-from clinfra.image.sources import encoding_cost, has_mezzanine
+from clinfra.image.sizes import Recipe
+from clinfra.image.sources import encoding_cost, ladder, text_of, useful
 from clinfra.image.storing import Storing
 from clinfra.web.exchange import IBody, IExchange, Response
 from clinfra.web.heads import Field
@@ -69,7 +69,7 @@ class Uploads:
     ) -> None:
         self._config = config
         self._bounds = Bounds.of(config)
-        self._mezzanine = parse_recipe(config.mezzanine)
+        self._ladder = ladder(config.mezzanine)
         self._renderer = renderer
         self._storing = storing
         self._spool_directory = spool_directory
@@ -141,7 +141,8 @@ class Uploads:
             bounds=self._bounds,
             filename=params.filename,
             publish_exif=self._config.publish_exif,
-            mezzanine=self._useful_mezzanine(kind) if params.keeps else None,
+            want_info=params.wants_info,
+            mezzanines=self._useful(kind) if params.keeps else (),
         )
         cost = sniff.cost(kind, upload.length)
         if kind.width and kind.height:
@@ -152,7 +153,9 @@ class Uploads:
             upload.fd, job, cost, label=kind.format.lower()
         )
         if params.keeps:
-            return attrs.evolve(rendered, info={**rendered.info, "kept": True})
+            info = {**rendered.info, "kept": True}
+            info["mezzanines"] = text_of(job.mezzanines)
+            return attrs.evolve(rendered, info=info)
         return rendered
 
     async def save(
@@ -164,11 +167,11 @@ class Uploads:
         await self._storing.store(names, rendered, params.ttl_seconds, original)
         return names
 
-    def _useful_mezzanine(self, kind: sniff.Kind) -> Recipe | None:
-        known = kind.width and kind.height
-        if known and not has_mezzanine(kind.width, kind.height, self._mezzanine):
-            return None
-        return self._mezzanine
+    def _useful(self, kind: sniff.Kind) -> tuple[Recipe, ...]:
+        """Return the mezzanines that are smaller than the picture, or may be."""
+        if not (kind.width and kind.height):
+            return self._ladder
+        return useful(self._ladder, kind.width, kind.height)
 
     async def _bad(
         self, exchange: IExchange, upload: Spooled, params: Params, reason: str

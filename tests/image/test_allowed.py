@@ -21,7 +21,7 @@ class AllowedTests(SynchronousTestCase):
             recipes=("64x", "64x_nonsense", "0x0"),
             auto_formats=("webp", "png"),
             signing_keys=("short",),
-            mezzanine="300x_webp",
+            mezzanine="300x_webp,900x900,900x900,9000x9000",
             fetch_hosts=("example.com", "https://example.com/"),
             signing_keys_file="/nowhere/at/all",
         )
@@ -35,8 +35,10 @@ class AllowedTests(SynchronousTestCase):
             "image.recipes: '0x0'",
             "image.auto_formats: 'png'",
             "image.signing_keys: a key has",
-            "image.mezzanine: it is a JPEG",
-            "image.mezzanine: both sides",
+            "image.mezzanine: 300x_webp is not a JPEG",
+            "image.mezzanine: 300x_webp lacks a side",
+            "image.mezzanine: 900x900 is not smaller",
+            "image.mezzanine: 9000x9000 is over",
             "image.signing_keys_file: No such file",
             "image.fetch_hosts: 'https://example.com/'",
         ):

@@ -17,6 +17,7 @@ from clinfra.image.checks import check
 from clinfra.image.elsewhere import Hosts
 from clinfra.image.fetches import Fetches
 from clinfra.image.fetching import Fetcher
+from clinfra.image.loading import Loading
 from clinfra.image.ondemand import OnDemand
 from clinfra.image.render import Renderer
 from clinfra.image.resource import ImageResource
@@ -58,12 +59,15 @@ class FetchesTests(SynchronousTestCase):
         shared: dict[str, Any] = {
             "renderer": renderer,
             "storing": Storing(self.blobs),
-            "spool_directory": directory,
-            "threads": None,
             "now": self.clock.seconds,
         }
-        uploads = Uploads(config, bad_files=None, **shared)
-        on_demand = OnDemand(config, allowed=allowed, blobs=self.blobs, **shared)
+        uploads = Uploads(
+            config, spool_directory=directory, bad_files=None, threads=None, **shared
+        )
+        loading = Loading(self.blobs, directory, None, self.clock.seconds)
+        on_demand = OnDemand(
+            config, allowed=allowed, blobs=self.blobs, loading=loading, **shared
+        )
         fetcher = Fetcher(
             self.clock,
             Hosts.of(config.fetch_hosts),
@@ -79,6 +83,7 @@ class FetchesTests(SynchronousTestCase):
             fetcher,
             uploads,
             on_demand,
+            loading,
             self.blobs,
             self.clock.seconds,
         )
@@ -186,9 +191,9 @@ class FetchesTests(SynchronousTestCase):
 
     def test_cannot_remember(self) -> None:
         """That it cannot be remembered is no reason not to answer."""
-        self.blobs.full_after = 3
+        self.blobs.full_after = 4
         self.assertEqual(200, self.get(answer(PICTURE)).status)
-        self.assertEqual(3, len(self.blobs.kept))
+        self.assertEqual(4, len(self.blobs.kept))
 
     def test_pointer(self) -> None:
         """What was remembered and makes no sense is forgotten."""

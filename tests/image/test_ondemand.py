@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.config import ImageConfig, Limits
 from clinfra.image.allowed import Allowed
+from clinfra.image.loading import Loading
 from clinfra.image.ondemand import OnDemand
 from clinfra.image.render import Renderer
 from clinfra.image.resource import ImageResource
@@ -30,7 +31,7 @@ from tests.web.clients import Answer, Client
 
 NOW = 1795321273
 KEY = "a key of good length"
-SMALL = oriented(jpeg(1000, 750), 6)
+SMALL = oriented(jpeg(880, 660), 6)
 LARGE = jpeg(2400, 1800)
 
 
@@ -56,16 +57,25 @@ class OnDemandTests(SynchronousTestCase):
         self.renderer.start()
         self.agency.workers[0].get_ready()
         self.agency.workers[0].patient = patient
-        shared: dict[str, Any] = {
-            "renderer": self.renderer,
-            "storing": Storing(self.blobs),
-            "spool_directory": new_directory(self),
-            "threads": None,
-            "now": self.clock.seconds,
-        }
-        uploads = Uploads(config, bad_files=None, **shared)
+        directory, storing = new_directory(self), Storing(self.blobs)
+        uploads = Uploads(
+            config,
+            renderer=self.renderer,
+            storing=storing,
+            spool_directory=directory,
+            bad_files=None,
+            threads=None,
+            now=self.clock.seconds,
+        )
+        loading = Loading(self.blobs, directory, None, self.clock.seconds)
         self.on_demand = OnDemand(
-            config, allowed=Allowed.of(config), blobs=self.blobs, **shared
+            config,
+            allowed=Allowed.of(config),
+            blobs=self.blobs,
+            loading=loading,
+            renderer=self.renderer,
+            storing=storing,
+            now=self.clock.seconds,
         )
         resource = ImageResource(uploads, self.on_demand.routes())
         self.notes: list[dict[str, Any]] = []
@@ -114,16 +124,40 @@ class OnDemandTests(SynchronousTestCase):
 
     def test_kept(self) -> None:
         """The upload is kept as it came, and what is larger has a mezzanine."""
-        for body, has_mezzanine in ((SMALL, False), (LARGE, True)):
+        for body, larger in ((SMALL, False), (LARGE, True)):
             name = self.put(body, "?ttl=1000&sizes=20x20")
             kept = self.blobs.kept
             self.assertEqual((body, "image/jpeg", 1000), kept[f"{name}.original"])
-            self.assertEqual(has_mezzanine, f"{name}.mezzanine.jpg" in kept)
+            self.assertEqual(larger, f"{name}.mezzanine.jpg" in kept)
+            self.assertEqual(larger, f"{name}.mezzanine-2.jpg" in kept)
             self.assertIs(True, json.loads(kept[f"{name}.json"][0])["kept"])
             self.assertEqual(f"{name}.json", self.blobs.order[-1])
-        mezzanine, content_type, ttl = kept[f"{name}.mezzanine.jpg"]
-        self.assertEqual(("image/jpeg", 1000), (content_type, ttl))
-        self.assertEqual((1600, 1200), Image.open(io.BytesIO(mezzanine)).size)
+        for rung, size in (("mezzanine", (1600, 1200)), ("mezzanine-2", (900, 675))):
+            mezzanine, content_type, ttl = kept[f"{name}.{rung}.jpg"]
+            self.assertEqual(("image/jpeg", 1000), (content_type, ttl))
+            self.assertEqual(size, Image.open(io.BytesIO(mezzanine)).size)
+
+    def test_one_rung(self) -> None:
+        """A small picture has the lower mezzanine; one may be all there are, too."""
+        body = encode(photograph(1000, 750))
+        name = self.put(body)
+        first = self.blobs.kept[f"{name}.mezzanine.jpg"][0]
+        self.assertEqual((900, 675), Image.open(io.BytesIO(first)).size)
+        self.assertNotIn(f"{name}.mezzanine-2.jpg", self.blobs.kept)
+        self.start(mezzanine="1200x1200")
+        name = self.put(LARGE)
+        first = self.blobs.kept[f"{name}.mezzanine.jpg"][0]
+        self.assertEqual((1200, 900), Image.open(io.BytesIO(first)).size)
+        self.assertNotIn(f"{name}.mezzanine-2.jpg", self.blobs.kept)
+
+    def test_other_configuration(self) -> None:
+        """What was kept is used as it is, however mezzanines are made now."""
+        name = self.put(LARGE)
+        kept = self.blobs.kept
+        self.start(mezzanine="80x80")
+        self.blobs.kept = kept
+        self.size(self.get(self.signed(f"/{name}/600x450")))
+        self.assertIn(f"{name}.mezzanine-2.jpg", self.blobs.asked)
 
     def test_not_kept(self) -> None:
         """Nobody's original is kept who does not want that."""
@@ -241,7 +275,7 @@ class OnDemandTests(SynchronousTestCase):
         answer = self.get(f"/{name}/info")
         self.assertEqual("application/json", answer.fields["Content-Type"])
         self.assertEqual(self.blobs.kept[f"{name}.json"][0], answer.body)
-        self.assertEqual(750, json.loads(answer.body)["oriented_width"])
+        self.assertEqual(660, json.loads(answer.body)["oriented_width"])
         etag = answer.fields["ETag"]
         again = self.get(f"/{name}/info", f"If-None-Match: {etag}")
         self.assertEqual(304, again.status)
@@ -362,7 +396,7 @@ class OnDemandTests(SynchronousTestCase):
         """What can is made of the mezzanine, the rest of the original."""
         name = self.put(LARGE)
         for recipe, source in (
-            ("300x300", "mezzanine.jpg"),
+            ("300x300", "mezzanine-2.jpg"),
             ("1200x1200_webp", "mezzanine.jpg"),
             ("1500x1500", "original"),
             ("300x300_lossless", "original"),

@@ -110,6 +110,18 @@ class ParseParamsTests(SynchronousTestCase):
             self.assertFalse(parse(query).save)
         self.assertTrue(parse("save=TRUE&save_blob=1").save)
 
+    def test_wants_info(self) -> None:
+        """Nobody sees the info of what is not stored and answered with a size."""
+        for query, wanted in (
+            ("", True),
+            ("save=false", True),
+            ("save=false&response=info", True),
+            ("response=300x300", True),
+            ("save=false&response=300x300", False),
+            ("save=false&response=none", False),
+        ):
+            self.assertEqual(wanted, parse(query).wants_info, query)
+
     def test_keep(self) -> None:
         """The original is kept as configured, or as asked for, but only when saved."""
         self.assertTrue(parse("").keeps)

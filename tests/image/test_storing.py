@@ -7,11 +7,12 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.errors import Overloaded, StorageFull
 from clinfra.image.job import Rendered, Rendition
-from clinfra.image.storing import Storing
+from clinfra.image.storing import GATHER_SECONDS, Storing
 from clinfra.interfaces import BlobInfo
 from tests.image.support import MemoryBlobs
 
@@ -45,6 +46,35 @@ class StoringTests(SynchronousTestCase):
 
     def store(self, rendered: Rendered = RENDERED) -> Deferred[None]:
         return self.storing.store(self.storing.names(rendered), rendered, 100)
+
+    def test_gathering(self) -> None:
+        """Renditions wait a moment, and are put in one turn; the end waits for none."""
+        clock = Clock()
+        storing = Storing(self.blobs, reactor=clock)
+
+        def store(number: int) -> Deferred[None]:
+            rendition = RENDERED.renditions["1x1"]
+            return storing.store_rendition(f"000_x_{number}x.jpg", rendition, 100)
+
+        first = store(1)
+        clock.advance(GATHER_SECONDS / 2)
+        second = store(2)
+        self.assertEqual([], self.blobs.order)
+        clock.advance(GATHER_SECONDS / 2)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertEqual(["000_x_1x.jpg", "000_x_2x.jpg"], self.blobs.order)
+
+        many = [store(number) for number in range(3, 3 + 32)]
+        for each in many:
+            self.successResultOf(each)
+        self.assertEqual([], clock.getDelayedCalls())
+
+        last = store(99)
+        self.assertNoResult(last)
+        self.successResultOf(Deferred.fromCoroutine(storing.idle()))
+        self.successResultOf(last)
+        self.assertEqual([], clock.getDelayedCalls())
 
     def test_whole(self) -> None:
         """Renditions come first, the info last, all under the original's names."""

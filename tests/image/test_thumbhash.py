@@ -10,7 +10,7 @@ from PIL import Image
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.image import codec, placeholder
-from clinfra.image.sizes import parse_recipe
+from clinfra.image.sources import ladder
 from clinfra.image.thumbhash import thumbhash
 from tests.image.pictures import encode, jpeg, oriented, photograph
 from tests.image.support import job
@@ -102,14 +102,14 @@ class PlaceholderTests(SynchronousTestCase):
         self.assertEqual(hashes[0][:5], hashes[1][:5])
 
     def test_whatever_is_made(self) -> None:
-        """They are the same whichever sizes are asked for, beside a mezzanine."""
-        mezzanine = parse_recipe("1600x1600_q-85")
+        """They are the same whichever sizes are asked for, beside mezzanines."""
+        rungs = ladder("1600x1600_q-85,900x900")
         upload = encode(photograph(1999, 1333), quality=90)
         small = encode(photograph(201, 133), "PNG")
         for data in (upload, small):
             seen = set()
             for sizes in ("9x9", "50x50c", "300x300,600x450c", "1000x_rotate-90"):
-                wanted = attrs.evolve(job(f"sizes={sizes}"), mezzanine=mezzanine)
+                wanted = attrs.evolve(job(f"sizes={sizes}"), mezzanines=rungs)
                 info = codec.render(data, wanted).info
                 seen.add((info["thumbhash"], info["average"]))
             self.assertEqual(1, len(seen), seen)

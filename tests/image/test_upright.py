@@ -14,8 +14,8 @@ from PIL import Image, ImageFilter, ImageOps
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.image import codec
-from clinfra.image.job import MEZZANINE, Job
-from clinfra.image.sizes import parse_recipe
+from clinfra.image.job import Job, rung_name
+from clinfra.image.sources import ladder
 from tests.image.looks import difference, made, ssim
 from tests.image.pictures import encode, jpeg, oriented, photograph
 from tests.image.support import job
@@ -191,19 +191,19 @@ class QualityTests(SynchronousTestCase):
         data = oriented(jpeg(2400, 1800), 6)
         whole = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
         assert whole is not None
-        wanted = parse_recipe("1000x1000_q-85")
-        asked = attrs.evolve(job("sizes=50x50c"), mezzanine=wanted)
+        rungs = ladder("1000x1000_q-85,500x500_q-92")
+        asked = attrs.evolve(job("sizes=50x50c"), mezzanines=rungs)
         rendered = codec.render(data, Job.from_json(asked.to_json()))
-        self.assertEqual({"50x50c", MEZZANINE}, set(rendered.renditions))
-        mezzanine = rendered.renditions[MEZZANINE]
-        self.assertEqual(
-            ("image/jpeg", 750, 1000),
-            (mezzanine.content_type, mezzanine.width, mezzanine.height),
-        )
+        names = [rung_name(number) for number in range(2)]
+        self.assertEqual({"50x50c", *names}, set(rendered.renditions))
         best = whole.convert("RGB").resize((225, 300), LANCZOS)
         theirs = Image.open(io.BytesIO(encode(best, quality=70)))
-        ours = made(mezzanine.body, "300x300", quality=70)
-        self.assertGreater(ssim(best, ours), ssim(best, theirs) - 0.002)
+        for name, size in zip(names, ((750, 1000), (375, 500)), strict=True):
+            mezzanine = rendered.renditions[name]
+            self.assertEqual("image/jpeg", mezzanine.content_type)
+            self.assertEqual(size, (mezzanine.width, mezzanine.height))
+            ours = made(mezzanine.body, "300x300", quality=70)
+            self.assertGreater(ssim(best, ours), ssim(best, theirs) - 0.002)
 
     def test_similarity(self) -> None:
         """The measure itself: one of itself, less with every loss."""

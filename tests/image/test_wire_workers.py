@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 from twisted.internet import reactor
 
+from clinfra.config import ImageConfig
 from clinfra.errors import Overloaded
 from clinfra.image.child import Child, command
 from clinfra.image.job import BadImage
 from clinfra.image.render import Renderer
-from clinfra.image.sizes import parse_recipe
+from clinfra.image.sources import ladder
 from tests.image import corpus
 from tests.image.live import alive, in_reactor, until
 from tests.image.pictures import encode, jpeg, photograph, png_bomb, scan_bomb
@@ -233,9 +234,9 @@ async def test_memory() -> None:
     ):
         async with workers() as renderer:
             with uploaded(data) as upload:
-                asked = attrs.evolve(job(), mezzanine=parse_recipe("1600x1600"))
+                asked = attrs.evolve(job(), mezzanines=ladder(ImageConfig().mezzanine))
                 rendered = await renderer.render(upload, asked, 1)
-            assert len(rendered.renditions) == 4
+            assert len(rendered.renditions) == 5
             assert 50e6 < _peak_bytes(*renderer.pids()) < 250e6
 
 
