@@ -90,6 +90,11 @@ class RequestBody:
         return self._held
 
     @property
+    def left(self) -> int:
+        """Most bytes that may come and be waited for, as far as is known."""
+        return self._left
+
+    @property
     def read_wanted(self) -> bool:
         """Somebody is waiting for the next piece, or for the end."""
         return self._waiter is not None or self.discarding
@@ -190,6 +195,7 @@ class SwitchedBody(RequestBody):
 
     __slots__ = ()
 
+    left = 0
     read_wanted = False
     droppable = False
 

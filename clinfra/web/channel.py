@@ -32,10 +32,15 @@ from clinfra.web.bodies import EMPTY_BODY, RequestBody, SwitchedBody
 from clinfra.web.channel_exchange import Exchange
 from clinfra.web.heads import BadHead, RequestHead, is_spoilt
 from clinfra.web.link import BUSY, GONE, READY, Link
-from clinfra.web.transport import Wire
+from clinfra.web.transport import Wire, read_at_a_time
 
 if TYPE_CHECKING:
     from clinfra.web.site import Site
+
+_USUAL_READ = 1 << 16
+_LARGEST_READ = 1 << 20
+"""Most bytes that are read at once, of a body that somebody waits for: every turn of
+the reactor costs as much as reading 100 KB."""
 
 _ENDED_SECONDS = 5.0
 """How long an answer may take to begin when the client sends no more."""
@@ -266,6 +271,7 @@ class Channel(Link):
         if body.complete:
             self._body = None
             self._set_deadline()
+            read_at_a_time(self.transport)
             if self._exchange is None:
                 self._state = READY
         elif body.broken and self._exchange is None:
@@ -359,6 +365,8 @@ class Channel(Link):
     def body_wanted(self) -> None:
         """Somebody waits for a piece of the body."""
         self._set_deadline()
+        if self._body is not None and self._body.left > _USUAL_READ:
+            read_at_a_time(self.transport, min(self._body.left, _LARGEST_READ))
 
     def body_taken(self) -> None:
         """Somebody took a piece of the body."""

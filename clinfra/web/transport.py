@@ -174,6 +174,15 @@ def connect_unix(
     return connector
 
 
+def read_at_a_time(transport: object, most_bytes: int = 0) -> None:
+    """Have a connection read so much at a time at most; 0 is as usual.
+
+    TLS goes on as it does.
+    """
+    if isinstance(transport, Eager):
+        transport.bufferSize = most_bytes or Eager.bufferSize
+
+
 def backlog(transport: object) -> int | None:
     """Return how many bytes wait to be taken by a client; None when it cannot be told.
 

@@ -18,7 +18,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from clinfra.web.transport import EagerServer, EagerUNIXServer, backlog, make_eager
+from clinfra.web.transport import (
+    EagerServer,
+    EagerUNIXServer,
+    backlog,
+    make_eager,
+    read_at_a_time,
+)
 
 
 class Turns(Clock):
@@ -269,6 +275,20 @@ class EagerTests(TransportContract, SynchronousTestCase):
     """Ours for TCP."""
 
     kind: Any = EagerServer
+
+    def test_read_at_a_time(self) -> None:
+        """So much is read at once as was asked for, or as usual."""
+        self.connect()
+        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        lengths: list[int] = []
+        self.protocol.on_data = lambda data: lengths.append(len(data))
+        for asked, most in ((0, 65536), (100_000, 100_000), (0, 65536)):
+            read_at_a_time(self.transport, asked)
+            self.peer.sendall(bytes(150_000))
+            lengths.clear()
+            while sum(lengths) < 150_000:
+                self.reactor.turn()
+            self.assertEqual(most, max(lengths))
 
     def test_at_once(self) -> None:
         """A small write is on the wire before the reactor turns."""
