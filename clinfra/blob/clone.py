@@ -4,9 +4,9 @@
 is copied, the volumes are linked, so that they stay when they are deleted or compacted
 meanwhile.  The answer tells of it (see `Offer`).  ``GET /_clone?for=REPLICA&id=ID&
 file=F&offset=N&length=N`` gives a piece of a file: the number of a volume, or `INDEX`;
-its CRC-32 is in `CRC`.  ``…&over=1`` says that it is not needed any more.  What nobody
-has asked for in a while is not kept either, nor what was made ready for the same
-replica before.
+its CRC-32 is in `CRC`.  With ``…&has=CRC`` the answer is 304 when that is its CRC-32.
+``…&over=1`` says that it is not needed any more.  What nobody has asked for in a while
+is not kept either, nor what was made ready for the same replica before.
 
 What changes afterwards is in the stream (see `stream`), after the change number that
 the offer tells.  Only replicas of the cluster file may ask.  A replica with few blobs
@@ -50,8 +50,11 @@ CRC = b"X-Clblob-Crc32"
 LEAST_BLOBS = 200
 """Fewer are streamed."""
 
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 8 << 20
 """Given at a time, at most."""
+
+_READ_BYTES = 1 << 20
+"""Read at a time for a checksum."""
 
 KEPT_SECONDS = 120.0
 """How long nobody may ask before it is not kept any more."""
@@ -166,6 +169,9 @@ class Cloner:
             raise InvalidRequest(f"Invalid int value for length: {length}")
         path = file_in(kept.directory, given.get("file") or "")
         crc, body = await self._workers.run(_piece, path, offset, length)
+        if given.get("has") == str(crc):
+            body.close()
+            return Response(304)
         return Response(200, ((CRC, b"%d" % crc),), body)
 
     async def _offer(self, replica: str) -> Offer:
@@ -236,7 +242,11 @@ def _piece(path: Path, offset: int, length: int) -> tuple[int, FileBody]:
         raise NotFound("There is no such file") from None
     try:
         length = max(0, min(length, os.fstat(fd).st_size - offset))
-        crc = zlib.crc32(os.pread(fd, length, offset))
+        crc, at, end = 0, offset, offset + length
+        buffer = memoryview(bytearray(min(length, _READ_BYTES)))
+        while at < end and (read := os.preadv(fd, [buffer[: end - at]], at)):
+            crc = zlib.crc32(buffer[:read], crc)
+            at += read
     except BaseException:
         os.close(fd)
         raise

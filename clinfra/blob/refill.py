@@ -18,14 +18,12 @@ is; and after a long while so is one whose peer broke off.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
@@ -42,7 +40,7 @@ from clinfra.blob.records import BYTES, Row, State
 from clinfra.blob.replica import Replica, Write
 from clinfra.blob.standing import Standing
 from clinfra.blob.store import ISpool
-from clinfra.blob.stream import STREAM, Parsed, Streamed, parse
+from clinfra.blob.stream import STREAM, Streamed, parse_checked
 from clinfra.blob.topology import Topology
 from clinfra.blob.volume import Record
 from clinfra.blob.workers import Workers
@@ -110,20 +108,22 @@ class Refill:
         index = self._committer.index
         noted = index.notes().get(NOTE)
         new = index.last_seq() == 0 and not self._committer.store.volumes()
+        if self._adoption is not None:
+            self._adoption.open()
         if not peers_of(self._topology) or (noted is None and not new):
             return
         self._positions = _positions(noted)
         if self._adoption is not None:
             if noted is None:
                 self._adoption.begin()
-            self._adoption.open()
             self._adoption.heard, self._adoption.adopted = self._hear, self.adopted
+            self._adoption.left_out = self._leave_out
         self.standing.begins_empty()
         index.apply(Batch(notes={NOTE: json.dumps(self._positions)}))
 
     @property
     def busy(self) -> bool:
-        """Volumes are being taken over: none is to be removed meanwhile."""
+        """Volumes are being taken over: none is to be removed."""
         return self._adoption is not None and self._adoption.busy
 
     def start(self) -> None:
@@ -172,7 +172,10 @@ class Refill:
             await deferLater(self._reactor, pause)
         self._source = ""
         self._seconds = self._reactor.seconds() - self._began
-        await self._replica.commit(Call(self._note_filled))
+        filled = Batch(notes={NOTE: None})
+        await self._replica.commit(Call(partial(self._committer.index.apply, filled)))
+        if self._adoption is not None:
+            await self._adoption.forget()
         self._end_doubt()
         self.standing.filled()
         self.log.info(
@@ -188,7 +191,11 @@ class Refill:
         """Ask the peers in turn; return whether there is nothing more to be had."""
         peers, taken = peers_of(self._topology), self._taken
         if self._adoption is not None:
-            await self._adoption.go_on(self._note)
+            try:
+                await self._adoption.go_on(self._note)
+            except (Trouble, OSError) as trouble:
+                self.log.error("cannot go on taking over: {trouble}", trouble=trouble)
+                return False
         for peer in self._peers.order((name, 1) for name in peers):
             try:
                 await self._peers.learn(peer)
@@ -278,7 +285,7 @@ class Refill:
         try:
             while True:
                 raw, complete = await _block(rest, response)
-                parsed, bad = await self._workers.run(_checked, raw)
+                parsed, bad = await self._workers.run(parse_checked, raw)
                 rest = raw[parsed.used :]
                 for name in bad:
                     self._leave_out(name, "it is damaged")
@@ -345,17 +352,16 @@ class Refill:
         self._leave_out(name, why)
         return False
 
-    def _leave_out(self, name: str, why: str) -> None:
-        self.left_out += 1
-        self.log.error("{name} is left out: {why}", name=name, why=why)
+    def _leave_out(self, name: str, why: str, count: int = 1) -> None:
+        self.left_out += count
+        self.log.error(
+            "{name} is left out: {why} ({count})", name=name, why=why, count=count
+        )
 
     def _note(self, peer: str, position: int) -> None:
         """Note how far a peer's stream was taken.  The writer thread."""
         self._positions[peer] = position
         self._committer.index.apply(Batch(notes={NOTE: json.dumps(self._positions)}))
-
-    def _note_filled(self) -> None:
-        self._committer.index.apply(Batch(notes={NOTE: None}))
 
     async def _take_large(
         self, record: Record, rest: bytes, response: OriginResponse
@@ -407,27 +413,6 @@ async def _block(
         pieces.append(piece)
         held += len(piece)
     return b"".join(pieces), False
-
-
-def _checked(raw: bytes) -> tuple[Parsed, list[str]]:
-    """Read records and check their bytes; return the names of damaged ones too."""
-    parsed = parse(raw)
-    good: list[Streamed] = []
-    bad: list[str] = []
-    for record in parsed.records:
-        data, body = record.state.data, record.body
-        if (
-            data is not None
-            and body is not None
-            and (
-                hashlib.sha256(body).digest() != data.sha256
-                or zlib.crc32(body) != data.crc32
-            )
-        ):
-            bad.append(record.name)
-        else:
-            good.append(record)
-    return evolve(parsed, records=good), bad
 
 
 def _plan(state: State, body: bytes | ISpool | None, row: Row | None) -> Plan | None:

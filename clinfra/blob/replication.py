@@ -32,7 +32,7 @@ from clinfra.blob.sending import Sender
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import Workers
 
-HOLD_CHANGES = 10_000
+HOLD_CHANGES = 1000
 """Who has nothing of more is filled, not fed."""
 
 HOLD_SECONDS = 1.0

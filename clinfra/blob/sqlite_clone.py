@@ -7,8 +7,10 @@ where they are taken, as any other change that comes from elsewhere.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -26,6 +28,7 @@ _TAKEN = (
     "FROM clone.blob AS it WHERE name > ? AND name <= ?"
     " AND (volume IS NULL OR volume IN (SELECT number FROM clone.volume))"
 )
+_START = "iif(instr(name, '_'), substr(name, 1, instr(name, '_')), name)"
 _KNOWN = "EXISTS (SELECT 1 FROM main.blob AS ours WHERE ours.name = it.name)"
 
 
@@ -128,19 +131,41 @@ def end_of_slice(writer: sqlite3.Connection, after: str, rows: int) -> str | Non
     return None if last is None else str(last)
 
 
+def starts(writer: sqlite3.Connection, after: str, last: str, whole: bool) -> list[str]:
+    """Return how the names of a slice start, up to "_"; or the whole names."""
+    start = "name" if whole else _START
+    asked = f"SELECT DISTINCT {start} FROM clone.blob WHERE name > ? AND name <= ?"
+    return [str(start) for (start,) in writer.execute(asked, (after, last))]
+
+
+def remove(
+    writer: sqlite3.Connection, after: str, last: str, start: str, whole: bool
+) -> int:
+    """Remove the rows of a slice that start like that; return how many."""
+    is_so = f"{'name' if whole else _START} = ?"
+    removed = f"DELETE FROM clone.blob WHERE name > ? AND name <= ? AND {is_so}"
+    return writer.execute(removed, (after, last, start)).rowcount
+
+
+def is_new(writer: sqlite3.Connection, after: str, last: str) -> bool:
+    """Return whether no name between these is in the index."""
+    asked = "SELECT 1 FROM main.blob WHERE name > ? AND name <= ? LIMIT 1"
+    return writer.execute(asked, (after, last)).fetchone() is None
+
+
 def known_in(writer: sqlite3.Connection, after: str, last: str) -> list[Row]:
     """Return the rows of a slice whose names are in the index, too."""
     selected = SELECT.replace("FROM blob ", f"{_TAKEN} AND {_KNOWN}")
     return [row_of(columns) for columns in writer.execute(selected, (after, last))]
 
 
-def look(writer: sqlite3.Connection, after: str, last: str) -> Slice:
-    """Tell of the rows of a slice that are new."""
+def look(writer: sqlite3.Connection, after: str, last: str, new: bool) -> Slice:
+    """Tell of the rows of a slice that are new; `new`: all of them are."""
     live: dict[int, int] = {}
     count = size = 0
     for volume, number, body_bytes, record_bytes in writer.execute(
         "SELECT volume, count(*), coalesce(sum(size), 0), sum(length)"
-        f" {_TAKEN} AND NOT {_KNOWN} GROUP BY volume",
+        f" {_taken(new)} GROUP BY volume",
         (after, last),
     ):
         count += number
@@ -150,17 +175,25 @@ def look(writer: sqlite3.Connection, after: str, last: str) -> Slice:
     return Slice(count, size, live)
 
 
-def take(writer: sqlite3.Connection, after: str, last: str, seq: int) -> None:
+def take(
+    writer: sqlite3.Connection, after: str, last: str, new: bool, seq: int
+) -> None:
     """Take the rows of a slice that are new, numbered above `seq`; in a transaction."""
+    # A function that counts: numbering by a window is twice the work of all else.
+    writer.create_function("next_seq", 0, partial(next, itertools.count(seq + 1)))
     writer.execute(
         f"INSERT INTO main.blob ({_GIVEN}, seq, fanout, {_SPAN})"
-        f" SELECT {_GIVEN}, ? + row_number() OVER (ORDER BY name), 0, {_SPAN}"
-        f" {_TAKEN} AND NOT {_KNOWN} ORDER BY name",
-        (seq, after, last),
+        f" SELECT {_GIVEN}, next_seq(), 0, {_SPAN} {_taken(new)} ORDER BY name",
+        (after, last),
     )
 
 
-def digests_above(writer: sqlite3.Connection, seq: int) -> list[tuple[str, bytes]]:
-    """Return name and digest of the rows with higher numbers."""
-    found = writer.execute("SELECT name, digest FROM main.blob WHERE seq > ?", (seq,))
-    return found.fetchall()
+def digests_above(writer: sqlite3.Connection, seq: int) -> list[tuple[int, str, bytes]]:
+    """Return leaf, name and digest of the rows with higher numbers."""
+    asked = "SELECT leaf, name, digest FROM main.blob WHERE seq > ?"
+    return writer.execute(asked, (seq,)).fetchall()
+
+
+def _taken(new: bool) -> str:
+    """Return which rows of a slice are new: all of them, or those without a row."""
+    return _TAKEN if new else f"{_TAKEN} AND NOT {_KNOWN}"

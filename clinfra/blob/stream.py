@@ -16,10 +16,12 @@ Only replicas of the cluster file may ask.
 
 from __future__ import annotations
 
+import hashlib
 import struct
+import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.logger import Logger
 
 from clinfra.blob import parameters, volume
@@ -114,6 +116,27 @@ def parse(raw: bytes) -> Parsed:
         body = raw[begin:end_of_body] if record.has_body else None
         records.append(Streamed(record.name, record.state, body, record.seq))
         at = end_of_body
+
+
+def parse_checked(raw: bytes) -> tuple[Parsed, list[str]]:
+    """Read records and check their bytes; return the names of damaged ones too."""
+    parsed = parse(raw)
+    good: list[Streamed] = []
+    bad: list[str] = []
+    for record in parsed.records:
+        data, body = record.state.data, record.body
+        if (
+            data is not None
+            and body is not None
+            and (
+                hashlib.sha256(body).digest() != data.sha256
+                or zlib.crc32(body) != data.crc32
+            )
+        ):
+            bad.append(record.name)
+        else:
+            good.append(record)
+    return evolve(parsed, records=good), bad
 
 
 @frozen(eq=False)

@@ -126,6 +126,16 @@ class Forest:
                 self.trees[None].add(leaf, number)
         self.grown_to = to
 
+    def add(self, digests: Iterable[tuple[int, str, bytes]]) -> None:
+        """These names had no rows before; (leaf, name, digest)."""
+        tree, elsewhere = self.trees[None], len(self.trees) > 1
+        for leaf, name, digest in digests:
+            if leaf < self.grown_to:
+                number = int.from_bytes(digest, "big")
+                tree.add(leaf, number)
+                if elsewhere:
+                    self._add_elsewhere(leaf, name, number)
+
     def replace(self, name: str, before: bytes, after: bytes) -> None:
         """The digest of a name has changed; it is b"" while there is no row."""
         if before == after:

@@ -23,7 +23,7 @@ from clinfra.errors import OriginFailed, OriginTimeout
 from clinfra.web.chunked import BadChunk, ChunkedDecoder
 from clinfra.web.exchange import IBody
 from clinfra.web.heads import BadHead, ResponseHead, is_spoilt, parse_response_head
-from clinfra.web.transport import Wire
+from clinfra.web.transport import Wire, read_at_a_time
 
 if TYPE_CHECKING:
     from clinfra.web.peer import Peer
@@ -75,6 +75,7 @@ class OriginConnection(Protocol):
         self._head: ResponseHead | None = None
         self._decoder: ChunkedDecoder | None = None
         self._left: int | None = 0
+        self._reads_more = False
         # Of the body of the request, when it is sent as it comes.
         self._upload: Deferred[None] | None = None
         self._blocked = False
@@ -110,6 +111,11 @@ class OriginConnection(Protocol):
         else:
             self._wire.resumeProducing()
             self._expect_progress()
+
+    def read_at_a_time(self, most_bytes: int) -> None:
+        """Read so much of this response at a time, at most."""
+        self._reads_more = True
+        read_at_a_time(self.transport, most_bytes)
 
     def _expect_progress(self) -> None:
         """It is the origin's turn from now on."""
@@ -301,6 +307,9 @@ class OriginConnection(Protocol):
         request, self._request = self._request, None
         self._pending = b""
         self.deadline = inf
+        if self._reads_more:
+            self._reads_more = False
+            read_at_a_time(self.transport)
         if request is not None:
             request.connection = None
         if upload is not None:

@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.blob import adopt, clone, sqlite_clone
+from clinfra.blob import adopt, clone, fetch, sqlite_clone
 from clinfra.blob.adopt import Adoption
+from clinfra.blob.fetch import Fetch
+from clinfra.blob.index import Batch
 from clinfra.blob.service import BlobService
 from clinfra.blob.store_volume import VolumeStore
 from clinfra.config import BlobConfig, Bytes
-from clinfra.errors import OriginFailed
+from clinfra.errors import OriginFailed, StorageFull
 from clinfra.web.pool import Origin, Pool
 from clinfra.web.site import Site
 from tests.blob.support import LIMITS, NOW
@@ -51,8 +54,9 @@ class CloneTests(SynchronousTestCase):
         self.addCleanup(self.end)
         self.patch(clone, "LEAST_BLOBS", 20)
         self.patch(adopt, "ROWS", 10)
-        self.patch(clone, "PIECE_BYTES", 8192)
-        self.patch(adopt, "PIECE_BYTES", 8192)
+        self.patch(clone, "PIECE_BYTES", 1 << 17)
+        self.patch(fetch, "PIECE_BYTES", 1 << 17)
+        self.patch(fetch, "BLOCK_BYTES", 1 << 14)
 
     def end(self) -> None:
         for name in list(self.services):
@@ -103,7 +107,7 @@ class CloneTests(SynchronousTestCase):
     def wipe(self, name: str) -> None:
         self.stop(name)
         shutil.rmtree(self.root / name)
-        self.run_for(5)
+        self.run_for(1.5)
 
     def run_for(self, seconds: float) -> None:
         end = self.clock.seconds() + seconds
@@ -241,32 +245,34 @@ class CloneTests(SynchronousTestCase):
         No volume is left that nobody knows, no row without its bytes.
         """
         bodies = self.both()
-        steps: list[tuple[object, str]] = [
-            (Adoption, "_ask"),
-            (Adoption, "_fetch"),
-            (adopt, "_keep"),
-            (Adoption, "_sync_directory"),
-            (Adoption, "_begin_with"),
-            (Adoption, "_place"),
-            (VolumeStore, "adopt"),
-            (sqlite_clone, "known_in"),
-            (sqlite_clone, "take"),
-            (Adoption, "_take_some"),
-            (Adoption, "_end"),
+        steps: list[tuple[object, str, int]] = [
+            (adopt, "offer_in", 1),
+            (Fetch, "_make_files", 1),
+            (fetch, "_write", 20),
+            (Fetch, "_sync", 1),
+            (Adoption, "_begin_with", 1),
+            (Adoption, "_place", 1),
+            (VolumeStore, "adopt", 1),
+            (sqlite_clone, "look", 2),
+            (sqlite_clone, "take", 2),
+            (Adoption, "_take_some", 2),
+            (Adoption, "_end", 1),
         ]
-        for where, name in steps:
-            for nth, after in ((1, False), (2, True)):
+        for where, name, last in steps:
+            for nth, after in ((1, False), (last, True)):
                 self.wipe(SECOND)
-                dying = _dying(getattr(where, name), nth, after)
+                died: list[str] = []
+                dying = _dying(getattr(where, name), nth, after, died)
                 with (
                     mock.patch.object(where, name, dying),
                     # The dead do not tidy up.
                     mock.patch.object(shutil, "rmtree"),
                 ):
                     self.start(SECOND)
-                    self.run_for(2)
+                    self.run_for(0.5)
                     self.flushLoggedErrors()
                     self.kill(SECOND)
+                self.assertTrue(died, name)
                 second = self.start(SECOND)
                 self.assertEqual(False, self.filled(SECOND)["filling"])
                 self.check_equal(bodies)
@@ -302,41 +308,124 @@ class CloneTests(SynchronousTestCase):
         """What the peer deletes meanwhile is there all the same, and then ends here."""
         bodies = self.both()
         self.wipe(SECOND)
-        fetch = Adoption._fetch
+        get = Fetch.get
         store = self.services[FIRST].replica.store
 
-        async def meddle(adoption: Adoption, *args: Any) -> None:
+        async def meddle(fetch: Fetch, *args: Any) -> None:
             for number in list(store.volumes())[:2]:
                 (self.root / FIRST / "blob/volumes" / f"{number:016x}.volume").rename(
                     self.root / f"{number}"
                 )
-            await fetch(adoption, *args)
+            await get(fetch, *args)
             for number in list(store.volumes())[:2]:
                 (self.root / f"{number}").rename(
                     self.root / FIRST / "blob/volumes" / f"{number:016x}.volume"
                 )
 
-        with mock.patch.object(Adoption, "_fetch", meddle):
+        with mock.patch.object(Fetch, "get", meddle):
             self.start(SECOND)
             self.filled(SECOND)
         self.check_equal(bodies)
 
     def test_damage_on_the_way(self) -> None:
-        """A damaged piece is noticed, and everything asked for again."""
+        """A damaged piece is noticed, and asked for again; the others are not."""
         bodies = self.both()
         self.wipe(SECOND)
-        keep, damaged = adopt._keep, [True]
+        damaged, written = [40], [0]
 
-        def meddle(path: Path, pieces: list[bytes], *args: Any) -> None:
-            if damaged:
-                damaged.pop()
-                pieces = [b"x" + pieces[0][1:], *pieces[1:]]
-            keep(path, pieces, *args)
+        def meddle(path: Path, block: memoryview, *args: Any) -> int:
+            damaged[0] -= 1
+            written[0] += len(block)
+            if damaged[0] == 0:
+                block = memoryview(b"x" + bytes(block)[1:])
+            return write(path, block, *args)
 
-        with mock.patch.object(adopt, "_keep", meddle):
+        write = fetch._write
+        with mock.patch.object(fetch, "_write", meddle):
             self.start(SECOND)
             self.filled(SECOND)
+        self.assertLess(damaged[0], 0)
+        self.check_written(written[0])
         self.check_equal(bodies)
+
+    def check_written(self, written: int) -> None:
+        """Check that hardly anything came twice."""
+        volumes = self.services[FIRST].replica.store.volumes()
+        size = sum(facts.size for facts in volumes.values())
+        self.assertGreater(written, size)
+        self.assertLess(written, size + 400_000)
+
+    def test_a_lost_sender(self) -> None:
+        """When it is back it is asked for the rest, and for what has changed."""
+        bodies = self.both()
+        self.wipe(SECOND)
+        left, written = [60], [0]
+
+        def meddle(path: Path, block: memoryview, *args: Any) -> int:
+            left[0] -= 1
+            written[0] += len(block)
+            if left[0] == 0:
+                self.clock.callLater(0, self.stop, FIRST)
+            return write(path, block, *args)
+
+        write = fetch._write
+        with mock.patch.object(fetch, "_write", meddle):
+            self.start(SECOND)
+            self.run_for(3)
+            self.assertTrue(self.services[SECOND].refill.report()["filling"])
+            self.start(FIRST)
+            bodies[self.put(FIRST, "/later", b"later")] = b"later"
+            self.filled(SECOND)
+        self.check_written(written[0])
+        self.check_equal(bodies)
+
+    def test_gone_for_good(self) -> None:
+        """Nothing of it is left here once others told what they have."""
+        self.both()
+        self.wipe(SECOND)
+        with mock.patch.object(Fetch, "_sync", side_effect=OSError):
+            self.start(SECOND)
+            self.run_for(1)
+        self.assertTrue((self.root / SECOND / "blob" / "clone").exists())
+        with mock.patch.object(clone, "LEAST_BLOBS", 1000):
+            self.filled(SECOND)
+        self.assertFalse((self.root / SECOND / "blob" / "clone").exists())
+        self.assertEqual(self.states(FIRST), self.states(SECOND))
+
+    def test_full_while_taking_over(self) -> None:
+        """It goes on as soon as there is space again, and only then ends being busy."""
+        bodies = self.both()
+        self.wipe(SECOND)
+        full = mock.Mock(side_effect=StorageFull("Not enough space to note this"))
+        with mock.patch.object(sqlite_clone, "take", full):
+            second = self.start(SECOND)
+            self.run_for(5)
+            self.assertTrue(second.refill.busy)
+            self.assertTrue(second.refill.report()["filling"])
+        self.filled(SECOND)
+        self.assertFalse(second.refill.busy)
+        self.check_equal(bodies)
+
+    def test_of_another_bucket(self) -> None:
+        """What a peer has and neither of them should have is left out."""
+        bodies = self.both()
+        self.wipe(SECOND)
+        index = self.services[FIRST].replica.index
+        names = list(bodies)
+        strange = {names[10]: "001_elsewhere", names[11]: "n11"}
+        for stored, name in strange.items():
+            row = index.get(stored)
+            assert row is not None
+            self.services[FIRST].committer.index.apply(
+                Batch([evolve(row, name=name)], [stored])
+            )
+        second = self.start(SECOND)
+        report = self.filled(SECOND)
+        self.assertEqual(2, report["left_out"])
+        for name in strange.values():
+            self.assertIsNone(second.replica.index.get(name))
+        self.assertEqual(len(bodies) - 2, len(self.states(SECOND)))
+        self.check_marks(SECOND)
 
     def test_no_space(self) -> None:
         """Without space for all of it nothing is fetched, and it is tried again."""
@@ -380,16 +469,20 @@ class CloneTests(SynchronousTestCase):
         self.assertEqual(403, self.ask(FIRST, "GET", "/_clone?for=x").status)
 
 
-def _dying(function: Callable[..., Any], nth: int, after: bool) -> Callable[..., Any]:
-    """Return a function that never comes back from its nth call."""
+def _dying(
+    function: Callable[..., Any], nth: int, after: bool, died: list[str]
+) -> Callable[..., Any]:
+    """Return a function that never comes back from its nth call, and tells of it."""
     calls = [0]
 
     def call(*args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
         if calls[0] > nth or (calls[0] == nth and not after):
+            died.append(function.__name__)
             raise Died
         result = function(*args, **kwargs)
         if calls[0] == nth:
+            died.append(function.__name__)
             raise Died
         return result
 
