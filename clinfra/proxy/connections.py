@@ -104,7 +104,7 @@ class Connections:
                 client = Pool(self.reactor, settings, self._connect(tls))
                 self._clients[settings, tls] = client
             pool.client = made = client
-            pool.load = lambda member: client.load(origin_of(member))
+            pool.load = lambda member: client.load(member.origin or origin_of(member))
         return made
 
     def report(self) -> dict[str, Any]:

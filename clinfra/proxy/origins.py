@@ -53,6 +53,7 @@ class Outlook:
     Attributes:
         members: those that can.
         chooser: picks one of them; None when there is none.
+        several: there are at least two.
         trials: those whose circuit is open, and who may have a trial now.
         until: when time changes it, in seconds.
         panic: the checks are not believed.
@@ -60,6 +61,7 @@ class Outlook:
 
     members: Sequence[Member]
     chooser: Chooser | None
+    several: bool
     trials: list[Member]
     until: float
     panic: bool
@@ -99,6 +101,7 @@ class OriginPool:
     client: Any = field(default=None, init=False)
     short_circuits: int = field(default=0, init=False)
     _rules: HealthRules = field(init=False)
+    _most: int = field(init=False)
     _ring: Ring | None = field(default=None, init=False)
     _outlook: Outlook | None = field(default=None, init=False)
 
@@ -111,6 +114,7 @@ class OriginPool:
             config.check.rise,
             config.check.fall,
         )
+        self._most = config.max_connections
         self.budget = RetryBudget(config.retry_budget)
         self.maintenance = config.maintenance
         if config.choice == "hash":
@@ -136,26 +140,22 @@ class OriginPool:
         if sole is not None and not tried:
             sole.requests += 1
             return sole
-        member = self._choose(tried, key, trial)
-        if member is not None:
-            member.requests += 1
-        return member
-
-    def _choose(
-        self, tried: Collection[Member], key: bytes, trial: bool
-    ) -> Member | None:
         outlook = self._outlook
-        if outlook is None or outlook.until <= self.now():
+        if outlook is None or (outlook.until != inf and outlook.until <= self.now()):
             outlook = self._look()
+        member: Member | None
         if outlook.trials and trial and not tried:
             member = outlook.trials[0]
             member.begin_trial()
-            return member
-        if outlook.chooser is None:
-            return self._last_resort(tried)
-        member = outlook.chooser.pick(key, tried)
-        if len(outlook.members) > 1 and self.load(member) >= self._most:
-            member = self._roomier(outlook.members, tried)
+        elif outlook.chooser is None:
+            member = self._last_resort(tried)
+            if member is None:
+                return None
+        else:
+            member = outlook.chooser.pick(key, tried)
+            if outlook.several and self.load(member) >= self._most:
+                member = self._roomiest(outlook.members, tried)
+        member.requests += 1
         return member
 
     @property
@@ -179,11 +179,7 @@ class OriginPool:
     def _closed(self) -> bool:
         return self.maintenance or self.all_closed()
 
-    @property
-    def _most(self) -> int:
-        return self.config.max_connections
-
-    def _roomier(self, members: Sequence[Member], tried: Collection[Member]) -> Member:
+    def _roomiest(self, members: Sequence[Member], tried: Collection[Member]) -> Member:
         """The chosen one has no connection free: take who has most room."""
         load = self.load
         return min(
@@ -236,7 +232,9 @@ class OriginPool:
         if any(member.warming(now) for member in usable):
             until = min(until, now + _WARMING_STEP)
         chooser = self._chooser(usable, now) if usable else None
-        outlook = self._outlook = Outlook(usable, chooser, due, until, panic)
+        outlook = self._outlook = Outlook(
+            usable, chooser, len(usable) > 1, due, until, panic
+        )
         if len(usable) == 1 and until == inf:
             self.sole = usable[0]
         return outlook

@@ -33,7 +33,7 @@ from clinfra.web.responses import OriginResponse
 from clinfra.web.transport import connect_tcp, connect_unix
 
 
-@frozen
+@frozen(cache_hash=True)
 class Origin:
     """Where requests can be sent: a host (name or address) and port, or a UNIX path.
 

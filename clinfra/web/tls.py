@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from attrs import frozen
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.error import ConnectError, VerifyError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
@@ -65,7 +65,7 @@ class TlsSettings:
             return trustRootFromCertificates(
                 Certificate.loadPEM(block.encode()) for block in blocks
             )
-        except SSL.Error:
+        except (crypto.Error, ValueError):
             raise ValueError(f"{self.ca_file}: a certificate is damaged") from None
 
     def own(self) -> PrivateCertificate | None:
@@ -76,9 +76,11 @@ class TlsSettings:
         if self.key_file:
             paths.append(self.key_file)
         pem = "\n".join(map(_read, paths)).encode()
+        if b"ENCRYPTED" in pem:
+            raise ValueError(f"{paths[-1]}: the key is encrypted")
         try:
             pair = PrivateCertificate.loadPEM(pem)
-        except (SSL.Error, ValueError, TypeError, VerifyError):
+        except (crypto.Error, ValueError, TypeError, VerifyError):
             raise ValueError(
                 f"{self.certificate_file}: no certificate with its key"
             ) from None
