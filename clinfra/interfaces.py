@@ -151,8 +151,13 @@ class IRuleModule(Interface):
         with one of these hooks that does not say so is asked about every hit."""
     )
 
+    reloadable = Attribute(
+        """True (the default) when another of the class can take its place while the
+        proxy runs: see proxy.reloading."""
+    )
+
     def attach(surroundings: Any) -> None:
-        """Called once, before the reactor runs, with a proxy.rules.Surroundings."""
+        """Called once, before it is used, with a proxy.rules.Surroundings."""
 
     def start() -> None:
         """The reactor runs."""

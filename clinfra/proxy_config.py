@@ -171,7 +171,12 @@ class ProxyConfig:
         (),
         "Networks whose X-Forwarded-For, X-Forwarded-Proto and Forwarded are believed.",
     )
-    rules_dir: str = key("", "Directory of drop-in rule modules (*.py).")
+    rules_dir: str = key(
+        "", "Directory of drop-in rule modules (*.py) and options of modules (*.toml)."
+    )
+    rules_reload: Seconds = key(
+        Seconds(2), "How often it is looked at for changes; 0 is never."
+    )
     modules: tuple[ModuleConfig, ...] = key(
         tuple(
             ModuleConfig(use=name)

@@ -9,22 +9,19 @@
 * a dotted path: "mycompany.rules.Block".
 
 Classes in `rules_dir/*.py` that the configuration does not name run before all others,
-in the order of the files' names.  All problems are reported together, those of a file
-with its name and line.
+in the order of the files' names.  Tables in `rules_dir/*.toml` are further options of
+the modules they name; a module that is not there yet comes first as well.  All problems
+are reported together, those of a file with its name and line.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import sha256
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.plugin import getPlugins
 
 import clinfra.plugins
@@ -33,9 +30,16 @@ from clinfra.errors import ConfigProblems
 from clinfra.interfaces import IRuleModuleMaker
 from clinfra.proxy.clients import TrustedProxies
 from clinfra.proxy.connections import name_server_of, pool_problems
-from clinfra.proxy.phases import PHASES
 from clinfra.proxy.routes import Route
-from clinfra.proxy.rules import RuleModule
+from clinfra.proxy.rule_files import (
+    RuleFiles,
+    describe,
+    import_file,
+    import_problem,
+    is_rule_module,
+    merge,
+    read_rule_files,
+)
 from clinfra.settings import structure
 from clinfra.web.pool import Origin
 
@@ -57,21 +61,34 @@ BUILT_IN_POOLS = ("blob", "image")
 """The pools of this process's own services."""
 
 
-def check_modules(config: ProxyConfig) -> list[Any]:
+@frozen(eq=False)
+class Loaded:
+    """A module that was made, and of what."""
+
+    kind: type[Any]
+    options: Mapping[str, Any]
+    module: Any
+
+
+def check_modules(config: ProxyConfig, previous: Sequence[Loaded] = ()) -> list[Loaded]:
     """Check what only the proxy knows of its configuration; return its modules.
+
+    Args:
+        previous: those there are: they are kept where class and options are the same.
 
     Raises:
         errors.ConfigProblems: everything that is wrong.
     """
     problems = list(_problems(config))
-    modules: list[Any] = []
+    loaded: list[Loaded] = []
     try:
-        modules = load_modules(config.modules, config.rules_dir, rule_plugins)
+        loading = _Loading(config.rules_dir, rule_plugins, previous)
+        loaded = loading.load(config.modules)
     except ConfigProblems as found:
         problems += found.problems
     if problems:
         raise ConfigProblems(problems)
-    return modules
+    return loaded
 
 
 def rule_plugins() -> Iterable[Any]:
@@ -126,97 +143,90 @@ def load_modules(
     Raises:
         errors.ConfigProblems: everything that is wrong.
     """
-    loading = _Loading(rules_dir, plugins)
-    return loading.load(configs)
+    loading = _Loading(rules_dir, plugins, ())
+    return [loaded.module for loaded in loading.load(configs)]
+
+
+@define(eq=False)
+class _Entry:
+    """A module that is to be made."""
+
+    kind: type[Any]
+    options: Mapping[str, Any]
+    where: str
 
 
 @define(eq=False)
 class _Loading:
     rules_dir: str
     plugins: Callable[[], Iterable[Any]]
+    previous: Sequence[Loaded]
     problems: list[str] = field(factory=list)
-    dropped_in: dict[str, type[Any]] = field(factory=dict)
+    files: RuleFiles = field(factory=RuleFiles)
 
-    def load(self, configs: Sequence[ModuleConfig]) -> list[Any]:
-        self._read_rules_dir()
-        listed: list[Any] = []
-        used: set[type[Any]] = set()
+    def load(self, configs: Sequence[ModuleConfig]) -> list[Loaded]:
+        if self.rules_dir:
+            self.files = read_rule_files(Path(self.rules_dir))
+            self.problems += self.files.problems
+        listed: list[_Entry] = []
         for number, config in enumerate(configs):
             where = f"proxy.modules[{number}]"
             found = self._find(config.use, where)
             if found is not None:
-                used.add(found)
-                listed.append(self._make(found, config.options, where))
+                listed.append(_Entry(found, config.options, where))
+        used = {entry.kind for entry in listed}
         first = [
-            self._make(found, {}, f"proxy.rules_dir: {name}")
-            for name, found in self.dropped_in.items()
+            _Entry(found, {}, f"proxy.rules_dir: {name}")
+            for name, found in self.files.classes.items()
             if found not in used
         ]
+        self._add_tables(first, listed)
+        loaded = [self._loaded(entry) for entry in (*first, *listed)]
         if self.problems:
             raise ConfigProblems(self.problems)
-        return [*first, *listed]
+        return loaded
 
-    def _read_rules_dir(self) -> None:
-        if not self.rules_dir:
-            return
-        directory = Path(self.rules_dir)
-        try:
-            # Not glob: it takes a directory that cannot be read for an empty one.
-            files = sorted(each for each in directory.iterdir() if each.match("*.py"))
-        except OSError as error:
-            self.problems.append(f"proxy.rules_dir: {directory}: {error.strerror}")
-            return
-        for path in files:
-            for found in self._classes_of(path):
-                if found.__name__ in self.dropped_in:
-                    self.problems.append(
-                        f"{path}: there is another {found.__name__} in {directory}"
-                    )
-                self.dropped_in[found.__name__] = found
+    def _add_tables(self, first: list[_Entry], listed: list[_Entry]) -> None:
+        """Add the options of TOML files to the modules they are for."""
+        for table in self.files.tables:
+            where = f"{table.path}: {table.module}"
+            found = self._find(table.module, where, said_by="")
+            if found is None:
+                continue
+            before = len(self.problems)
+            # Made of this file's options alone, what is wrong is known to be from it.
+            self._make(found, table.options, where)
+            if len(self.problems) > before:
+                continue
+            entry = next((e for e in (*first, *listed) if e.kind is found), None)
+            if entry is None:
+                first.append(_Entry(found, table.options, where))
+                continue
+            try:
+                entry.options = merge(entry.options, table.options)
+            except ValueError as error:
+                self.problems.append(f"{where}.{error}")
 
-    def _classes_of(self, path: Path) -> list[type[Any]]:
-        module = self._import_file(path)
-        if module is None:
-            return []
-        return [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and value.__module__ == module.__name__
-            and is_rule_module(value)
-        ]
+    def _loaded(self, entry: _Entry) -> Loaded:
+        for known in self.previous:
+            if known.kind is entry.kind and known.options == entry.options:
+                self.previous = [each for each in self.previous if each is not known]
+                return known
+        module = self._make(entry.kind, entry.options, entry.where)
+        return Loaded(entry.kind, entry.options, module)
 
-    def _import_file(self, path: Path) -> Any:
-        """Import a file under a name of its own; None when that fails."""
-        path = path.resolve()
-        name = f"clinfra_rules_{sha256(bytes(path)).hexdigest()[:12]}_{path.stem}"
-        if name in sys.modules:
-            return sys.modules[name]
-        spec = spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            self.problems.append(f"{path}: this is not a Python file")
-            return None
-        module = module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[name]
-            self.problems.append(_import_problem(error, str(path)))
-            return None
-        return module
-
-    def _find(self, use: str, where: str) -> type[Any] | None:
+    def _find(self, use: str, where: str, said_by: str = ".use") -> type[Any] | None:
+        where += said_by
         if not use:
-            self.problems.append(f"{where}.use: which module?")
+            self.problems.append(f"{where}: which module?")
             return None
         if use in BUILT_IN:
             return self._named(BUILT_IN[use], use, where)
         file_name, colon, class_name = use.rpartition(":")
         if colon and file_name.endswith(".py"):
             return self._in_file(file_name, class_name, where)
-        if use in self.dropped_in:
-            return self.dropped_in[use]
+        if use in self.files.classes:
+            return self.files.classes[use]
         for plugin in self.plugins():
             if IRuleModuleMaker(plugin).name == use:
                 use = plugin.module
@@ -225,7 +235,7 @@ class _Loading:
         if not dot:
             names = ", ".join(sorted(BUILT_IN))
             self.problems.append(
-                f'{where}.use: there is no rule module "{use}"; built in are {names}'
+                f'{where}: there is no rule module "{use}"; built in are {names}'
             )
             return None
         return self._named(module_name, class_name, where)
@@ -233,16 +243,22 @@ class _Loading:
     def _in_file(self, file_name: str, class_name: str, where: str) -> type[Any] | None:
         path = Path(self.rules_dir) / file_name
         if not path.is_file():
-            self.problems.append(f"{where}.use: there is no file {path}")
+            self.problems.append(f"{where}: there is no file {path}")
             return None
-        module = self._import_file(path)
-        return None if module is None else self._checked(module, class_name, where)
+        try:
+            module = import_file(path)
+        except ValueError as problem:
+            # What is in rules_dir has been complained of.
+            if str(problem) not in self.problems:
+                self.problems.append(str(problem))
+            return None
+        return self._checked(module, class_name, where)
 
     def _named(self, module_name: str, class_name: str, where: str) -> type[Any] | None:
         try:
             module = importlib.import_module(module_name)
         except Exception as error:
-            self.problems.append(f"{where}.use: {_import_problem(error, module_name)}")
+            self.problems.append(f"{where}: {import_problem(error, module_name)}")
             return None
         return self._checked(module, class_name, where)
 
@@ -252,9 +268,9 @@ class _Loading:
             return found
         place = getattr(module, "__file__", module.__name__)
         self.problems.append(
-            f"{where}.use: {class_name} in {place} is not a rule module"
+            f"{where}: {class_name} in {place} is not a rule module"
             if found is not None
-            else f"{where}.use: there is no {class_name} in {place}"
+            else f"{where}: there is no {class_name} in {place}"
         )
         return None
 
@@ -276,29 +292,6 @@ class _Loading:
             ]
         except Exception as error:
             self.problems.append(
-                f"{where}: {found.__name__} cannot be made: {_describe(error)}"
+                f"{where}: {found.__name__} cannot be made: {describe(error)}"
             )
         return None
-
-
-def is_rule_module(found: type[Any]) -> bool:
-    """Whether a class has any hook of its own."""
-    return any(
-        getattr(found, phase, None) not in (None, getattr(RuleModule, phase))
-        for phase in PHASES
-    )
-
-
-def _import_problem(error: BaseException, place: str) -> str:
-    """Return one line with file and line of what went wrong in an import."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "importlib" not in frame.filename]
-    if own and own[-1].filename != __file__:
-        place = f"{own[-1].filename}:{own[-1].lineno}"
-    return f"{place}: {_describe(error)}"
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

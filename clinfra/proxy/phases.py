@@ -67,7 +67,6 @@ class ActiveRules:
         memoable: so does whether it is a plain hit that nobody wants to see.
         repeatable: what becomes of a pass depends on its head and its answer's alone.
         active: requests under way.
-        retired: called when they have been replaced and the last request is over.
     """
 
     def __init__(self, modules: Sequence[object]) -> None:
@@ -96,10 +95,16 @@ class ActiveRules:
             if any(hook_of(module, phase) for phase in _OF_A_PASS)
         )
         self.active = 0
-        self.retired: Callable[[], None] | None = None
+        self._retired: Callable[[], None] | None = None
+
+    def retire(self, retired: Callable[[], None]) -> None:
+        """They have been replaced: call back when the last request is over."""
+        self._retired = retired
+        if not self.active:
+            retired()
 
     def over(self) -> None:
         """A request that went by these rules is over."""
         self.active -= 1
-        if self.retired is not None and not self.active:
-            self.retired()
+        if self._retired is not None and not self.active:
+            self._retired()

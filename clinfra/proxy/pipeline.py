@@ -17,7 +17,7 @@ there without asking the modules again (`lane`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -98,6 +98,17 @@ class Pipeline:
     def active(self) -> int:
         """How many requests are under way."""
         return self.rules.active + sum(rules.active for rules in self._retiring)
+
+    def reports(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield what each module reports, by its name; a second of it is "NAME 2"."""
+        seen: dict[str, int] = {}
+        for module in self.modules:
+            name = type(module).__name__
+            seen[name] = seen.get(name, 0) + 1
+            report = getattr(module, "report", None)
+            if report is not None:
+                shown = name if seen[name] == 1 else f"{name} {seen[name]}"
+                yield shown, dict(report())
 
     def use(self, modules: Sequence[object]) -> ActiveRules:
         """Have requests from now on go by these modules; return what they replace.

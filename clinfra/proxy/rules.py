@@ -68,6 +68,7 @@ class RuleModule:
 
     head_only = False
     by_heads = False
+    reloadable = True
     ignores_hits = False
 
     def attach(self, surroundings: Surroundings) -> None:

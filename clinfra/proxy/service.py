@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -27,6 +27,7 @@ from clinfra.proxy.memcached import Memcached
 from clinfra.proxy.message import join_host_path, split_authority
 from clinfra.proxy.origins import Origins
 from clinfra.proxy.pipeline import Pipeline
+from clinfra.proxy.reloading import Reloader, attach_modules, stop_module
 from clinfra.proxy.resolving import Resolve, dns_resolver, system_resolver
 from clinfra.proxy.resource import ProxyResource
 from clinfra.proxy.rules import Surroundings
@@ -40,6 +41,7 @@ class ProxyService(Service):
     """The caching reverse proxy.
 
     Attributes:
+        reloader: exchanges the rules.
         lane: answers every request, hits from memory first.
         resource: does the same as a twisted.web resource.
     """
@@ -51,12 +53,14 @@ class ProxyService(Service):
         config: ProxyConfig,
         pipeline: Pipeline,
         surroundings: Surroundings,
+        reloader: Reloader,
     ) -> None:
         self.pipeline = pipeline
         self.lane = pipeline.lane
         self.resource = ProxyResource(pipeline)
         self._config = config
         self._surroundings = surroundings
+        self.reloader = reloader
 
     def open(self) -> None:
         """Nothing to open: everything was checked when it was made."""
@@ -72,16 +76,14 @@ class ProxyService(Service):
             start = getattr(module, "start", None)
             if start is not None:
                 start()
+        self.reloader.start()
 
     def stopService(self) -> Deferred[Any]:
         """Stop the modules, let go of whoever waits, disconnect."""
         super().stopService()
+        self.reloader.stop()
         self._surroundings.coalescer.land_all()
-        stopping = [
-            maybeDeferred(stop)
-            for module in self.pipeline.modules
-            if (stop := getattr(module, "stop", None)) is not None
-        ]
+        stopping = [stop_module(module) for module in self.pipeline.modules]
         stopping.append(self._surroundings.connections.stop())
         stopped: Deferred[Any] = DeferredList(stopping, consumeErrors=True)
 
@@ -100,11 +102,8 @@ class ProxyService(Service):
         return {
             "requests": pipeline.requests + pipeline.hits + pipeline.passes,
             "active": pipeline.active,
-            "modules": {
-                type(module).__name__: dict(report())
-                for module in self.pipeline.modules
-                if (report := getattr(module, "report", None)) is not None
-            },
+            "modules": dict(pipeline.reports()),
+            "rules": self.reloader.report(),
         }
 
     async def purge(self, urls: list[str]) -> int:
@@ -180,7 +179,8 @@ def make_proxy_service(
         errors.ConfigProblems: everything that is wrong.
     """
     rng = rng or Random()
-    modules = check_modules(config)
+    loaded = check_modules(config)
+    modules = [each.module for each in loaded]
     connect = connect or connector(reactor)
     cache_config = config.cache
     memcached = None
@@ -229,7 +229,8 @@ def make_proxy_service(
         pipeline=pipeline,
     )
     attach_modules(modules, surroundings)
-    return ProxyService(config, pipeline, surroundings)
+    reloader = Reloader(loaded, pipeline, surroundings)
+    return ProxyService(config, pipeline, surroundings, reloader)
 
 
 def _resolver(config: ProxyConfig, reactor: Any) -> Resolve | None:
@@ -252,21 +253,3 @@ def switchable(config: ProxyConfig) -> frozenset[bytes]:
     if problems:
         raise ConfigProblems(problems)
     return frozenset(names)
-
-
-def attach_modules(modules: Sequence[Any], surroundings: Surroundings) -> None:
-    """Hand the surroundings to every module.  Raises ConfigProblems."""
-    problems: list[str] = []
-    for module in modules:
-        attach = getattr(module, "attach", None)
-        if attach is None:
-            continue
-        try:
-            attach(surroundings)
-        except ConfigProblems as found:
-            name = type(module).__name__
-            problems += [
-                f"proxy.modules.{name}.{problem}" for problem in found.problems
-            ]
-    if problems:
-        raise ConfigProblems(problems)

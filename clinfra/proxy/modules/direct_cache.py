@@ -72,6 +72,7 @@ class DirectCache(RuleModule):
 
     Config = Options
     head_only = True
+    reloadable = False
     by_heads = True
     ignores_hits = True
 

@@ -52,6 +52,7 @@ class Forwarder(RuleModule):
     """Sends requests to origins."""
 
     head_only = True
+    reloadable = False
     by_heads = True
 
     def attach(self, surroundings: Surroundings) -> None:

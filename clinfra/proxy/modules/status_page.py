@@ -137,11 +137,9 @@ class StatusPage(RuleModule):
             },
         )
         yield "Active Requests", list(self._active())
-        for module in pipeline.modules:
-            report = getattr(module, "report", None)
-            shown = dict(report()) if report is not None else {}
-            if shown:
-                yield type(module).__name__, shown
+        for name, report in pipeline.reports():
+            if report:
+                yield name, report
 
     def _active(self) -> Iterator[Mapping[str, Any]]:
         now = self._now()
