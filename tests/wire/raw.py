@@ -1,7 +1,8 @@
 """Both ends of the proxy as plain sockets: whatever bytes, at whatever time.
 
-What an origin here makes of the bytes it gets is its own reading of RFC 9112, strict
-and a line long where it can be; nothing of clinfra is used.
+What an origin here makes of the bytes it gets is its own reading of RFC 9112; nothing
+of clinfra is used.  It is stricter than any: it takes one way to say a thing, which is
+all that a proxy should say.  Told so, it also takes what a client may say.
 """
 
 from __future__ import annotations
@@ -13,11 +14,18 @@ import struct
 import threading
 from collections.abc import Callable, Iterable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~\w]+) ([\x21-\x7e]+) HTTP/1\.1")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~\w]+): ?([\t\x20-\x7e\x80-\xff]*)")
 _SIZE = re.compile(rb"[0-9a-fA-F]+")
+_CLIENTS_LINE = re.compile(
+    rb"([!#$%&'*+\-.^_`|~\w]+) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])"
+)
+_CLIENTS_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_CLIENTS_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~\w]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+_HOST = re.compile(r"(?:[\w\-.~!$&'()*+,;=]+(?::[0-9]{0,5})?)?", re.ASCII)
+_ABSOLUTE = re.compile(r"https?://([^/?#]+)([/?][^#]*)?", re.IGNORECASE)
 
 
 class NotHTTP(Exception):
@@ -79,9 +87,19 @@ class RawOrigin:
         faults: what it could not read; to be empty after every test.
         unfinished: requests that were cut before their end.
         connections: how many there have been.
+
+    Args:
+        answer: see there.
+        of_clients: it takes whatever a client may send to a server.
     """
 
-    def __init__(self, answer: Callable[[Received], Say] | None = None) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Received], Say] | None = None,
+        *,
+        of_clients: bool = False,
+    ) -> None:
+        self._reader = ClientsReader if of_clients else Reader
         self.answer = answer or (lambda received: ok())
         self.received: list[Received] = []
         self.faults: list[str] = []
@@ -130,7 +148,7 @@ class RawOrigin:
             self._start(self._serve, connection, self.connections)
 
     def _serve(self, connection: socket.socket, number: int) -> None:
-        reader = _Reader(connection)
+        reader = self._reader(connection)
         try:
             while True:
                 received = reader.request(number)
@@ -165,7 +183,7 @@ class RawOrigin:
         return say.end == "keep"
 
 
-class _Reader:
+class Reader:
     """Reads requests from a socket, by the letter."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -200,54 +218,124 @@ class _Reader:
                 self._more()
             except EOFError:
                 return None
-        line = _LINE.fullmatch(self._line())
-        if line is None:
-            raise NotHTTP("no request line")
+        method, target, http11 = self._request_line()
         fields = list(self._fields())
         names = [name.lower() for name, _ in fields]
         for name in ("host", "content-length", "transfer-encoding"):
             if names.count(name) > 1:
                 raise NotHTTP(f"{name} twice")
         values = {name.lower(): value for name, value in fields}
-        if not values.get("host"):
+        if http11 and not values.get("host"):
             raise NotHTTP("no Host")
         coding, length = values.get("transfer-encoding"), values.get("content-length")
         if coding is not None:
-            if coding != "chunked" or length is not None:
+            if coding.lower() != "chunked" or length is not None or not http11:
                 raise NotHTTP("framing in two ways")
             body = b"".join(self._chunks())
         else:
-            if length is not None and not re.fullmatch(r"\d+", length):
+            if length is not None and not re.fullmatch(r"[0-9]{1,19}", length):
                 raise NotHTTP("no length")
             body = self._exactly(int(length or 0))
-        return Received(
-            number,
-            line[1].decode("ascii"),
-            line[2].decode("ascii"),
-            fields,
-            body,
-            coding is not None,
-        )
+        return Received(number, method, target, fields, body, coding is not None)
+
+    def _request_line(self) -> tuple[str, str, bool]:
+        """Return method, target, and whether it is HTTP/1.1."""
+        line = _LINE.fullmatch(self._line())
+        if line is None:
+            raise NotHTTP("no request line")
+        return line[1].decode("ascii"), line[2].decode("ascii"), True
 
     def _fields(self) -> Iterable[tuple[str, str]]:
         while line := self._line():
-            match = _FIELD.fullmatch(line)
-            if match is None:
-                raise NotHTTP("no field")
-            yield match[1].decode("ascii"), match[2].decode("latin-1").strip()
+            yield self._field(line)
+
+    def _field(self, line: bytes) -> tuple[str, str]:
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            raise NotHTTP("no field")
+        return match[1].decode("ascii"), match[2].decode("latin-1").strip(" \t")
+
+    def _size(self, line: bytes) -> int:
+        if not _SIZE.fullmatch(line):
+            raise NotHTTP("no chunk size")
+        return int(line, 16)
+
+    def _trailer(self) -> None:
+        if self._line():
+            raise NotHTTP("a trailer field")
 
     def _chunks(self) -> Iterable[bytes]:
-        while True:
-            size = self._line()
-            if not _SIZE.fullmatch(size):
-                raise NotHTTP("no chunk size")
-            if not int(size, 16):
-                break
-            yield self._exactly(int(size, 16))
+        while size := self._size(self._line()):
+            yield self._exactly(size)
             if self._exactly(2) != b"\r\n":
                 raise NotHTTP("a chunk of another size")
-        if list(self._fields()):
-            raise NotHTTP("trailer fields")
+        self._trailer()
+
+
+class ClientsReader(Reader):
+    """Reads what clients may send, and notes it down as the same in plain words."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection)
+        self._last = False
+
+    def request(self, number: int) -> Received | None:
+        """Return the next request; None when there can be none."""
+        if self._last:
+            return None
+        received = super().request(number)
+        if received is None:
+            return None
+        options = ",".join(received.all("connection")).lower().split(",")
+        options = [option.strip() for option in options]
+        self._last = "close" in options or not (self._http11 or "keep-alive" in options)
+        target, host = received.target, "".join(received.all("host"))
+        if not target.startswith("/") and target != "*":
+            absolute = _ABSOLUTE.fullmatch(target)
+            if absolute is None:
+                raise NotHTTP("no target")
+            host, target = absolute[1], absolute[2] or ""
+            if not target.startswith("/"):
+                target = (
+                    "*" if received.method == "OPTIONS" and not target else "/" + target
+                )
+        if target == "*" and received.method != "OPTIONS":
+            raise NotHTTP("no target")
+        if "#" in target:
+            raise NotHTTP("a fragment")
+        if not _HOST.fullmatch(host):
+            raise NotHTTP("no host")
+        others = [pair for pair in received.fields if pair[0].lower() != "host"]
+        fields = [("Host", host or "localhost"), *others]
+        return evolve(received, target=target, fields=fields)
+
+    def _request_line(self) -> tuple[str, str, bool]:
+        while not (text := self._line()):
+            while not self.seen:
+                self._more()
+        line = _CLIENTS_LINE.fullmatch(text)
+        if line is None:
+            raise NotHTTP("no request line")
+        self._http11 = line[3] == b"1"
+        target = "".join(
+            chr(byte) if byte < 128 else f"%{byte:02X}" for byte in line[2]
+        )
+        return line[1].decode("ascii"), target, self._http11
+
+    def _field(self, line: bytes) -> tuple[str, str]:
+        match = _CLIENTS_FIELD.fullmatch(line)
+        if match is None:
+            raise NotHTTP("no field")
+        return match[1].decode("ascii"), match[2].decode("latin-1").strip(" \t")
+
+    def _size(self, line: bytes) -> int:
+        match = _CLIENTS_SIZE.fullmatch(line)
+        if match is None:
+            raise NotHTTP("no chunk size")
+        return int(match[1], 16)
+
+    def _trailer(self) -> None:
+        list(self._fields())
 
 
 def talk(
