@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -93,8 +93,26 @@ class IProduct(Interface):
 class IPurge(Interface):
     """A cache that can be told to forget."""
 
-    async def purge(urls: list[str]) -> int:
-        """Forget every variant of these host_paths; return how many were known."""
+    async def purge(
+        urls: Sequence[str],
+        *,
+        prefixes: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        soft: bool = False,
+    ) -> int:
+        """Forget every variant of some pages, wherever they are kept.
+
+        Args:
+            urls: the pages' host_paths.
+            prefixes: beginnings of host_paths, the whole host at least.
+            tags: that origins gave them in Surrogate-Key or Cache-Tag.
+            soft: they are stale from now on, not gone: used while they are fetched
+                anew, or when that fails, as far as their origins let them be.
+
+        Returns:
+            How many of `urls` were known, and how many pages of this process' memory
+            the others covered.
+        """
 
 
 class IMaintenance(Interface):

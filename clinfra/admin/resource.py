@@ -7,14 +7,19 @@
     PURGE URL-or-path   forget the page of that Host and path (with a body: the pages
                         it lists, one per line)
     POST /purge         forget the pages of the body, one per line
+    POST /purge/prefixes, /purge/tags
+                        forget the pages whose host and path begin like that, or that
+                        have one of these tags, one per line
     GET /maintenance    which origins are kept from being asked, as JSON
     PUT /maintenance/POOL/MEMBER
                         ask this member no more; DELETE asks it again.  The same for a
                         whole pool (/maintenance/POOL), and all of them (/maintenance).
                         Until the process ends: the configuration says what lasts.
 
-Purges answer "N/M pages purged": N were cached, of M named.  Nothing changes by GET,
-and web pages of other origins cannot purge.
+Purges answer "N/M pages purged": N were cached, of M named; by prefixes and tags, N is
+what this process had in memory.  With the field "Soft-Purge: 1" pages are not forgotten
+but stale from now on.  Nothing changes by GET, and web pages of other origins cannot
+purge.
 """
 
 from __future__ import annotations
@@ -88,7 +93,9 @@ class AdminResource(Resource):
             b"/status": self._report,
         }
         self._actions: dict[bytes, Callable[[IExchange], Awaitable[Response]]] = {
-            b"/purge": self._purge_list
+            b"/purge": self._purge_list,
+            b"/purge/prefixes": self._purge_prefixes,
+            b"/purge/tags": self._purge_tags,
         }
 
     async def respond(self, exchange: IExchange) -> Response:
@@ -161,20 +168,62 @@ class AdminResource(Resource):
         return await self._forget(exchange, [page])
 
     async def _purge_list(self, exchange: IExchange) -> Response:
-        body = bytearray()
-        while piece := await exchange.body.read():
-            body += piece
-            if len(body) > MOST_BODY_BYTES:
-                raise errors.TooLarge(f"The list is over {MOST_BODY_BYTES} bytes.")
-        return await self._forget(exchange, split_list(bytes(body)))
+        return await self._forget(exchange, await _read_list(exchange))
 
-    async def _forget(self, exchange: IExchange, pages: Sequence[str]) -> Response:
+    async def _purge_prefixes(self, exchange: IExchange) -> Response:
+        prefixes = await _read_list(exchange)
+        host_paths = self._host_paths(exchange, prefixes)
+        known = await self._cache(exchange).purge(
+            (), prefixes=host_paths, soft=_is_soft(exchange)
+        )
+        return _purged(exchange, known, "by prefix")
+
+    async def _purge_tags(self, exchange: IExchange) -> Response:
+        tags = await _read_list(exchange)
+        bad = next((tag for tag in tags if " " in tag or "," in tag), None)
+        if bad is not None:
+            raise errors.InvalidRequest(f"Not a tag: {bad[:100]!r}.")
+        known = await self._cache(exchange).purge(
+            (), tags=tags, soft=_is_soft(exchange)
+        )
+        return _purged(exchange, known, "by tag")
+
+    def _cache(self, exchange: IExchange) -> IPurge:
         refuse_foreign(exchange)
         if self._purge is None:
             raise errors.NotFound("No proxy runs in this process: nothing to purge.")
+        return self._purge
+
+    def _host_paths(self, exchange: IExchange, pages: Sequence[str]) -> list[str]:
         namer = Namer(self._proxy_ports(), self._default_port, exchange.local_port)
-        host_paths = [name for page in pages for name in namer.host_paths(page)]
-        known = await self._purge.purge(host_paths)
+        return [name for page in pages for name in namer.host_paths(page)]
+
+    async def _forget(self, exchange: IExchange, pages: Sequence[str]) -> Response:
+        cache = self._cache(exchange)
+        host_paths = self._host_paths(exchange, pages)
+        known = await cache.purge(host_paths, soft=_is_soft(exchange))
         exchange.notes["purged"] = f"{min(known, len(pages))}/{len(pages)}"
         sentence = f"{min(known, len(pages))}/{len(pages)} pages purged\n"
         return Response(200, _TEXT, sentence.encode())
+
+
+async def _read_list(exchange: IExchange) -> list[str]:
+    """Return the lines of a request's body."""
+    body = bytearray()
+    while piece := await exchange.body.read():
+        body += piece
+        if len(body) > MOST_BODY_BYTES:
+            raise errors.TooLarge(f"The list is over {MOST_BODY_BYTES} bytes.")
+    return split_list(bytes(body))
+
+
+def _is_soft(exchange: IExchange) -> bool:
+    """Whether pages are to be stale rather than gone."""
+    said = exchange.head.get(b"soft-purge")
+    return said is not None and said not in (b"0", b"")
+
+
+def _purged(exchange: IExchange, known: int, how: str) -> Response:
+    exchange.notes["purged"] = f"{known} {how}"
+    sentence = f"{known} pages in memory purged {how}; memcached is told\n"
+    return Response(200, _TEXT, sentence.encode())

@@ -1,14 +1,13 @@
 """Where answers are kept: a hot tier in this process over memcached.
 
-The hot tier is bounded in bytes and evicts by second chance: what was used since it was
-last looked at stays another round (cheaper to keep than an exact LRU, and a scan of
-pages used once does not flush it).  With memcached, a hot copy is used unasked for
-`refresh_seconds` only, so that what another process purged or replaced is soon seen.
+With memcached, a hot copy is used unasked for `refresh_seconds` only, so that what
+another process purged or replaced is soon seen.  What bans cover is not used, whichever
+tier it comes from (`bans`, `scopes`).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from math import inf
 from random import Random
@@ -17,99 +16,23 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
+from clinfra.proxy.bans import Ban
 from clinfra.proxy.entry import Entry, Vary, decode
+from clinfra.proxy.hot_tier import HotTier, HotVary
 from clinfra.proxy.key import Getter, variant_key
 from clinfra.proxy.lease import lease_key
 from clinfra.proxy.memcached import Memcached
+from clinfra.proxy.scopes import Scopes, scope_of
 
 MAX_VARY_NAMES = 16
 """A page that varies on more fields than this is not worth keeping."""
 
 
-MAX_PAGES_WITHOUT_VARIANT = 16384
-"""When so many pages vary, those without a variant in the hot tier are forgotten."""
-
 MAX_PURGES = 16384
 """Purges remembered so that a fetch begun before one is not kept after it."""
 
-
-@define(eq=False)
-class HotVary:
-    """A page's Vary and the variants of it in the hot tier."""
-
-    vary: Vary
-    keys: set[bytes] = field(factory=set)
-
-
-@define(eq=False)
-class HotTier:
-    """Answers in memory, at most `max_bytes` of them."""
-
-    max_bytes: int
-    max_object_bytes: int
-    entries: OrderedDict[bytes, Entry] = field(factory=OrderedDict, init=False)
-    varies: dict[bytes, HotVary] = field(factory=dict, init=False)
-    bytes_used: int = field(default=0, init=False)
-    evicted: int = field(default=0, init=False)
-
-    def learn(self, primary: bytes, vary: Vary) -> None:
-        """Remember what a page varies on; variants of an older Vary are forgotten."""
-        known = self.varies.get(primary)
-        if known is not None and known.vary == vary:
-            return
-        self.drop_page(primary)
-        if len(self.varies) >= MAX_PAGES_WITHOUT_VARIANT:
-            for page in [page for page, known in self.varies.items() if not known.keys]:
-                del self.varies[page]
-        self.varies[primary] = HotVary(vary)
-
-    def add(self, entry: Entry) -> None:
-        """Keep an entry, if it is not too large, in place of any under its key."""
-        size = entry.size
-        if len(entry.body) > self.max_object_bytes or size > self.max_bytes:
-            self.drop(entry.key)
-            return
-        replaced = self.entries.pop(entry.key, None)
-        if replaced is not None:
-            self.bytes_used -= replaced.size
-        self.entries[entry.key] = entry
-        self.bytes_used += size
-        if entry.key != entry.primary:
-            known = self.varies.get(entry.primary)
-            if known is not None:
-                known.keys.add(entry.key)
-        while self.bytes_used > self.max_bytes:
-            self._evict()
-
-    def drop(self, key: bytes) -> bool:
-        """Forget one entry; whether it was there."""
-        entry = self.entries.pop(key, None)
-        if entry is None:
-            return False
-        self.bytes_used -= entry.size
-        known = self.varies.get(entry.primary)
-        if known is not None and key in known.keys:
-            known.keys.discard(key)
-            if not known.keys:
-                del self.varies[entry.primary]
-        return True
-
-    def drop_page(self, primary: bytes) -> bool:
-        """Forget a page and all its variants; whether anything was there."""
-        known = self.varies.pop(primary, None)
-        dropped = self.drop(primary)
-        for key in known.keys if known is not None else ():
-            dropped = self.drop(key) or dropped
-        return dropped
-
-    def _evict(self) -> None:
-        key, entry = next(iter(self.entries.items()))
-        if entry.used:
-            entry.used = False
-            self.entries.move_to_end(key)
-            return
-        self.drop(key)
-        self.evicted += 1
+MAX_BANS = 4096
+"""The same for bans."""
 
 
 @define(eq=False)
@@ -126,6 +49,7 @@ class PageCache:
     Attributes:
         counters: events by name, for the reports.
         purges: how many there have been.
+        scopes: how bans reach memcached; None without it, or before there are any.
     """
 
     hot: HotTier
@@ -137,6 +61,10 @@ class PageCache:
     purges: int = field(default=0, init=False)
     _last_raw: bytes | None = field(default=None, init=False)
     _last_record: Entry | Vary | None = field(default=None, init=False)
+    scopes: Scopes | None = field(default=None, init=False)
+    _bans: deque[tuple[int, Ban]] = field(
+        factory=lambda: deque(maxlen=MAX_BANS), init=False
+    )
     _purged: OrderedDict[bytes, int] = field(factory=OrderedDict, init=False)
 
     def find_hot(self, primary: bytes, get: Getter, now: float) -> Entry | None:
@@ -193,20 +121,41 @@ class PageCache:
                 # Purged, or it varies no more: what is known of variants is old.
                 if record is not None or self._memcached_alive(primary):
                     self.hot.drop_page(primary)
-                if record is not None and may_be_hot:
-                    self._keep_hot(record, now)
-                found(record)
+                self._check(record, now, found, may_be_hot)
 
         def with_variant(key: bytes, raw: bytes | None) -> None:
             record = self._decode(key, primary, raw)
             entry = record if isinstance(record, Entry) else None
             if self.purged_since(primary, purges):
                 entry = None
+            self._check(entry, now, found, may_be_hot)
+
+        memcached.get(primary, with_page)
+
+    def _check(
+        self,
+        entry: Entry | None,
+        now: float,
+        found: Callable[[Entry | None], None],
+        may_be_hot: bool,
+    ) -> None:
+        """Hand on what bans leave of an entry from memcached."""
+        purges = self.purges
+
+        def checked(entry: Entry | None) -> None:
+            if entry is not None and (
+                self.purged_since(entry.primary, purges)
+                or not self.heed_bans(entry, purges)
+            ):
+                entry = None
             if entry is not None and may_be_hot:
                 self._keep_hot(entry, now)
             found(entry)
 
-        memcached.get(primary, with_page)
+        if entry is None or self.scopes is None:
+            checked(entry)
+        else:
+            self.scopes.check(entry, checked)
 
     def store(
         self,
@@ -241,8 +190,54 @@ class PageCache:
             entry.key = primary
         if may_be_hot:
             self._keep_hot(entry, now)
-        if self.memcached is not None:
-            self.memcached.set(entry.key, entry.encode(), self._ttl(entry, now))
+        if self.memcached is None:
+            return
+        if self.scopes is None:
+            self._write(entry, now)
+        else:
+            self.scopes.enter(entry, lambda: self._write(entry, now))
+
+    def _write(self, entry: Entry, now: float) -> None:
+        """Put an entry into memcached."""
+        assert self.memcached is not None
+        self.memcached.set(entry.key, entry.encode(), self._ttl(entry, now))
+
+    def ban(self, ban: Ban, done: Callable[[], None]) -> int:
+        """Forget what a ban covers, or take it for stale, in both tiers.
+
+        Args:
+            done: called when memcached knows.
+
+        Returns:
+            How many pages of the hot tier it covered.
+        """
+        self.purges += 1
+        self._bans.append((self.purges, ban))
+        covered = self.hot.ban(ban)
+        if self.scopes is None:
+            done()
+        else:
+            self.scopes.ban(ban, scope_of(ban), done)
+        return covered
+
+    def heed_bans(self, entry: Entry, purges: int) -> bool:
+        """Whether an answer may be kept or used; one that was banned gently is stale.
+
+        Args:
+            purges: that number when it was asked for; only bans since then count.
+        """
+        if self.purges == purges:
+            return True
+        if len(self._bans) == MAX_BANS and self._bans[0][0] > purges:
+            return False  # there may have been more
+        for number, ban in reversed(self._bans):
+            if number <= purges:
+                break
+            if ban.covers(entry.name, entry.tags):
+                if not ban.soft:
+                    return False
+                entry.expire(ban.at)
+        return True
 
     def purge(self, primary: bytes) -> Deferred[bool]:
         """Forget a page and all its variants; fires with whether it was known."""
@@ -311,7 +306,8 @@ class PageCache:
 
     def _keep_hot(self, entry: Entry, now: float) -> None:
         refresh = self.refresh_seconds if self.memcached is not None else inf
-        entry.hot_until = now + refresh
+        # Not longer than the bans were known that let it pass.
+        entry.hot_until = min(entry.hot_until or inf, now + refresh)
         self.hot.add(entry)
 
     def _ttl(self, entry: Entry, now: float) -> float:

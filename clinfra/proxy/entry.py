@@ -1,6 +1,7 @@
 """A stored answer: how it is kept in memory and in memcached, how it answers.
 
-Pure.  In memcached an entry is a fixed head (see `_FIXED`), its field lines, its body;
+Pure.  In memcached an entry is a fixed head (see `_FIXED`), its name, tags and
+generations (a line each), its field lines, its body;
 a page whose answers vary has a record of the fields they vary on instead, and its
 entries are under keys of their own (see `key`).  Both begin with a mark that changes
 whenever the layout does; what has another mark is a miss.
@@ -27,10 +28,10 @@ from clinfra.web.ranges import (
     unsatisfied_content_range,
 )
 
-ENTRY_MARK = b"clinfra2"
+ENTRY_MARK = b"clinfra3"
 VARY_MARK = b"clinfraV"
-_FIXED = struct.Struct("!8sHBddddII")
-"""Mark, status, flags, born, lifetime, the two windows, lengths of the rest."""
+_FIXED = struct.Struct("!8sHBdddddIII")
+"""Mark, status, flags, born, lifetime, both windows, asked at, lengths of the rest."""
 
 _ALWAYS_VALIDATE = 1
 _NEVER_STALE = 2
@@ -88,6 +89,10 @@ class Entry:
         lifetime: seconds it is fresh from then on.
         always_validate, never_stale, refresh_window, error_window: see
             `freshness.Verdict`.
+        name: of the page, as purges name it.
+        tags: that its origin gave it.
+        generations: of its scopes, see `scopes`.
+        asked_at: Unix seconds when its origin was asked; bans since then cover it.
         hot_until: Unix seconds until which the hot tier uses it unasked.
         used: asked for since the hot tier last looked for something to evict.
         fresh_until: Unix seconds.
@@ -105,6 +110,10 @@ class Entry:
     never_stale: bool = False
     refresh_window: float = 0.0
     error_window: float = 0.0
+    name: str = ""
+    tags: tuple[bytes, ...] = ()
+    generations: tuple[bytes, ...] = ()
+    asked_at: float = 0.0
     hot_until: float = 0.0
     used: bool = False
     fresh_until: float = field(init=False)
@@ -188,6 +197,13 @@ class Entry:
     def serves_on_error(self, now: float) -> bool:
         """Whether it may be used now because the origin fails."""
         return not self.always_validate and now < self.fresh_until + self.error_window
+
+    def expire(self, at: float) -> None:
+        """Take it for stale from some moment on."""
+        if self.born + self.lifetime > at:
+            self.lifetime = max(0.0, at - self.born)
+            if not self.always_validate:
+                self.fresh_until = at
 
     def kept_for(self, now: float, grace_seconds: float) -> float:
         """Return how much longer it is of use, in seconds.
@@ -287,6 +303,9 @@ class Entry:
     def encode(self) -> bytes:
         """Return the record for memcached."""
         block = b"\n".join(b"%b:%b" % pair for pair in self.fields)
+        scope = b"\n".join(
+            (self.name.encode(), b" ".join(self.tags), b" ".join(self.generations))
+        )
         fixed = _FIXED.pack(
             ENTRY_MARK,
             self.status,
@@ -295,10 +314,12 @@ class Entry:
             self.lifetime,
             self.refresh_window,
             self.error_window,
+            self.asked_at,
+            len(scope),
             len(block),
             len(self.body),
         )
-        return fixed + block + self.body
+        return fixed + scope + block + self.body
 
 
 def decode(key: bytes, primary: bytes, raw: bytes) -> Entry | Vary | None:
@@ -309,13 +330,17 @@ def decode(key: bytes, primary: bytes, raw: bytes) -> Entry | Vary | None:
         return Vary(generation, tuple(names))
     if mark != ENTRY_MARK or len(raw) < _FIXED.size:
         return None
-    _, status, flags, born, lifetime, refresh, error, *sizes = _FIXED.unpack_from(raw)
-    block_bytes, body_bytes = sizes
-    start = _FIXED.size + block_bytes
+    _, status, flags, born, lifetime, *rest = _FIXED.unpack_from(raw)
+    refresh, error, asked_at, scope_bytes, block_bytes, body_bytes = rest
+    block = _FIXED.size + scope_bytes
+    start = block + block_bytes
     if len(raw) != start + body_bytes:
         return None
+    scope = raw[_FIXED.size : block].split(b"\n")
+    if len(scope) != 3:
+        return None
     fields = []
-    for line in raw[_FIXED.size : start].split(b"\n"):
+    for line in raw[block:start].split(b"\n"):
         name, _, value = line.partition(b":")
         fields.append((name, value))
     return Entry(
@@ -330,4 +355,8 @@ def decode(key: bytes, primary: bytes, raw: bytes) -> Entry | Vary | None:
         bool(flags & _NEVER_STALE),
         refresh,
         error,
+        scope[0].decode("utf-8", "replace"),
+        tuple(scope[1].split()),
+        tuple(scope[2].split()),
+        asked_at,
     )

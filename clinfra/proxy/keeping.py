@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from clinfra.proxy.bans import MOST_TAGS
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.clients import TrustedProxies
 from clinfra.proxy.entry import Entry
@@ -114,8 +115,16 @@ class Keeping:
         flight = request.flight
         names = self._names(request, entry)
         old = self.cache.purged_since(seeking.primary, seeking.purges)
-        if not old and (flight is None or not flight.doomed):
-            host_path = request.cache_host_path or request.host_path
+        host_path = request.cache_host_path or request.host_path
+        entry.name = self.policy.name(host_path)
+        entry.tags = self.policy.tags(entry.fields)
+        entry.asked_at = request.asked_at
+        if (
+            not old
+            and (flight is None or not flight.doomed)
+            and len(entry.tags) <= MOST_TAGS
+            and self.cache.heed_bans(entry, seeking.purges)
+        ):
             hot = self.policy.may_be_hot(host_path)
             self.cache.store(entry, names, seeking.get, self.now(), hot)
             self.cache.count("stored")

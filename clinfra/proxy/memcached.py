@@ -114,6 +114,18 @@ class Node(ClientFactory):
             self.waiting.pop(key, None)
             protocol.set(key, value, expireTime=ttl_seconds).addErrback(self._unset)
 
+    def append(
+        self, key: bytes, value: bytes, done: Callable[[bool | None], None]
+    ) -> None:
+        """Add to a value if there is one; `done` is told whether, None: not known."""
+        protocol = self.protocol_in_use
+        if protocol is None:
+            done(None)
+            return
+        self._flush()
+        self.waiting.pop(key, None)
+        protocol.append(key, value).addErrback(self._unset).addCallback(done)
+
     def add(
         self,
         key: bytes,
@@ -345,6 +357,17 @@ class Memcached:
         """Forget a value; `done` is told whether it was known."""
         self._readings.pop(key, None)
         self.node_of(key).delete(key, done)
+
+    def append(
+        self, key: bytes, value: bytes, done: Callable[[bool | None], None]
+    ) -> None:
+        """Add to a small value, if there is one.
+
+        Args:
+            done: called once, with whether there was; None when nobody knows.
+        """
+        self._readings.pop(key, None)
+        self.node_of(key).append(key, value, done)
 
     def available(self, key: bytes) -> bool:
         """Whether the server of a key is connected."""

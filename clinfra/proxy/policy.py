@@ -14,9 +14,10 @@ from attrs import evolve, frozen
 from clinfra.config import Pattern, Seconds, key
 from clinfra.errors import ConfigProblems
 from clinfra.patterns import any_of
+from clinfra.proxy.bans import split_tags
 from clinfra.proxy.freshness import Terms, Verdict, judge
 from clinfra.proxy.key import primary_key
-from clinfra.proxy.message import Reply
+from clinfra.proxy.message import Reply, get_field
 from clinfra.proxy.targeted import Getter
 from clinfra.web.heads import Fields
 
@@ -75,6 +76,10 @@ class Options:
     heuristic_longest: Seconds = key(
         Seconds(86400), "Longest lifetime that is guessed."
     )
+    tag_fields: tuple[str, ...] = key(
+        ("Surrogate-Key", "Cache-Tag"),
+        "Fields in which origins tag their answers, to be purged together.",
+    )
     one_encoding_match: tuple[Pattern, ...] = key(
         (Pattern(r"(?i)\.(?:jpe?g|png|gif|webp|avif)(?:\?|$)"),),
         "Pages for which Accept-Encoding is dropped: compressed already.",
@@ -132,6 +137,9 @@ class Policy:
         self.page = lru_cache(maxsize=_KEYS)(self._page)
         self.passed: dict[bytes, float] = {}
         self.error_statuses = frozenset(options.error_statuses)
+        self._tag_fields = tuple(
+            name.lower().encode("latin-1") for name in options.tag_fields
+        )
         self._refused: dict[tuple[int, Fields], Verdict] = {}
         self._terms = Terms(
             targets=tuple(
@@ -145,9 +153,18 @@ class Policy:
 
     def _page(self, scheme: str, host_path: str) -> bytes:
         """Return the primary key of a page, transformations applied."""
+        return primary_key(scheme, self.name(host_path))
+
+    def name(self, host_path: str) -> str:
+        """Return what a page is kept as: its host_path, transformations applied."""
         for pattern, replacement in self._transformations:
             host_path = pattern.sub(replacement, host_path)
-        return primary_key(scheme, host_path)
+        return host_path
+
+    def tags(self, fields: Fields) -> tuple[bytes, ...]:
+        """Return the tags that an origin gave its answer."""
+        values = [get_field(fields, name) for name in self._tag_fields]
+        return split_tags(*values) if any(values) else ()
 
     def pages(self, host_path: str) -> list[bytes]:
         """Return the primary keys of a page by every scheme."""

@@ -18,10 +18,11 @@ from clinfra.config import ProxyConfig
 from clinfra.errors import ConfigProblems, NotFound
 from clinfra.interfaces import IMaintenance, IProduct, IPurge
 from clinfra.proxy.arrival import Arrivals
-from clinfra.proxy.cache import HotTier, PageCache
+from clinfra.proxy.cache import PageCache
 from clinfra.proxy.clients import TrustedProxies
 from clinfra.proxy.coalesce import Coalescer
 from clinfra.proxy.connections import Connections, name_server_of
+from clinfra.proxy.hot_tier import HotTier
 from clinfra.proxy.loading import check_modules
 from clinfra.proxy.memcached import Memcached
 from clinfra.proxy.message import join_host_path, split_authority
@@ -106,18 +107,29 @@ class ProxyService(Service):
             "rules": self.reloader.report(),
         }
 
-    async def purge(self, urls: list[str]) -> int:
-        """Forget every variant of these pages; return how many were known.
+    async def purge(
+        self,
+        urls: Sequence[str] = (),
+        *,
+        prefixes: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        soft: bool = False,
+    ) -> int:
+        """Forget pages; see interfaces.IPurge.
 
         Args:
-            urls: URLs, or host/paths as rules see them.
+            urls: URLs, or host/paths as rules see them; prefixes also.
         """
-        host_paths = [host_path_of(url, self._config.default_port) for url in urls]
+        port = self._config.default_port
+        host_paths = [host_path_of(url, port) for url in urls]
+        beginnings = [host_path_of(prefix, port) for prefix in prefixes]
         known = 0
         for module in self.pipeline.modules:
             purge = getattr(module, "purge", None)
             if purge is not None:
-                known += await purge(host_paths)
+                known += await purge(
+                    host_paths, prefixes=beginnings, tags=tags, soft=soft
+                )
         return known
 
     def maintain(self, pool: str, member: str, out: bool) -> None:

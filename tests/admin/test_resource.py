@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -28,6 +28,8 @@ class Cache(Service):
     def __init__(self) -> None:
         self.pages = {"h:8080/a", "h:8080/b", "<script>:8080/"}
         self.asked: list[str] = []
+        self.banned: list[tuple[tuple[str, ...], tuple[str, ...], bool]] = []
+        self.soft = False
         self.not_ready: list[str] = []
         self.out: list[str] = []
 
@@ -45,7 +47,18 @@ class Cache(Service):
     def maintained(self) -> Mapping[str, Any]:
         return {"out": self.out}
 
-    async def purge(self, urls: list[str]) -> int:
+    async def purge(
+        self,
+        urls: Sequence[str],
+        *,
+        prefixes: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        soft: bool = False,
+    ) -> int:
+        if prefixes or tags:
+            self.banned.append((tuple(prefixes), tuple(tags), soft))
+            return 7
+        self.soft = soft
         self.asked += urls
         known = self.pages & set(urls)
         self.pages -= known
@@ -111,6 +124,31 @@ class AdminTests(SynchronousTestCase):
             },
             json.loads(answer.body),
         )
+
+    def test_purge_by_prefix_and_tag(self) -> None:
+        """Lists of either; what is known of pages is told."""
+        answer = self.ask(b"POST /purge/prefixes", b"http://H:8080/blog/\nother.com")
+        self.assertEqual(
+            b"7 pages in memory purged by prefix; memcached is told\n", answer.body
+        )
+        self.ask(b"POST /purge/tags", b"red\nblue\n", b"Soft-Purge: 1")
+
+        self.assertEqual(
+            [
+                (("h:8080/blog/", "other.com:8080/"), (), False),
+                ((), ("red", "blue"), True),
+            ],
+            self.cache.banned,
+        )
+        self.assertEqual(400, self.ask(b"POST /purge/tags", b"a b").status)
+        self.assertEqual(405, self.ask(b"GET /purge/tags").status)
+
+    def test_soft_purge(self) -> None:
+        """A field makes a purge a soft one."""
+        self.ask(b"PURGE /a", b"", b"Soft-Purge: 1")
+        self.assertTrue(self.cache.soft)
+        self.ask(b"PURGE /a", b"", b"Soft-Purge: 0")
+        self.assertFalse(self.cache.soft)
 
     def test_live(self) -> None:
         """Alive is whoever answers."""

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.proxy.cache import HotTier, PageCache
+from clinfra.proxy.cache import PageCache
 from clinfra.proxy.entry import ENTRY_MARK, VARY_MARK, Entry, Vary, decode
 from clinfra.proxy.freshness import Verdict
+from clinfra.proxy.hot_tier import HotTier
 from clinfra.proxy.key import primary_key
 
 

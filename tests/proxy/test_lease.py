@@ -2,67 +2,11 @@
 
 from __future__ import annotations
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.proxy.memory_server import MemoryServer
-from tests.proxy.stage import START, Asked, Stage, response
-from tests.web.clients import Client
+from tests.proxy.fleet import Fleet
 
 FRESH = "Cache-Control: max-age=60"
-
-
-class Fleet:
-    """Proxies that share a clock, two memcached and an origin.
-
-    Attributes:
-        held: what the origin was asked and has not answered.
-    """
-
-    def __init__(self, test: SynchronousTestCase, count: int = 3, **options: object):
-        self.clock = Clock()
-        self.clock.advance(START)
-        self.servers = {
-            name: MemoryServer(self.clock) for name in ("m1:11211", "m2:11211")
-        }
-        self.held: list[Asked] = []
-        self.stages = [
-            Stage(
-                test,
-                self._hold,
-                clock=self.clock,
-                servers=self.servers,
-                modules={"DirectCache": options},
-            )
-            for _ in range(count)
-        ]
-
-    def _hold(self, asked: Asked) -> None:
-        self.held.append(asked)
-
-    def ask(self, target: str = "/", *fields: str, times: int = 3) -> list[Client]:
-        """Ask each proxy some times."""
-        clients = [
-            stage.ask(target, *fields, turns=0)
-            for _ in range(times)
-            for stage in self.stages
-        ]
-        self.turn()
-        return clients
-
-    def turn(self, seconds: float = 0.0) -> None:
-        """Let the world turn, and time pass."""
-        for _ in range(20):
-            self.clock.advance(0)
-        if seconds:
-            self.clock.pump([0.01] * round(seconds * 100))
-        for _ in range(20):
-            self.clock.advance(0)
-
-    def answer(self, number: int, *fields: str, body: bytes = b"page") -> None:
-        """Have the origin answer."""
-        self.held[number].line.send(response(body, *fields))
-        self.turn(0.2)
 
 
 class LeaseTests(SynchronousTestCase):
@@ -212,8 +156,7 @@ class LeaseTests(SynchronousTestCase):
         fleet = Fleet(self, count=2)
         fleet.stages[0].ask("/")
         fleet.turn()
-        fleet.stages[0].proxy.pipeline.modules[4].purge(["example.com/"])
-        fleet.turn()
+        fleet.purge("example.com/")
         fleet.stages[1].ask("/")
         fleet.turn(0.2)
 

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 
 from clinfra.errors import (
     Forbidden,
@@ -48,6 +48,7 @@ from clinfra.proxy.message import Reply, Request, drop_fields
 from clinfra.proxy.pipeline import PENDING
 from clinfra.proxy.policy import Options, Policy
 from clinfra.proxy.rules import RuleModule, Surroundings
+from clinfra.proxy.scopes import Scopes
 from clinfra.proxy.seeking import (
     CONDITIONS,
     Seeking,
@@ -84,12 +85,21 @@ class DirectCache(RuleModule):
         """Take the cache tiers and the table of flights."""
         self._cache: PageCache = surroundings.cache
         self._cache.refresh_seconds = self._config.hot_cache_refresh
+        if self._cache.memcached is not None:
+            self._cache.scopes = Scopes(
+                self._cache.memcached,
+                surroundings.rng,
+                surroundings.reactor.seconds,
+                self._config.hot_cache_refresh,
+            )
         self._coalescer = surroundings.coalescer
         self._coalescer.patience_seconds = self._config.patience
         self._pipeline = surroundings.pipeline
         self._pipeline.hot = self._cache.hot.entries
-        self._forgetting = Forgetting(self._policy, self._cache, self._coalescer)
         self._now = surroundings.reactor.seconds
+        self._forgetting = Forgetting(
+            self._policy, self._cache, self._coalescer, self._now
+        )
         self._keeping = Keeping(
             self._policy,
             self._cache,
@@ -306,9 +316,24 @@ class DirectCache(RuleModule):
 
     # Forgetting.
 
-    def purge(self, host_paths: Sequence[str]) -> Deferred[int]:
-        """Forget pages; fires with how many were known."""
-        return self._forgetting.purge(host_paths)
+    def purge(
+        self,
+        host_paths: Sequence[str] = (),
+        *,
+        prefixes: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        soft: bool = False,
+    ) -> Deferred[int]:
+        """Forget pages; see interfaces.IPurge."""
+        forgetting = self._forgetting
+        return gatherResults(
+            [
+                forgetting.purge(host_paths, soft),
+                forgetting.purge_prefixes(prefixes, soft),
+                forgetting.purge_tags(tags, soft),
+            ],
+            consumeErrors=True,
+        ).addCallback(sum)
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
