@@ -4,8 +4,9 @@
 reference, `clinfra blob rebuild-index` makes the blob store's index anew, `clinfra blob
 cluster` runs a whole cluster to try (`blob.playground`), and the other `clinfra blob`
 commands work with a running store (`blob.command_line`); `clinfra image sign` signs
-addresses of pictures.  Exit status: 0 done, 1 refused (with one line per reason on
-standard error), 2 bad usage.
+addresses of pictures; `clinfra proxy check URL` says what the proxy's rules make of a
+request.  Exit status: 0 done, 1 refused (with one line per reason on standard error),
+2 bad usage.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from clinfra import config
@@ -58,6 +60,13 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     rebuild.set_defaults(run=_rebuild_index)
 
+    from clinfra.proxy.command_line import add_check
+
+    proxy = commands.add_parser("proxy", help="look at the proxy's rules")
+    explain = add_check(proxy.add_subparsers(required=True, metavar="COMMAND"))
+    _add_configuration(explain)
+    explain.set_defaults(run=_explain)
+
     from clinfra.image import command_line, command_sign
 
     image = commands.add_parser(
@@ -96,6 +105,17 @@ def _sign(arguments: argparse.Namespace) -> int:
     from clinfra.image.command_sign import run
 
     return run(arguments, load(arguments.config, assignments=arguments.set))
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from clinfra.proxy.command_line import check
+    from clinfra.tap import rehearse_proxy
+
+    whole = load(arguments.config, assignments=arguments.set)
+    section = whole.proxy
+    if section is None:
+        raise ConfigProblems(["proxy: there is no such section"])
+    return check(arguments, section, partial(rehearse_proxy, section))
 
 
 def _check(arguments: argparse.Namespace) -> None:

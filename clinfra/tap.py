@@ -144,6 +144,20 @@ def _check_proxy(configuration: config.Config) -> None:
         check_modules(configuration.proxy)
 
 
+def rehearse_proxy(section: config.ProxyConfig, reactor: Any, connect: Any) -> Any:
+    """Return the proxy with nothing behind it, to see what its rules do."""
+    from clinfra.proxy.service import make_proxy_service
+
+    return make_proxy_service(
+        section,
+        reactor=reactor,
+        data_dir=Path(),
+        builtin_pools=dict,
+        locate=lambda name: (),
+        connect=connect,
+    )
+
+
 def makeService(options: Options) -> Daemon:
     """Return the root service; called by twistd."""
     from twisted.internet import reactor

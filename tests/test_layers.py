@@ -40,7 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "plugins": set(),
     "logs": GROUND | {"web"},
     "daemon": GROUND | {"web", "logs"},
-    "cli": GROUND | {"settings", "schema", "reference", "tap", "blob", "image"},
+    "cli": GROUND
+    | {"settings", "schema", "reference", "tap", "blob", "image", "proxy"},
 }
 """What each room may import besides itself; `tap` may import everything."""
 
