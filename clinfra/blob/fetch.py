@@ -2,8 +2,9 @@
 
 Pieces of them, a few at a time, each on a connection of its own, are written as they
 come: nobody looks at these files before all of them are whole.  So a piece counts once
-its checksum is right, and everything is synced once, at the end; by then most of it is
-on the disk, which is told to begin with each piece.
+its checksum is right, and everything is synced once, at the end.  They are written past
+the page cache, where that is possible: it keeps what it has, for those who read here,
+and the work of filling it is more than all other.
 
 What came before a download broke off is kept, with its checksums, for when the same
 peer answers again: it is asked for its own checksums, and sends what differs.
@@ -11,6 +12,8 @@ peer answers again: it is asked for its own checksums, and sends what differs.
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import shutil
 import zlib
@@ -40,6 +43,9 @@ kernel each time, which gives pages of zeros, and costs more than the network.""
 
 BLOCK_BYTES = 2 << 20
 """Written at a time, at most; the next block comes meanwhile."""
+
+ALIGNED_BYTES = 4096
+"""Past the page cache, places and lengths are multiples of this."""
 
 
 @frozen
@@ -178,7 +184,6 @@ class Fetch:
             crc = await blocks.end()
         if left:
             raise OriginFailed("A piece of a file is not as long as was asked for")
-        await self._workers.run(_begin_to_sync, blocks.path, piece)
         return crc
 
     def _sync(self, offer: Offer) -> None:
@@ -208,8 +213,9 @@ class _Blocks:
     _writing: Deferred[int] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._filling = memoryview(bytearray(BLOCK_BYTES))
-        self._written = memoryview(bytearray(BLOCK_BYTES))
+        # Such memory begins at a page, as the disk wants it.
+        self._filling = memoryview(mmap.mmap(-1, BLOCK_BYTES))
+        self._written = memoryview(mmap.mmap(-1, BLOCK_BYTES))
 
     def begin(self, path: Path, offset: int) -> None:
         """Write to a file, from there on."""
@@ -238,7 +244,7 @@ class _Blocks:
     async def _write(self) -> None:
         crc = await self._writing
         block = self._filling[: self._filled]
-        self._writing = self._workers.run(_write, self.path, block, self._at, crc)
+        self._writing = self._workers.run(write, self.path, block, self._at, crc)
         self._filling, self._written = self._written, self._filling
         self._at, self._filled = self._at + self._filled, 0
 
@@ -256,27 +262,34 @@ def _pieces(offer: Offer) -> Iterator[_Piece]:
             yield _Piece(name, offset, min(PIECE_BYTES, size - offset))
 
 
-def _write(path: Path, block: memoryview, offset: int, crc: int) -> int:
-    """Write a block of a file; return the CRC-32 up to its end.  A reader thread."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def write(path: Path, block: memoryview, offset: int, crc: int) -> int:
+    """Write a block of a file; return the CRC-32 up to its end.  A reader thread.
+
+    Raises errors.StorageFull, OSError.
+    """
+    crc = zlib.crc32(block, crc)
+    even = len(block) - len(block) % ALIGNED_BYTES
     try:
-        crc = zlib.crc32(block, crc)
-        while block:
-            written = os.pwrite(fd, block, offset)
-            block, offset = block[written:], offset + written
+        try:
+            _write_all(path, block[:even], offset, os.O_DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            even = 0  # not with this file system
+        _write_all(path, block[even:], offset + even)
     except OSError as error:
         raise _told_full(error) from error
-    finally:
-        os.close(fd)
     return crc
 
 
-def _begin_to_sync(path: Path, piece: _Piece) -> None:
-    """Have the disk begin to write a piece.  A reader thread."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _write_all(path: Path, block: memoryview, offset: int, how: int = 0) -> None:
+    if not block:
+        return
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | how)
     try:
-        # What is not on the disk yet cannot be dropped: it is written there, soon.
-        os.posix_fadvise(fd, piece.offset, piece.length, os.POSIX_FADV_DONTNEED)
+        while block:
+            written = os.pwrite(fd, block, offset)
+            block, offset = block[written:], offset + written
     finally:
         os.close(fd)
 

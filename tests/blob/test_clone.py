@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -248,7 +249,7 @@ class CloneTests(SynchronousTestCase):
         steps: list[tuple[object, str, int]] = [
             (adopt, "offer_in", 1),
             (Fetch, "_make_files", 1),
-            (fetch, "_write", 20),
+            (fetch, "write", 20),
             (Fetch, "_sync", 1),
             (Adoption, "_begin_with", 1),
             (Adoption, "_place", 1),
@@ -338,10 +339,10 @@ class CloneTests(SynchronousTestCase):
             written[0] += len(block)
             if damaged[0] == 0:
                 block = memoryview(b"x" + bytes(block)[1:])
-            return write(path, block, *args)
+            return kept(path, block, *args)
 
-        write = fetch._write
-        with mock.patch.object(fetch, "_write", meddle):
+        kept = fetch.write
+        with mock.patch.object(fetch, "write", meddle):
             self.start(SECOND)
             self.filled(SECOND)
         self.assertLess(damaged[0], 0)
@@ -355,6 +356,17 @@ class CloneTests(SynchronousTestCase):
         self.assertGreater(written, size)
         self.assertLess(written, size + 400_000)
 
+    def test_odd_blocks(self) -> None:
+        """What cannot be written past the page cache is written all the same."""
+        path = self.root / "odd"
+        path.write_bytes(bytes(30_000))
+        body = memoryview(bytes(range(250)) * 80)
+        for block, offset in ((body[1:], 4096), (body[:10_000], 5), (body[:0], 0)):
+            crc = fetch.write(path, block, offset, 7)
+            self.assertEqual(zlib.crc32(block, 7), crc)
+            written = path.read_bytes()[offset : offset + len(block)]
+            self.assertEqual(bytes(block), written)
+
     def test_a_lost_sender(self) -> None:
         """When it is back it is asked for the rest, and for what has changed."""
         bodies = self.both()
@@ -366,10 +378,10 @@ class CloneTests(SynchronousTestCase):
             written[0] += len(block)
             if left[0] == 0:
                 self.clock.callLater(0, self.stop, FIRST)
-            return write(path, block, *args)
+            return kept(path, block, *args)
 
-        write = fetch._write
-        with mock.patch.object(fetch, "_write", meddle):
+        kept = fetch.write
+        with mock.patch.object(fetch, "write", meddle):
             self.start(SECOND)
             self.run_for(3)
             self.assertTrue(self.services[SECOND].refill.report()["filling"])
