@@ -21,6 +21,7 @@ from clinfra.proxy_config import (
     PoolConfig,
     ProxyConfig,
     RouteConfig,
+    SpoolConfig,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ProxyConfig",
     "RouteConfig",
     "Seconds",
+    "SpoolConfig",
     "key",
     "table",
 ]

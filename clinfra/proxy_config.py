@@ -74,6 +74,12 @@ class PoolConfig:
     connect_timeout: Seconds = key(Seconds(3), "Time to connect, TLS included.")
     response_timeout: Seconds = key(Seconds(60), "Longest silence before the head.")
     read_timeout: Seconds = key(Seconds(60), "Longest silence inside the body.")
+    spool_uploads: bool = key(
+        True,
+        "Take request bodies in before a member is asked: slow senders then tie up"
+        ' none.  Never for "blob" and "image" of this process, which take them as they'
+        " come.",
+    )
     tunnel_timeout: Seconds = key(
         Seconds(3600), "Longest silence of a WebSocket, both ways.", least=1
     )
@@ -134,6 +140,16 @@ class PoolConfig:
         "", "PEM file of its key; empty means it is in the same file."
     )
     check: CheckConfig = table(CheckConfig, "Active checks.")
+
+
+@frozen
+class SpoolConfig:
+    """Bodies kept on disk while those who send or take them are slow."""
+
+    directory: str = key("", "Where, in files without names; empty means in data_dir.")
+    max_bytes: Bytes = key(
+        Bytes(1 << 30), "Most of all of them together; without room, bodies stream."
+    )
 
 
 @frozen
@@ -220,4 +236,5 @@ class ProxyConfig:
         "Protocols that clients may switch to: what follows goes both ways as it is.",
     )
     cache: CacheConfig = table(CacheConfig, "The cache.")
+    spool: SpoolConfig = table(SpoolConfig, "Bodies on their way.")
     limits: Limits = table(Limits, "What the proxy listener accepts.")

@@ -83,6 +83,7 @@ class Request:
         flight: the fetch others wait for, when this request is the one that fetches.
         cache_state: the cache module's own.
         origin_request: what is under way at an origin (a forward.Relay).
+        intake: its body, a web.intake.Intake, when it was taken in.
         plan: the arrival.Plan it was made by, if it was.
         waiting, place, failing, over, rules: the pipeline's own.
         gates: asked with the exchange before an equal head is answered from memory or
@@ -117,6 +118,7 @@ class Request:
     flight: Any = None
     cache_state: Any = None
     origin_request: Any = None
+    intake: Any = None
     plan: Any = None
     waiting: Any = None
     place: tuple[str, int] = ("received", 0)

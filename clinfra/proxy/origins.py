@@ -364,7 +364,7 @@ class Origins:
             address = self.builtin().get(name)
             if address is None and config is None:
                 return None
-            config = config or PoolConfig()
+            config = config or PoolConfig(spool_uploads=False)
             members: tuple[str, ...] = (address,) if address else ()
         else:
             members = config.members

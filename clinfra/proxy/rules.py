@@ -26,6 +26,7 @@ from clinfra.proxy.connections import Connections
 from clinfra.proxy.message import Request
 from clinfra.proxy.origins import Origins
 from clinfra.web.exchange import IExchange
+from clinfra.web.spool import Spool
 
 
 @frozen
@@ -43,6 +44,7 @@ class Surroundings:
         client_of: returns the client's address of an exchange.
         rng: for choices.
         data_dir: for what must last.
+        spool: for bodies on their way.
         locate: returns the "host:port" of the replicas of an encoded blob name; raises
             ValueError for a bad one.  None without a cluster.
         pipeline: where answers that come later are handed in.
@@ -58,6 +60,7 @@ class Surroundings:
     client_of: Callable[[IExchange], str]
     rng: Random
     data_dir: Path
+    spool: Spool
     locate: Callable[[str], Sequence[str]] | None
     pipeline: Any
 

@@ -33,6 +33,8 @@ from clinfra.proxy.resolving import Resolve, dns_resolver, system_resolver
 from clinfra.proxy.resource import ProxyResource
 from clinfra.proxy.rules import Surroundings
 from clinfra.web.pool import Connect, connector
+from clinfra.web.spool import Spool
+from clinfra.web.streams import Threads
 
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
@@ -103,6 +105,7 @@ class ProxyService(Service):
         return {
             "requests": pipeline.requests + pipeline.hits + pipeline.passes,
             "active": pipeline.active,
+            "spool": self._surroundings.spool.report(),
             "modules": dict(pipeline.reports()),
             "rules": self.reloader.report(),
         }
@@ -179,7 +182,7 @@ def make_proxy_service(
 
     Args:
         reactor: connects and tells the time.
-        data_dir: for modules that keep something.
+        data_dir: for modules that keep something, and for bodies on their way.
         builtin_pools: returns "blob" and "image" → "host:port" once they listen.
         locate: returns the replicas' "host:port" of an encoded blob name; raises
             ValueError for a bad one.
@@ -237,6 +240,12 @@ def make_proxy_service(
         client_of=arrivals.client,
         rng=rng,
         data_dir=data_dir,
+        spool=Spool(
+            Path(config.spool.directory or data_dir / "spool"),
+            config.spool.max_bytes,
+            reactor.seconds,
+            Threads.of(reactor),
+        ),
         locate=locate,
         pipeline=pipeline,
     )

@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
-    IReactorThreads,
     IReactorTime,
 )
 from twisted.logger import Logger
@@ -84,11 +83,7 @@ class Site(server.Site):
         self.lane = lane
         self.access_log = access_log
         self.time = reactor.seconds
-        self.threads = (
-            Threads(reactor, reactor.getThreadPool())
-            if IReactorThreads.providedBy(reactor)
-            else None
-        )
+        self.threads = Threads.of(reactor)
         self.channels: set[Channel] = set()
         self.memo: Memo[bytes, RequestHead] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.draining = False

@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
+from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 
 from clinfra.errors import TooLarge
@@ -43,6 +44,13 @@ class Threads:
 
     reactor: IReactorFromThreads
     pool: ThreadPool
+
+    @classmethod
+    def of(cls, reactor: Any) -> Threads | None:
+        """Return a reactor's own; None when it has none (in tests)."""
+        if not IReactorThreads.providedBy(reactor):
+            return None
+        return cls(reactor, reactor.getThreadPool())
 
     async def with_file(self, fd: int, work: Callable[[int], _Result]) -> _Result:
         """Call `work` with a descriptor of the same file, in a thread.

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from tests.support import ClinfraProcess, free_ports, memcached
+from tests.support import ClinfraProcess, free_ports, memcached, wait_until
 
 
 class RealOrigin:
@@ -279,3 +282,44 @@ def test_two_proxies_share_memcached(origin: RealOrigin) -> None:
                 for user in users:
                     assert fetch(clinfra, user) == user.encode()
             assert len(origin.asked) == 4
+
+
+def test_slow_uploads_tie_up_no_origin(origin: RealOrigin) -> None:
+    """However many send slowly, the origin is not even connected to before the end."""
+    connections: list[object] = []
+    accept = origin.server.process_request
+
+    def accepted(connected: Any, address: Any) -> None:
+        connections.append(address)
+        accept(connected, address)
+
+    origin.server.process_request = accepted  # type: ignore[assignment, method-assign] # to count
+    size, senders = 3_000_000, 8
+    with ClinfraProcess(proxy_config(origin.port)) as clinfra, ExitStack() as stack:
+        slow = []
+        for _ in range(senders):
+            connected = stack.enter_context(
+                socket.create_connection(("127.0.0.1", clinfra.ports["proxy"]), 20)
+            )
+            connected.sendall(
+                b"PUT /slow HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+            )
+            connected.sendall(b"x" * (size - 1))
+            slow.append(connected)
+        wait_until(
+            lambda: spooled(clinfra) > senders * (size - 300_000), "all are taken in"
+        )
+        assert connections == []
+        for connected in slow:
+            connected.sendall(b"x")
+        for connected in slow:
+            assert connected.recv(12) == b"HTTP/1.1 200"
+        assert origin.received == senders * size
+        wait_until(lambda: spooled(clinfra) == 0, "nothing is left")
+
+
+def spooled(clinfra: ClinfraProcess) -> int:
+    """Return how many bytes the proxy keeps on disk."""
+    _, _, body = ask(clinfra, "/status", product="admin")
+    kept: int = json.loads(body)["products"]["proxy"]["spool"]["bytes"]
+    return kept

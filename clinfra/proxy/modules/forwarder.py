@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from clinfra.config import PoolConfig
 from clinfra.errors import (
     Forbidden,
@@ -35,6 +37,7 @@ from clinfra.proxy.pipeline import PENDING
 from clinfra.proxy.routes import Routes
 from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.web.heads import Fields, ResponseHead
+from clinfra.web.intake import Intake
 from clinfra.web.pool import Origin, OriginRequest, Pool, make_request_head
 
 UNABLE = "Unable to process request, please try again."
@@ -46,6 +49,7 @@ _MAINTENANCE_RETRY_SECONDS = 60
 _MEMO_ENTRIES = 2048
 _MEMO_HEAD_BYTES = 2048
 _REPEATABLE = frozenset((b"GET", b"HEAD"))
+_IDEMPOTENT = _REPEATABLE | {b"PUT", b"DELETE", b"OPTIONS"}
 
 
 class Forwarder(RuleModule):
@@ -86,7 +90,11 @@ class Forwarder(RuleModule):
                 return answer
         request.attempt = 0
         request.asked_at = self._now()
-        self._try(request, self._pool(request), ())
+        pool = self._pool(request)
+        if request.head.content_length != 0 and pool.config.spool_uploads:
+            self._take_in(request, pool)
+        else:
+            self._try(request, pool, ())
         return PENDING
 
     def head_received(self, relay: Relay, head: ResponseHead) -> None:
@@ -140,7 +148,7 @@ class Forwarder(RuleModule):
         unwanted = request.over and not (
             request.flight is not None and request.flight.waiters
         )
-        if not unwanted and (waited or getattr(reason, "replayable", False)):
+        if not unwanted and (waited or _replayable(request, reason)):
             # Waiting once more for the same member would not help.
             others = not waited or pool.has_other(tried)
             if others and self._may_try_again(request, pool):
@@ -149,6 +157,21 @@ class Forwarder(RuleModule):
             if not isinstance(reason, OriginTimeout):
                 reason = OriginsDown(UNABLE, _RETRY_SECONDS)
         self._fail(request, reason)
+
+    def _take_in(self, request: Request, pool: OriginPool) -> None:
+        """Have all of the body here before an origin is asked."""
+        exchange = request.exchange
+        intake = request.intake = Intake(self._surroundings.spool.file())
+        exchange.on_done(lambda whole: intake.close())
+
+        def taken(result: None) -> None:
+            if not request.over:
+                request.asked_at = self._now()
+                self._try(request, pool, ())
+
+        taking = Deferred.fromCoroutine(intake.take(exchange.body))
+        taking.addCallback(taken)
+        taking.addErrback(lambda failure: self._fail(request, failure.value))
 
     def tunnel_seconds(self, relay: Relay) -> float:
         """Return how long a tunnel may be silent."""
@@ -283,7 +306,11 @@ class Forwarder(RuleModule):
         request.origin = member.name
         origin = member.origin or origin_of(member)
         exchange = request.exchange
-        body = None if request.head.content_length == 0 else exchange.body
+        body = None
+        if request.intake is not None:
+            body = request.intake.body()
+        elif request.head.content_length != 0:
+            body = exchange.body
         head = self._head(request, origin, body)
         relay = Relay(self, request, member)
         request.origin_request = relay
@@ -345,3 +372,12 @@ def _words(reason: Exception) -> str:
     """Return what went wrong, for the admin pages."""
     cause = reason.__cause__
     return f"{reason} ({cause})" if cause is not None and str(cause) else str(reason)
+
+
+def _replayable(request: Request, reason: Exception) -> bool:
+    """Whether a request that failed so may be sent to another member."""
+    if getattr(reason, "replayable", False):
+        return True
+    # The pool knows of what it was given only; here is all of the body.
+    intake = request.intake
+    return intake is not None and intake.whole and request.method in _IDEMPOTENT
