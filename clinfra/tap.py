@@ -323,6 +323,7 @@ class _Assembly:
             version=version("clinfra"),
             proxy_ports=lambda: daemon.ports("proxy"),
             default_port=proxy.default_port,
+            listeners=lambda: {part.name: part.site.report() for part in daemon.parts},
         )
         self._add(admin, section)
 

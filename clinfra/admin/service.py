@@ -41,6 +41,7 @@ def make_admin_service(
     proxy_ports: Callable[[], Collection[int]],
     default_port: int,
     maintenance: IMaintenance | None = None,
+    listeners: Callable[[], Mapping[str, Any]] = dict,
 ) -> AdminService:
     """Return the admin service.
 
@@ -53,6 +54,7 @@ def make_admin_service(
         proxy_ports: returns where the proxy listens.
         default_port: the port that host_paths leave out.
         maintenance: the proxy's origins, if there is a proxy.
+        listeners: returns what each product's listener has seen.
     """
 
     def status() -> Mapping[str, Any]:
@@ -60,6 +62,7 @@ def make_admin_service(
             "version": version,
             "state": state(),
             "uptime_seconds": round(uptime_seconds(), 1),
+            "listeners": listeners(),
             "products": {each.name: each.report() for each in products},
         }
 

@@ -31,7 +31,7 @@ from clinfra.errors import RequestTimeout
 from clinfra.web.bodies import EMPTY_BODY, RequestBody, SwitchedBody
 from clinfra.web.channel_exchange import Exchange
 from clinfra.web.heads import BadHead, RequestHead, is_spoilt
-from clinfra.web.link import BUSY, GONE, READY, Link
+from clinfra.web.link import BUSY, GONE, LINGERING, READY, Link
 from clinfra.web.transport import Wire, read_at_a_time
 
 if TYPE_CHECKING:
@@ -77,6 +77,11 @@ class Channel(Link):
     def idle(self) -> bool:
         """Nothing has come of a next request."""
         return self._state == READY and self._held is None
+
+    @property
+    def dispensable(self) -> bool:
+        """Nobody waits for anything on it."""
+        return self.idle or self._state == LINGERING
 
     # What the transport says.
 
@@ -338,7 +343,7 @@ class Channel(Link):
         full = body is not None and body.waiting > limits.buffer_bytes
         if held is not None and (self._state == BUSY or self.blocked):
             too_many = self._waiting > limits.pipeline_depth
-            full = full or too_many or len(held) > limits.buffer_bytes
+            full = full or too_many or len(held) > limits.head_bytes
         if full != self._paused:
             self.read_on(not full)
 

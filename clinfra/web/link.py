@@ -141,8 +141,8 @@ class Link:
         self, status: int, sentence: str, fields: tuple[bytes, ...] = ()
     ) -> None:
         """Answer what is not a request, and close."""
-        self.site.refused += 1
         body = sentence.encode() + b"\n"
+        self.site.note_refusal(self.ends()[0], status, sentence, len(body))
         self.transport.write(
             b"%b%b%b\r\nContent-Type: text/plain; charset=utf-8"
             b"\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"

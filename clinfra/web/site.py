@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from heapq import nsmallest
+from math import inf
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -22,6 +26,7 @@ from clinfra.web.channel_exchange import Exchange
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import BadHead, RequestHead, parse_request_head
 from clinfra.web.memo import Memo
+from clinfra.web.refused import Refused
 from clinfra.web.request import serve
 from clinfra.web.streams import Threads
 
@@ -34,6 +39,8 @@ _SWEEP_SECONDS = 1.0
 _MEMO_ENTRIES = 8192
 _MEMO_BYTES = 4 << 20
 _MEMO_HEAD_BYTES = 2048
+_AT_A_TIME = 100
+"""One in so many connections is closed at a time: looking for them takes a while."""
 _REFUSALS = 64
 """Connections over the limit that are told so at a time; others are just closed."""
 
@@ -63,7 +70,13 @@ class Site(server.Site):
         channels: every open connection.
         draining: no further request is accepted on any connection.
         requests: how many were received.
-        refused: how many heads or connections were turned away.
+        refusals: how many heads and connections were turned away, by status.
+        evicted: how many idle connections made room for others.
+
+    # Note [Making room]
+    When there are as many connections as there may be, those that have been idle for
+    longest are closed for new ones: a client that keeps one for its next request can
+    open another, and one that was never going to say anything is no loss.
     """
 
     sessionFactory = _Session  # type: ignore[assignment] # knows its reactor
@@ -88,7 +101,10 @@ class Site(server.Site):
         self.memo: Memo[bytes, RequestHead] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.draining = False
         self.requests = 0
-        self.refused = 0
+        self.refusals: Counter[int] = Counter()
+        self.evicted = 0
+        self._leaving: set[Channel] = set()
+        self._full_at = -inf
         self._server = b"\r\nServer: " + server
         self._sweeping: IDelayedCall | None = None
         self._unflushed: list[Exchange] = []
@@ -109,8 +125,9 @@ class Site(server.Site):
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override] # stock returns a proxy of its own channel
         """Make a channel, unless there are far too many."""
-        if len(self.channels) >= self.limits.connections + _REFUSALS:
-            self.refused += 1
+        most = self.limits.connections
+        if len(self.channels) >= most + most // _AT_A_TIME + _REFUSALS:
+            self.refusals[503] += 1
             return None
         return Channel(self)
 
@@ -122,11 +139,39 @@ class Site(server.Site):
         if self._sweeping is None:
             self._tick()
             self._sweeping = self.reactor.callLater(_SWEEP_SECONDS, self._sweep)
-        return len(self.channels) <= self.limits.connections
+        return self._present() <= self.limits.connections or self._make_room(channel)
+
+    def _present(self) -> int:
+        """Return how many connections there are, without those told to go."""
+        return len(self.channels) - len(self._leaving)
+
+    def _make_room(self, newcomer: Channel) -> bool:
+        """Close some idle connections; False when that does not do.
+
+        Then it is not tried again in the same second: looking costs too much.
+        """
+        if self._full_at == self.now:
+            return False
+        idle = [
+            each
+            for each in self.channels - self._leaving
+            if each.dispensable and each is not newcomer
+        ]
+        some = max(1, self.limits.connections // _AT_A_TIME)
+        for channel in nsmallest(some, idle, key=attrgetter("deadline")):
+            self.evicted += 1
+            self._leaving.add(channel)
+            channel.close()
+            channel.close_now()  # if it was lingering
+        if self._present() <= self.limits.connections:
+            return True
+        self._full_at = self.now
+        return False
 
     def closed(self, channel: Channel) -> None:
         """Forget a connection."""
         self.channels.discard(channel)
+        self._leaving.discard(channel)
         if not self.channels:
             if self._sweeping is not None:
                 self._sweeping.cancel()
@@ -174,6 +219,26 @@ class Site(server.Site):
                     b"Something went wrong here.\n",
                 )
 
+    def note_refusal(
+        self, client_ip: str, status: int, sentence: str, body_bytes: int
+    ) -> None:
+        """Count, and log, what was turned away before it became a request."""
+        self.refusals[status] += 1
+        if self.access_log is not None:
+            why = {"refused": sentence}
+            refused = Refused(client_ip, status, body_bytes, why, self.time())
+            self.log_access(cast(Any, refused))
+
+    def report(self) -> Mapping[str, Any]:
+        """Return the numbers for the admin pages."""
+        return {
+            "connections": len(self.channels),
+            "most_connections": self.limits.connections,
+            "requests": self.requests,
+            "refused": {str(each): n for each, n in sorted(self.refusals.items())},
+            "evicted": self.evicted,
+        }
+
     def flush_later(self, exchange: Exchange) -> None:
         """Have its head sent at the end of this turn, if no body came before."""
         if not self._unflushed:
@@ -185,7 +250,7 @@ class Site(server.Site):
         for exchange in unflushed:
             exchange.flush()
 
-    def log_access(self, exchange: Exchange) -> None:
+    def log_access(self, exchange: IExchange) -> None:
         """Call the access log, whatever it does."""
         if self.access_log is not None:
             try:

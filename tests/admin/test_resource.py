@@ -84,6 +84,7 @@ class AdminTests(SynchronousTestCase):
             proxy_ports=lambda: [8080],
             default_port=80,
             maintenance=self.cache if self.with_purge else None,
+            listeners=lambda: {"proxy": {"requests": 7}},
         )
         site, clock = make_site(resource=service.resource)
         client = Client(site, clock)
@@ -111,7 +112,7 @@ class AdminTests(SynchronousTestCase):
         self.assertIn(b"&lt;b&gt;", self.ask(b"GET /").body)
 
     def test_status(self) -> None:
-        """Version, state, uptime and what each product reports."""
+        """Version, state, uptime, what each listener has seen, each product reports."""
         answer = self.ask(b"GET /status")
 
         self.assertEqual("application/json", answer.fields["Content-Type"])
@@ -120,6 +121,7 @@ class AdminTests(SynchronousTestCase):
                 "version": "1.2.3",
                 "state": "running",
                 "uptime_seconds": 12.3,
+                "listeners": {"proxy": {"requests": 7}},
                 "products": {"proxy": {"pages": 3, "not_ready": []}},
             },
             json.loads(answer.body),

@@ -11,7 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource as OrdinaryResource
 
 from clinfra import errors
-from clinfra.config import Limits
 from clinfra.web.exchange import IExchange, Response
 from clinfra.web.resource import STATUS_OF, _go_on, answer, write_response
 from tests.web.clients import Answer, Client, Handled, get, make_site
@@ -275,20 +274,6 @@ class SiteTests(SynchronousTestCase):
         dates = [each.fields["Date"] for each in client.answers()]
         self.assertEqual("Tue, 14 Nov 2023 22:13:20 GMT", dates[0])
         self.assertEqual("Tue, 14 Nov 2023 22:13:22 GMT", dates[1])
-
-    def test_too_many_connections(self) -> None:
-        """Connections over the limit are told so, and far too many just closed."""
-        site, clock = make_site(limits=Limits(connections=3))
-        clients = [Client(site, clock) for _ in range(4)]
-        for client in clients:
-            client.send(get())
-        statuses = [client.answers()[0].status for client in clients]
-        self.assertEqual([200, 200, 200, 503], statuses)
-        self.assertEqual("1", clients[3].answers()[0].fields["Retry-After"])
-        self.assertTrue(clients[3].saw_end)
-        for _ in range(63):
-            Client(site, clock)
-        self.assertIs(None, site.buildProtocol(None))
 
     def test_graceful_stop(self) -> None:
         """Idle connections close, answers under way are finished, then it is over."""
