@@ -40,7 +40,9 @@ class CheckConfig:
         choices=("off", "http", "tcp"),
     )
     path: str = key("/", "What is asked for, by GET.")
-    host: str = key("", "Host of the question; empty means the member's own name.")
+    host: str = key(
+        "", "Host of the question; empty means the pool's, or the member's own name."
+    )
     interval: Seconds = key(Seconds(5), "Between two checks of a member.", least=0.1)
     timeout: Seconds = key(
         Seconds(2), "A member that takes longer has failed the check.", least=0.05
@@ -48,6 +50,7 @@ class CheckConfig:
     statuses: tuple[int, ...] = key(
         (200, 204), "Good answers, by status.", least=100, most=599
     )
+    text: str = key("", "What a good answer has in its body; empty is anything.")
     rise: int = key(2, "Good checks in a row after which a member is up.", least=1)
     fall: int = key(3, "Bad checks in a row after which it is down.", least=1)
 
@@ -61,6 +64,9 @@ class PoolConfig:
     )
     backups: tuple[str, ...] = key(
         (), "Origins that are asked only when too few members can be."
+    )
+    host: str = key(
+        "", "Host that the members are sent; empty means what the client sent."
     )
     choice: str = key(
         "random",

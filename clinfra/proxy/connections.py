@@ -6,6 +6,7 @@ equal share their connections.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from random import Random
@@ -13,15 +14,19 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
 
 from clinfra.config import PoolConfig
 from clinfra.proxy.choosing import read_hash_key
 from clinfra.proxy.member import Member, parse_place
-from clinfra.proxy.origins import OriginPool, Origins
+from clinfra.proxy.origin_pool import OriginPool
+from clinfra.proxy.origins import Origins
 from clinfra.proxy.probing import Prober
 from clinfra.proxy.resolving import NameWatch, Resolve, is_address, resolving
 from clinfra.web.pool import Connect, Origin, Pool, PoolSettings
 from clinfra.web.tls import TlsSettings, tls_connector
+
+log = Logger()
 
 
 @define(eq=False)
@@ -104,6 +109,7 @@ class Connections:
                 client = Pool(self.reactor, settings, self._connect(tls))
                 self._clients[settings, tls] = client
             pool.client = made = client
+            pool.noted = partial(_log_circuit, pool)
             pool.load = lambda member: client.load(member.origin or origin_of(member))
         return made
 
@@ -131,6 +137,18 @@ class Connections:
         for place in pool.places:
             if not is_address(place.host):
                 names.watch(place.host, partial(pool.resolved, place))
+
+
+def _log_circuit(pool: OriginPool, member: Member) -> None:
+    if member.opened:
+        log.warn(
+            "{pool}: {member} fails, and is only tried now and then: {why}",
+            pool=pool.name,
+            member=member.name,
+            why=member.last_failure,
+        )
+    else:
+        log.info("{pool}: {member} answers again", pool=pool.name, member=member.name)
 
 
 def origin_of(member: Member) -> Origin:
@@ -183,6 +201,8 @@ def pool_problems(config: PoolConfig) -> Iterator[str]:
                 continue
             if place.path and config.tls:
                 yield f'{key}[{number}]: "{text}": TLS over UNIX sockets is not spoken'
+    if not _HOST.fullmatch(config.host):
+        yield f'host: "{config.host}" is no host'
     try:
         read_hash_key(config.hash_key)
     except ValueError as error:
@@ -204,4 +224,5 @@ def pool_problems(config: PoolConfig) -> Iterator[str]:
             yield f"{key}: {error}"
 
 
+_HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]*", re.ASCII)
 _TLS_FILES = ("tls_ca_file", "tls_certificate_file", "tls_key_file", "tls_name")

@@ -93,7 +93,7 @@ class HealthRules:
     fall: int = 3
 
 
-def _nobody() -> None:
+def _nobody(*args: Any) -> None:
     """Nobody wants to know."""
 
 
@@ -107,6 +107,7 @@ class Member:
         rules: see HealthRules.
         now: returns the time in seconds.
         changed: called when it can be asked more or less than before.
+        noted: called with it when its circuit opens or closes.
 
     Attributes:
         name: for logs: "address:port" or "unix:/path".
@@ -129,6 +130,7 @@ class Member:
     rules: HealthRules
     now: Callable[[], float] = lambda: 0.0
     changed: Callable[[], None] = _nobody
+    noted: Callable[[Member], None] = _nobody
     name: str = field(init=False)
     weight: float = field(init=False)
     confidence: float = field(init=False)
@@ -161,6 +163,7 @@ class Member:
         if self.opened:
             self._close()
             self.start_slowly()
+            self.noted(self)
         self.failures = 0
         self.confidence = min(self.weight, self.confidence * INCREASE)
         self.troubled = self.confidence < self.weight
@@ -176,7 +179,9 @@ class Member:
             self.confidence = max(MIN_CONFIDENCE, self.confidence * DECREASE)
         most = self.rules.circuit_failures
         if most and self.failures >= most:
-            self.opened = True
+            if not self.opened:
+                self.opened = True
+                self.noted(self)
             self.open_until = self.now() + self.rules.circuit_pause
             self.trial_until = 0.0
         self.changed()

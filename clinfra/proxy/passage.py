@@ -24,7 +24,7 @@ from clinfra.proxy.arrival import Plan
 from clinfra.proxy.forward import Relay
 from clinfra.proxy.member import Member
 from clinfra.proxy.message import Reply, Request
-from clinfra.proxy.origins import OriginPool
+from clinfra.proxy.origin_pool import OriginPool
 from clinfra.proxy.phases import ActiveRules
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import Fields, ResponseHead

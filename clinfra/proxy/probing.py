@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from clinfra.errors import Trouble
 from clinfra.proxy.member import Member
-from clinfra.proxy.origins import OriginPool
+from clinfra.proxy.origin_pool import OriginPool
 from clinfra.web.heads import Fields
 from clinfra.web.pool import Connect, Origin, Pool, PoolSettings
 
@@ -108,9 +108,10 @@ class Prober:
     async def _ask(self, member: Member, origin: Origin) -> str:
         """Return why the check failed; "" when it did not."""
         config = self._config
-        host = (config.host or member.place.name).encode("idna")
+        said = config.host or self._pool.config.host
+        host = (said or member.place.name).encode("idna")
         fields: Fields = ((b"User-Agent", b"clinfra check"),)
-        if config.host or not member.place.path:
+        if said or not member.place.path:
             fields = ((b"Host", host), *fields)
         path = config.path.encode("latin-1")
         response = await self._client.request(origin, b"GET", path, fields)
@@ -118,7 +119,9 @@ class Prober:
             status = response.head.status
             if status not in config.statuses:
                 return f"the check was answered {status}"
-            await response.read_all(_MOST_BODY_BYTES)
+            body = await response.read_all(_MOST_BODY_BYTES)
+        if config.text.encode() not in body:
+            return "the answer to the check is not what it should be"
         return ""
 
     def _knock(self, origin: Origin) -> Deferred[str]:

@@ -9,6 +9,7 @@ with both kinds of addresses, those of IPv4 are taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from socket import AF_INET6, inet_ntop
 from typing import Any
 
 from attrs import define, field, frozen
@@ -133,8 +134,6 @@ def dns_resolver(servers: Sequence[tuple[str, int]], reactor: Any) -> Resolve:
 
 
 def _text(address: str | bytes) -> str:
-    from socket import AF_INET6, inet_ntop
-
     return address if isinstance(address, str) else inet_ntop(AF_INET6, address)
 
 

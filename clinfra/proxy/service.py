@@ -138,14 +138,19 @@ class ProxyService(Service):
     def maintain(self, pool: str, member: str, out: bool) -> None:
         """Take origins out, or back in; see interfaces.IMaintenance."""
         origins = self._surroundings.origins
-        if not pool:
+        if pool:
+            found = origins.pool(pool)
+            if found is None:
+                raise NotFound(f'There is no pool "{pool}".')
+            if not found.maintain(out, member):
+                raise NotFound(f'There is no member "{member}" in the pool "{pool}".')
+        else:
             origins.maintain(out)
-            return
-        found = origins.pool(pool)
-        if found is None:
-            raise NotFound(f'There is no pool "{pool}".')
-        if not found.maintain(out, member):
-            raise NotFound(f'There is no member "{member}" in the pool "{pool}".')
+        Logger().info(
+            "{what} is taken {way} by an operator",
+            what=f"{pool} {member}".strip() or "everything",
+            way="out" if out else "back in",
+        )
 
     def maintained(self) -> Mapping[str, Any]:
         """Return what is out."""

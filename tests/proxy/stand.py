@@ -8,7 +8,7 @@ from typing import Any
 
 from clinfra.config import PoolConfig
 from clinfra.proxy.member import Member, parse_place
-from clinfra.proxy.origins import OriginPool
+from clinfra.proxy.origin_pool import OriginPool
 
 
 class Stand:

@@ -311,3 +311,20 @@ class HashTests(SynchronousTestCase):
         self.assertEqual(48, len(stage.asked))
         self.assertEqual(12, len(went))
         self.assertGreater(len(set(went.values())), 2)
+
+
+class HostTests(SynchronousTestCase):
+    """What members are sent as Host."""
+
+    def test_fixed(self) -> None:
+        """The pool's own, where it says one; the origin still learns the client's."""
+        stage = Stage(self, pools=pools("o1:80", host="www.example:81"))
+        for _ in range(3):
+            stage.get("/", host="client.example")
+        self.assertEqual(
+            {("www.example:81", "client.example")},
+            {
+                (asked.field("host"), asked.field("x-forwarded-host"))
+                for asked in stage.asked
+            },
+        )

@@ -38,6 +38,16 @@ class CircuitTests(SynchronousTestCase):
         self.assertEqual({"b:1"}, {it.ask(trial=False) for _ in range(50)})
         self.assertEqual("a:1", it.ask())
 
+    def test_noted(self) -> None:
+        """Somebody is told when it opens and closes, once each."""
+        it = Stand("a:1", "b:1", circuit_failures=3)
+        told: list[bool] = []
+        it.pool.noted = lambda member: told.append(member.opened)
+        it.fail("a:1", 9)
+        it["a:1"].succeeded()
+        it["a:1"].succeeded()
+        self.assertEqual([True, False], told)
+
     def test_close(self) -> None:
         """One answer closes it."""
         it = Stand("a:1", "b:1", circuit_failures=5)

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clinfra.config import CheckConfig, PoolConfig
 from clinfra.proxy.connections import origin_of
 from clinfra.proxy.member import parse_place
-from clinfra.proxy.origins import OriginPool
+from clinfra.proxy.origin_pool import OriginPool
 from clinfra.proxy.probing import Prober
 from clinfra.web.pool import Origin
 from tests.web.origins import Dial, Line
@@ -113,6 +113,13 @@ class ProberTests(SynchronousTestCase):
         self.prober("a.test:80", fall=1, statuses=(404,))
         self.answer(OK.replace(b"200 OK", b"404 Not Found"))
         self.assertEqual([True], self.up())
+
+    def test_text(self) -> None:
+        """A good answer may have to say something."""
+        for text, up in (("ok", True), ("fine", False)):
+            self.prober("a.test:80", fall=1, text=text)
+            self.answer(OK)
+            self.assertEqual([up], self.up())
 
     def test_one_at_a_time(self) -> None:
         """A member that does not answer is not asked twice at a time."""

@@ -30,8 +30,8 @@ from clinfra.proxy.connections import origin_of
 from clinfra.proxy.forward import Relay
 from clinfra.proxy.hygiene import ask_to_switch, request_fields, response_fields
 from clinfra.proxy.member import Member
-from clinfra.proxy.message import Reply, Request
-from clinfra.proxy.origins import OriginPool
+from clinfra.proxy.message import Reply, Request, drop_fields
+from clinfra.proxy.origin_pool import OriginPool
 from clinfra.proxy.passage import Way
 from clinfra.proxy.pipeline import PENDING
 from clinfra.proxy.routes import Routes
@@ -48,6 +48,7 @@ _MAINTENANCE_RETRY_SECONDS = 60
 
 _MEMO_ENTRIES = 2048
 _MEMO_HEAD_BYTES = 2048
+_HOST = frozenset((b"host",))
 _REPEATABLE = frozenset((b"GET", b"HEAD"))
 _IDEMPOTENT = _REPEATABLE | {b"PUT", b"DELETE", b"OPTIONS"}
 
@@ -207,7 +208,7 @@ class Forwarder(RuleModule):
         """Return where to send a request without a body, and what to send."""
         client: Pool = pool.client or self._connections.client(pool)
         origin = member.origin or origin_of(member)
-        return client, origin, self._head(request, origin, None)
+        return client, origin, self._head(request, pool, origin, None)
 
     def _learn(self, request: Request, head: ResponseHead) -> None:
         """Let requests like this one take the short way, with answers like this one."""
@@ -311,7 +312,7 @@ class Forwarder(RuleModule):
             body = request.intake.body()
         elif request.head.content_length != 0:
             body = exchange.body
-        head = self._head(request, origin, body)
+        head = self._head(request, pool, origin, body)
         relay = Relay(self, request, member)
         request.origin_request = relay
         try:
@@ -326,14 +327,16 @@ class Forwarder(RuleModule):
             request.annotations["tried"] = tried
             self._try(request, pool, tried)
 
-    def _head(self, request: Request, origin: Origin, body: Any) -> bytes:
+    def _head(
+        self, request: Request, pool: OriginPool, origin: Origin, body: Any
+    ) -> bytes:
         """Return the head to send; equal ones are made once."""
         peer: str = request.exchange.client_ip
         target = request.forward_target or request.target
         key = (
             request.fields if request.fields is not request.head.fields else None,
             request.head,
-            request.authority,
+            pool.authority or request.authority,
             target,
             request.scheme,
             peer,
@@ -346,6 +349,8 @@ class Forwarder(RuleModule):
                 return known
         trusted = self._surroundings.trusted.trusts(peer)
         fields = request_fields(request, peer, trusted)
+        if pool.authority:
+            fields = ((b"Host", pool.authority), *drop_fields(fields, _HOST))
         made = make_request_head(
             origin, request.method, target.encode("latin-1"), fields, body
         )
