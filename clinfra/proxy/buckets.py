@@ -80,23 +80,32 @@ class Buckets:
             self._buckets[key].taken = 0
         return taken
 
-    def learn(self, key: str, ours: int, total: int, now: float) -> None:
+    def window(self) -> float:
+        """Return how long it takes to fill a bucket: what is older does not count."""
+        return min(3600.0, max(1.0, self.burst / self.rate))
+
+    def learn(
+        self, key: str, ours: int, total: int, now: float, elapsed: float
+    ) -> None:
         """Take what others took of a bucket that several processes share.
 
         Args:
-            ours: what was just added to the shared count.
+            ours: what was just added to the shared count of this window.
             total: the shared count after that.
+            elapsed: seconds since the window began.
         """
         bucket = self._buckets.get(key)
         if bucket is None:
             return
-        others = total - ours - bucket.seen
-        # What was taken long ago has been filled up since.
-        recent = now - bucket.seen_at <= _RECENT_SECONDS
+        level = self._level(bucket, now)
+        if now - bucket.seen_at <= _RECENT_SECONDS and total >= bucket.seen:
+            level -= max(0, total - ours - bucket.seen)
+        else:
+            # A new window, or nobody asked here for a while: what one bucket for all
+            # would have, had it been full when the window began.
+            level = min(level, self.burst - total + elapsed * self.rate)
+        bucket.tokens, bucket.at = level, now
         bucket.seen, bucket.seen_at = total, now
-        if recent and others > 0:
-            bucket.tokens = self._level(bucket, now) - others
-            bucket.at = now
 
     def _level(self, bucket: Bucket, now: float) -> float:
         level = bucket.tokens + (now - bucket.at) * self.rate

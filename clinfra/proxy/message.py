@@ -176,6 +176,10 @@ class Request:
         """Replace a field, or drop it when the value is None."""
         self.fields = set_field(self.fields, name, value)
 
+    def ask_every_time(self) -> None:
+        """Have the rules asked about equal heads, too: chance or time decided here."""
+        self.gates = (*self.gates, _never)
+
     def rewrite(self, host_path: str) -> None:
         """Change host, port and target to those of `host_path`.
 
@@ -188,6 +192,10 @@ class Request:
             self.authority = authority.encode("latin-1")
         self.target = slash + rest or "/"
         self._host_path = ""
+
+
+def _never(exchange: Any) -> bool:
+    return False
 
 
 def join_host_path(host: str, port: int, target: str) -> str:

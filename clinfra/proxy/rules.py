@@ -1,7 +1,65 @@
-"""What a rule module is made of, and what it may use.
+"""What a rule module is made of, and what it may use: a guide for those who write one.
+
+A rule module is a class with hooks, in a file of `proxy.rules_dir`:
+
+    from clinfra.proxy.message import Reply
+    from clinfra.proxy.rules import RuleModule
+
+    class Robots(RuleModule):
+        head_only = True
+
+        def received(self, request):
+            if request.path == "/robots.txt":
+                return Reply(200, body=b"User-agent: *\\nDisallow: /\\n")
+
+The file is read again when it changes; when anything is wrong with it the rules stay
+as they were, and the log says why, with file and line.  `etc/rules.d/` has larger
+examples.  `clinfra proxy check URL` shows what every module makes of a request.
+
+**Hooks** (all of them are in `interfaces.IRuleModule`) get a `message.Request`.  Most
+modules need one or two of these:
+
+* `received`: redirect, rewrite, refuse, choose `request.pool`;
+* `forward`: last changes to what the origin gets;
+* `response`: changes to an origin's answer, before it is kept;
+* `deliver`: changes to any answer, after that;
+* `failed`: pages for trouble;
+* `done`: logging.  It keeps hits out of the fast lane.
+
+They return None to go on, or a `message.Reply` to answer.  `async def` hooks may wait
+for something; only their own request waits with them.  Trouble of `clinfra.errors`
+that is raised becomes the answer it stands for; anything else is logged and answered
+500.
+
+**Of a request** rules look at `method`, `host`, `path`, `target`, `host_path`,
+`scheme`, `cookies`, `client_ip` and `get(b"name")`; they change it by `set(b"Name",
+value)`, `rewrite(host_path)`, `pool`, `members`, `cache_host_path`; and keep what they
+want to remember in `annotations`.  Answers are in `request.reply`, which has `status`,
+`fields`, `get` and `set`.  What is in `exchange.notes` is written to the access log.
+
+**Options** are an attrs class called `Config`, made with `config.key`; mistakes in
+files are found by it, further ones are told by raising errors.ConfigProblems in
+`__init__` or `attach`.  On top of `conditions.When` it has the keys that say what a
+rule matches:
+
+    @frozen
+    class Options(When):
+        pages: tuple[str, ...] = key((), "Pages to do it to.")
+
+**Speed.**  What a head led to is remembered, so that repeated hits cost microseconds:
+but only if every module with a hook before `hit` says `head_only = True`, which means
+that nothing else than the head, the port and the configuration matters.  A module for
+which that is nearly always so says it as well, and calls `request.ask_every_time()`
+for the others, or adds a function to `request.gates`.  Modules with `deliver` say
+`ignores_hits` or `by_heads` where that is true.  Nothing in a hook may block.
+
+**Life.**  A module is made, then `attach` hands it `Surroundings`; `start` and `stop`
+are called with the reactor running.  When its file or its options change, another is
+made and takes its place; `stop` is called when the last request that began with it is
+over.
 
 `interfaces.IRuleModule` says what each hook is for.  Modules are found and made by
-`loading`, run by `pipeline`.
+`loading`, exchanged by `reloading`, run by `pipeline`.
 """
 
 from __future__ import annotations

@@ -23,14 +23,14 @@ from clinfra.config import (
 from clinfra.errors import ConfigProblems
 from clinfra.proxy.loading import BUILT_IN, check_modules, load_modules
 from clinfra.proxy.rules import RuleModuleMaker
-from tests.proxy.stage import Stage
+from tests.proxy.stage import Stage, response
 from tests.support import ROOT
 
 SAMPLE = ROOT / "etc" / "rules.d" / "example.py.sample"
 
 
-class LoadingTests(SynchronousTestCase):
-    """Each way to name a module."""
+class RulesDirectory(SynchronousTestCase):
+    """A directory of rules."""
 
     def setUp(self) -> None:
         self.rules_dir = Path(self.mktemp())
@@ -42,6 +42,10 @@ class LoadingTests(SynchronousTestCase):
         path = self.rules_dir / name
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
+
+
+class LoadingTests(RulesDirectory):
+    """Each way to name a module."""
 
     def load(self, *uses: str, **options: Mapping[str, Any]) -> list[Any]:
         """Load modules."""
@@ -202,6 +206,65 @@ class LoadingTests(SynchronousTestCase):
         self.assertEqual((418, b"I'm a teapot.\n"), (coffee.status, coffee.body))
         self.assertEqual("short and stout", other.fields["X-Pot"])
         self.assertEqual(200, other.status)
+
+
+class SampleTests(RulesDirectory):
+    """The larger samples in etc/rules.d."""
+
+    def test_canary(self) -> None:
+        """Drawn visitors keep their version, from its own pool and cache."""
+        shutil.copy(SAMPLE.with_name("canary.py.sample"), self.rules_dir / "canary.py")
+        self.write("canary.toml", "[Canary]", 'pool = "new"', "share = 100")
+        stage = Stage(
+            self,
+            lambda asked: response(asked.origin.encode(), "Cache-Control: max-age=9"),
+            rules_dir=str(self.rules_dir),
+            pools={
+                "origin": PoolConfig(members=("o1:80",)),
+                "new": PoolConfig(members=("o2:80",)),
+            },
+        )
+        drawn = stage.get("/a")
+        self.assertEqual(b"o2:80", drawn.body)
+        cookie = "version=new"
+        self.assertTrue(drawn.fields["Set-Cookie"].startswith(cookie))
+        for _ in range(3):
+            again = stage.get("/a", f"Cookie: {cookie}")
+            self.assertEqual(b"o2:80", again.body)
+            self.assertNotIn("Set-Cookie", again.fields)
+            self.assertEqual(b"o1:80", stage.get("/a", "Cookie: version=old").body)
+        self.assertEqual(2, len(stage.asked))
+        self.assertTrue(stage.get("/a").fields["Set-Cookie"].startswith(cookie))
+        self.assertGreater(stage.proxy.pipeline.hits, 0)
+        report = stage.proxy.report()["modules"]["Canary"]
+        self.assertEqual({"drawn": {"new": 2, "old": 0}}, report)
+
+        self.write("canary.toml", "[Canary]", 'pool = "nowhere"')
+        with self.assertRaises(ConfigProblems):
+            Stage(self, rules_dir=str(self.rules_dir))
+
+    def test_options(self) -> None:
+        """What the sample of a TOML file says is what happens."""
+        sample = SAMPLE.with_name("example.toml.sample")
+        shutil.copy(sample, self.rules_dir / "a.toml")
+        stage = Stage(self, rules_dir=str(self.rules_dir))
+
+        def get(target: str, *fields: str) -> tuple[int, str | None]:
+            answer = stage.get(target, *fields, host="www.example.com")
+            return answer.status, answer.fields["Location"]
+
+        phone = "User-Agent: Some iPhone"
+        for asked, expected in (
+            (("/article/7",), (301, "http://www.example.com/news/7")),
+            (("/summer-sale/x",), (410, None)),
+            (("/a", phone), (302, "http://m.example.com/")),
+            (("/a", phone, "Cookie: desktop=1"), (200, None)),
+            (("/x/y.php",), (404, None)),
+            (("/a",), (200, None)),
+        ):
+            self.assertEqual(expected, get(*asked), asked)
+        statuses = [get(f"/search?{n}")[0] for n in range(12)]
+        self.assertEqual([200] * 10 + [429] * 2, statuses)
 
 
 PLUGINS = [RuleModuleMaker("Hello", "clinfra.proxy.modules.welcome.Welcome")]

@@ -60,17 +60,18 @@ class BucketTests(SynchronousTestCase):
         self.assertEqual(1, len(buckets))
 
     def test_shared(self) -> None:
-        """What others took is taken here too, but only what is not filled up since."""
+        """What others took is taken here too, but not what is filled up since."""
         buckets = Buckets(rate=1, burst=10)
         buckets.take("a", 0)
         self.assertEqual({"a": 1}, buckets.drain())
         self.assertEqual({}, buckets.drain())
-        buckets.learn("a", 1, 501, 0)
-        self.assertEqual(0, buckets.wait("a", 0), "it may all be long ago")
+        buckets.learn("a", 1, 14, 0, elapsed=5)
+        self.assertEqual(0, buckets.wait("a", 0), "of 14 in 5 s there is one left")
         buckets.take("a", 0.5)
-        buckets.learn("a", 1, 511, 0.5)
-        self.assertEqual(1.5, round(buckets.wait("a", 0.5), 2))
-        buckets.learn("a", 1, 2, 0.7)  # a new hour begins at none
+        buckets.learn("a", 1, 17, 0.5, elapsed=5.5)
+        self.assertEqual(2.5, round(buckets.wait("a", 0.5), 2))
+        buckets.learn("a", 1, 1, 6.0, elapsed=1)
+        self.assertEqual(0, buckets.wait("a", 6.0), "a new window")
 
 
 class ThrottlerTests(SynchronousTestCase):

@@ -53,7 +53,6 @@ from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.web.exchange import IExchange
 
 _SHARE_SECONDS = 0.5
-_WINDOW_SECONDS = 3600
 _KINDS = ("header", "cookie", "query")
 _PACED = "Throttler.slow"
 
@@ -286,22 +285,26 @@ class Throttler(RuleModule):
     def _share(self) -> None:
         """Tell others what was taken here, and learn what they took."""
         assert self._memcached is not None
-        window = int(self._now() // _WINDOW_SECONDS)
         for each in self._limits:
             if each.limit.shared:
-                for key, taken in each.buckets.drain().items():
-                    self._add_up(each, key, taken, window)
+                window = each.buckets.window()
+                for bucket, taken in each.buckets.drain().items():
+                    self._add_up(each, bucket, taken, window)
 
-    def _add_up(self, limit: _Limit, key: str, taken: int, window: int) -> None:
+    def _add_up(self, limit: _Limit, bucket: str, taken: int, window: float) -> None:
         assert self._memcached is not None
-        digest = sha256(f"{limit.name}\0{key}\0{window}".encode()).hexdigest()[:32]
+        number, elapsed = divmod(self._now(), window)
+        told = f"{limit.name}\0{bucket}\0{number:.0f}".encode()
 
         def added(total: int | None) -> None:
             if total is not None:
-                limit.buckets.learn(key, taken, total, self._now())
+                limit.buckets.learn(bucket, taken, total, self._now(), elapsed)
 
         self._memcached.add_up(
-            b"throttle:" + digest.encode(), taken, 2 * _WINDOW_SECONDS, added
+            b"throttle:" + sha256(told).hexdigest()[:32].encode(),
+            taken,
+            int(2 * window) + 1,
+            added,
         )
 
 
