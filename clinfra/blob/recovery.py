@@ -34,12 +34,14 @@ class Summary:
         torn_bytes: at the ends of volumes.
         damaged: stretches of bad bytes that were stepped over.
         rebuilt: the index was made anew.
+        shortened: volumes that have lost their ends, and what is left, bytes.
     """
 
     adopted: int = 0
     torn_bytes: int = 0
     damaged: int = 0
     rebuilt: bool = False
+    shortened: dict[int, int] = field(factory=dict)
 
 
 @define(eq=False)
@@ -88,6 +90,7 @@ class Recovery:
                     number=number,
                     missing=indexed - facts.size,
                 )
+                self.summary.shortened[number] = facts.size
                 self.store.seal(number)
         self._flush()
         summary = self.summary
@@ -133,6 +136,7 @@ class Recovery:
                 number=number,
                 live=mark.live,
             )
+            self.summary.shortened[number] = 0
         else:
             self.index.apply(Batch(marks={number: None}))
             del self._marks[number]

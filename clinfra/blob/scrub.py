@@ -2,9 +2,10 @@
 
 A pass goes through all names, at a set pace, and holds every body to its SHA-256, and
 the record that the index points at to what the index says of it; where it is survives a
-restart.  Who was killed soon begins one.  What is damaged goes to quarantine and is
-fetched anew from another replica, at once and then every hour; until that succeeds
-readers get an error or are served from elsewhere, never wrong bytes.
+restart.  Who was killed soon begins one, and who lost ends of volumes begins with what
+was there.  What is damaged goes to quarantine and is fetched anew from another replica,
+at once, soon, and then ever more seldom; until that succeeds readers get an error or
+are served from elsewhere, never wrong bytes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ BLOBS_PER_SECOND = 1000
 FIRST_AFTER_SECONDS = 3600.0
 SOON_SECONDS = 5.0
 RETRY_SECONDS = 3600.0
+"""Between tries to fetch what is damaged, at most; at first it is `SOON_SECONDS`."""
+
 MAX_DAMAGED = 10_000
 
 Refetch = Callable[[str], Awaitable[object]]
@@ -59,6 +62,7 @@ class Scrubber:
 
     Attributes:
         damaged: names that wait to be fetched, and what is wrong with them.
+        shortened: volumes that have lost their ends, and what is left, bytes.
     """
 
     log = Logger()
@@ -74,6 +78,7 @@ class Scrubber:
     _refetch: Refetch | None = None
     _sweep: Sweep | None = None
     damaged: dict[str, str] = field(init=False, factory=dict)
+    shortened: Mapping[int, int] = field(init=False, factory=dict)
     checked: int = field(init=False, default=0)
     checked_bytes: int = field(init=False, default=0)
     healed: int = field(init=False, default=0)
@@ -84,6 +89,7 @@ class Scrubber:
     _passing: bool = field(init=False, default=False)
     _pause: Deferred[None] | None = field(init=False, default=None)
     _owed_seconds: float = field(init=False, default=0.0)
+    _retry_seconds: float = field(init=False, default=SOON_SECONDS)
     _running: Deferred[None] | None = field(init=False, default=None)
 
     def start(self, was_killed: bool = False) -> None:
@@ -141,9 +147,11 @@ class Scrubber:
 
     async def _run(self) -> None:
         await self._workers.run(self.quarantine.measure)
+        if self.shortened:
+            await self._check_shortened()
         while True:
             while not self._at_once and (left := self._left_seconds()) > 0:
-                await self._wait(min(left, RETRY_SECONDS))
+                await self._wait(min(left, self._until_retry()))
                 if not self._at_once:
                     await self._heal_all()
             try:
@@ -163,6 +171,28 @@ class Scrubber:
         if self._ended_at is None:
             return self._first_at - self._now()
         return self._ended_at + self._interval_seconds - self._now()
+
+    def _until_retry(self) -> float:
+        """Return when to try again to fetch what is damaged."""
+        if not self.damaged:
+            return RETRY_SECONDS
+        seconds = self._retry_seconds
+        self._retry_seconds = min(2 * seconds, RETRY_SECONDS)
+        return seconds
+
+    async def _check_shortened(self) -> None:
+        """Check what was where volumes have ends no more."""
+        after = ""
+        while rows := await self._workers.run(
+            self._replica.index.names_after, after, PAGE
+        ):
+            for row in rows:
+                at = row.at
+                left = self.shortened.get(at.volume) if at is not None else None
+                if at and left is not None and at.offset + at.length > left:
+                    await self._check_in_turn(row)
+            after = rows[-1].name
+        self._retry_seconds = SOON_SECONDS
 
     async def _wait(self, seconds: float) -> None:
         """Wait, unless a pass is asked for."""
@@ -213,6 +243,7 @@ class Scrubber:
         if self._sweep is not None:
             await self._sweep()
         self._cursor, self._ended_at = "", self._now()
+        self._retry_seconds = SOON_SECONDS
         self._save()
         self.log.info(
             "all blobs are checked, {damaged} are damaged", damaged=len(self.damaged)

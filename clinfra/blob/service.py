@@ -108,9 +108,8 @@ class BlobService(Service):
         rng = rng or random.Random()
         self.topology = read_topology(config)
         self._directory = DataDirectory(data_dir / "blob", str(self.topology.replica))
-        index = index or SqliteIndex(
-            self._directory.index, by_leaf=bool(destinations(self.topology))
-        )
+        by_leaf = bool(destinations(self.topology))
+        index = index or SqliteIndex(self._directory.index, by_leaf=by_leaf)
         store = store or stores.make_store(config, self._directory)
         self.committer = Committer(index, store, now)
         old = (config, self._directory, self.committer)
@@ -204,9 +203,10 @@ class BlobService(Service):
         default_ttl = None if ttl is None else int(ttl)
         intake = Intake(store, self.workers, config.max_blob_bytes)
         router = Router(self.topology, self.peers, stamps, reactor, now)
-        keep = config.tombstone_time
         files = HandoffFiles(path / HANDOFFS, config.min_free_bytes, self.workers)
-        self._handoff = Handoff(files, router, self.workers, reactor, keep)
+        self._handoff = Handoff(
+            files, router, self.workers, reactor, config.tombstone_time
+        )
         self._healer = Healer(router, self.replica, intake)
         self.scrubber = stores.make_scrubber(
             config,
@@ -317,7 +317,8 @@ class BlobService(Service):
         """Take the data directory and make index and volumes agree."""
         self._directory.open()
         try:
-            Recovery(self.committer.index, self.committer.store).run()
+            found = Recovery(self.committer.index, self.committer.store).run()
+            self.scrubber.shortened = found.shortened
             self.committer.load()
             self._handoff.open()
             self._take_over()
@@ -325,8 +326,7 @@ class BlobService(Service):
             self.refill.open()
             if self._cloner is not None:
                 self._cloner.open()
-            self.replica.free_bytes = self._free_bytes()
-            self._facts = self._collect_facts()
+            self._measure_disk()
         except (OSError, StartupFailed, StorageFull) as error:
             self.close()
             raise StartupFailed(f"cannot open the blob store: {error}") from error
@@ -415,15 +415,15 @@ class BlobService(Service):
             self._reaping = None
         return True
 
-    def _measure(self) -> Deferred[None]:
-        def measure() -> None:
-            self.replica.free_bytes = self._free_bytes()
-            self._facts = self._collect_facts()
+    def _measure_disk(self) -> None:
+        self.replica.free_bytes = self._free_bytes()
+        self._facts = self._collect_facts()
 
+    def _measure(self) -> Deferred[None]:
         def failed(failure: Any) -> None:
             self.log.error("cannot measure the disk: {error}", error=failure.value)
 
-        measuring = self.workers.run(measure)
+        measuring = self.workers.run(self._measure_disk)
         measuring.addCallback(lambda _: self.replication.measure())
         return measuring.addErrback(failed)
 

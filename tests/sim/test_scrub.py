@@ -65,6 +65,36 @@ class ScrubTests(SynchronousTestCase):
         self.assertEqual({}, host.service.scrubber.damaged)
         self.assertEqual(b"hello", cluster.get(host, f"/{stored}").body)
 
+    def test_lost_end(self) -> None:
+        """What was at the lost end of a volume comes back before anybody misses it."""
+        cluster = self.cluster([2])
+        host, peer = cluster.hosts.values()
+        stored = [
+            cluster.put(host, f"/n{n}", b"body %d" % n).told["name"] for n in range(20)
+        ]
+        cluster.run(5)
+        for away in (0.0, 4.0):
+            cluster.crash(host)
+            if away:
+                cluster.crash(peer)
+            at = host.rows()[stored[12]].at
+            assert at is not None
+            host.file_of(at).resize(at.offset + 20)
+            cluster.start(host)
+            if away:
+                cluster.run(away)
+                cluster.start(peer)
+            cluster.run(1 + 2 * away)
+            assert host.service is not None
+
+            self.assertEqual({}, host.service.scrubber.damaged)
+            self.assertEqual(8, host.service.scrubber.healed)
+            for number, name in enumerate(stored):
+                at = host.rows()[name].at
+                assert at is not None
+                body = b"body %d" % number
+                self.assertEqual(body, host.store.read(at, 0, len(body)))
+
     def test_deleted_is_not_read(self) -> None:
         """What was deleted is 404, were its bytes damaged too."""
         cluster = self.cluster([2])
