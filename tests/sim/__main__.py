@@ -56,11 +56,17 @@ def run(seed: int) -> Outcome:
         chaos.run()
     except Exception as error:
         is_promise = isinstance(error, Broken | Hang)
-        told = chaos.story(getattr(error, "name", ""))
+        told = chaos.world.story(getattr(error, "name", ""))
         story = f"seed {seed}: {type(error).__name__}: {error}\n{told}"
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    return Outcome(seed, chaos.answered, sum(chaos.faults.values()), story, is_promise)
+    return Outcome(
+        seed,
+        chaos.clients.answered,
+        sum(chaos.faults.counts.values()),
+        story,
+        is_promise,
+    )
 
 
 def quiet() -> None:
@@ -118,7 +124,7 @@ def main() -> int:
         try:
             chaos.run()
         finally:
-            print(chaos.story())
+            print(chaos.world.story())
         return 0
     if given.plant is None:
         return int(run_all(given.count, given.first) > 0)

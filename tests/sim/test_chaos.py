@@ -41,9 +41,9 @@ class ChaosTests(SynchronousTestCase):
             try:
                 chaos.run()
             except BaseException as error:
-                print(f"seed {seed}\n{chaos.story(getattr(error, 'name', ''))}")
+                print(f"seed {seed}\n{chaos.world.story(getattr(error, 'name', ''))}")
                 raise
-            answered += chaos.answered
+            answered += chaos.clients.answered
 
         self.assertGreater(answered, 20 * SEEDS)
 
@@ -53,7 +53,7 @@ class ChaosTests(SynchronousTestCase):
         for _ in range(2):
             chaos = Chaos(4)
             chaos.run()
-            histories.append(chaos.history)
+            histories.append(chaos.world.history)
 
         self.assertEqual(histories[0], histories[1])
 

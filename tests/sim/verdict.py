@@ -1,0 +1,169 @@
+"""What must be true of a cluster, and of its names, after the bad days."""
+
+from __future__ import annotations
+
+import hashlib
+
+from attrs import define
+
+from clinfra.blob.records import Row, State
+from clinfra.blob.trees import BRANCHES, LEAVES, Place, digest_of
+from tests.sim.clock import Hang
+from tests.sim.cluster import Answer
+from tests.sim.promises import Broken, Name, told_of
+from tests.sim.world import World
+
+LONGEST_ANSWER_SECONDS = 120.0
+
+
+@define(eq=False)
+class Verdict:
+    """Judges what is there."""
+
+    _world: World
+
+    def agrees(self) -> bool:
+        """Return whether all replicas show the same of every name."""
+        rows = {host.name: host.rows() for host in self._world.cluster.hosts.values()}
+        for stored, name in self._world.names.items():
+            if len(set(self._shown(name, rows))) > 1:
+                return False
+            state = self._visible(name, rows)
+            for original in self._world.cluster.keeping_originals(stored):
+                if self._original_differs(name, original.blobs.get(stored), state):
+                    return False
+        return True
+
+    def check(self) -> None:
+        """Raise Broken unless all is as it was promised, Hang when somebody waits."""
+        now = self._world.cluster.clock.seconds()
+        for began, asked in self._world.outstanding.values():
+            if now - began > LONGEST_ANSWER_SECONDS:
+                raise Hang(f"{asked} is not answered")
+        for stored, name in self._world.names.items():
+            # To ask for those before took a while, and changes may have come.
+            rows = {
+                host.name: host.rows() for host in self._world.cluster.hosts.values()
+            }
+            shown = self._shown(name, rows)
+            if len(set(shown)) > 1:
+                told = ", ".join(told_of(each) if each else "-" for each in shown)
+                raise Broken(f"{stored} is not the same everywhere: {told}", stored)
+            state = self._visible(name, rows)
+            if shown:
+                name.check(
+                    state, self._world.damaged, self._world.cluster.clock.seconds()
+                )
+            for original in self._world.cluster.keeping_originals(stored):
+                kept = original.blobs.get(stored)
+                if self._original_differs(name, kept, state):
+                    raise Broken(f"{stored} is {kept} at an original", stored)
+            self._check_answers(name, state, bool(shown))
+        self._check_trees()
+
+    def _shown(self, name: Name, rows: dict[str, dict[str, Row]]) -> list[State | None]:
+        """Return what the replicas that keep a name show of it.
+
+        What only one ever had is passed over when its disk was hurt.
+        """
+        now = self._world.cluster.clock.seconds()
+        shown: list[State | None] = []
+        for host in self._world.cluster.keepers(name.stored):
+            row = rows[host.name].get(name.stored)
+            state = row.state if row is not None else None
+            if state is not None and state.expiry.passed(now):
+                state = None
+            if not (
+                host.name == self._world.damaged and name.only_had(state, host.name)
+            ):
+                shown.append(state)
+        return shown
+
+    def _visible(self, name: Name, rows: dict[str, dict[str, Row]]) -> State | None:
+        shown = self._shown(name, rows)
+        return shown[0] if shown else None
+
+    def _original_differs(
+        self,
+        name: Name,
+        kept: tuple[int | None, int, int, bytes] | None,
+        state: State | None,
+    ) -> bool:
+        """Return whether an original shows something else than it must.
+
+        A write that its server died of, or could not keep, and never answered, may live
+        on where it had a head start to.  So may one that it answered before its disk
+        was lost, and with that whom it was to be sent to.  Our replicas give it to one
+        another, comparing trees; an original may only get it with the next change.
+        """
+        modified, deleted, marked, _ = kept or (None, 0, 0, b"")
+        if 0 != deleted <= self._world.cluster.clock.seconds():
+            modified = None
+        ours = state.data.modified if state is not None and state.data else None
+        if modified == ours:
+            return False
+        if name.was_answered(state, self._world.damaged):
+            return True
+        return not name.has_promised(kept and kept[0], marked, state)
+
+    def _check_answers(self, name: Name, state: State | None, known: bool) -> None:
+        aside = self._only_at_damaged(name)
+        for host in self._world.cluster.hosts.values():
+            asked = self._world.ask(host, "GET", f"/{name.stored}")
+            answer: Answer = self._world.cluster.finish(asked, LONGEST_ANSWER_SECONDS)
+            if state is not None and state.expiry.passed(
+                self._world.cluster.clock.seconds()
+            ):
+                # It has ended meanwhile, before it was asked for or after.
+                return
+            is_aside = aside is not None or self._only_at_damaged(name) is not None
+            is_told = known and not (host.name == self._world.damaged and is_aside)
+            said = f"{host.name} answers {answer.status} {answer.body[:60]!r}"
+            if answer.status == 200:
+                digest = hashlib.sha256(answer.body).digest()
+                if digest not in name.bodies:
+                    if self._world.is_hurt(answer.body, name):
+                        continue
+                    raise Broken(f"{said} for {name.stored}", name.stored)
+                if not is_told or digest == aside:
+                    # Who keeps nothing of it may have asked the damaged one.
+                    continue
+                if state is None or state.data is None or digest != state.data.sha256:
+                    told = told_of(state) if state is not None else "gone"
+                    raise Broken(f"{name.stored} is {told}, {said}", name.stored)
+            elif is_told and not (
+                answer.status == 404 and (state is None or state.data is None)
+            ):
+                raise Broken(f"{name.stored} is there, and {said}", name.stored)
+
+    def _only_at_damaged(self, name: Name) -> bytes | None:
+        """Return the digest of what nobody but the damaged host ever had, if it does.
+
+        It is passed over: perhaps it cannot be read any more, and while it has a stamp
+        from the future nobody takes it.
+        """
+        host = self._world.cluster.hosts.get(self._world.damaged or "")
+        row = host.rows().get(name.stored) if host is not None else None
+        if host is None or row is None or not name.only_had(row.state, host.name):
+            return None
+        return row.data.sha256 if row.data is not None else None
+
+    def _check_trees(self) -> None:
+        for host in self._world.cluster.hosts.values():
+            forest = host.service.committer.forest if host.service else None
+            if forest is None or not forest.complete:
+                continue
+            sums: dict[Place, list[int]] = {
+                place: [0] * BRANCHES for place in forest.trees
+            }
+            shown = host.rows()
+            for leaf, name, digest in host.index.digests(0, LEAVES - 1):
+                row = shown[name]
+                if row.at is not None and digest != digest_of(name, row.state):
+                    raise Broken(f"{host.name} has a wrong digest of {name}", name)
+                for place in (None, *forest._places_of(name)):
+                    if place in sums:
+                        sums[place][leaf >> 8] += int.from_bytes(digest, "big")
+            for place, tree in forest.trees.items():
+                if tree.branches() != [each % (1 << 128) for each in sums[place]]:
+                    raise Broken(f"the tree of {host.name} for {place} is wrong")
