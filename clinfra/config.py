@@ -13,7 +13,16 @@ from collections.abc import Mapping
 import attrs
 from attrs import frozen
 
-from clinfra.keys import Bytes, Endpoint, Limits, Pattern, Seconds, key, table
+from clinfra.keys import (
+    Bytes,
+    Endpoint,
+    Limits,
+    Pattern,
+    Processes,
+    Seconds,
+    key,
+    table,
+)
 from clinfra.proxy_config import (
     CacheConfig,
     CheckConfig,
@@ -38,6 +47,7 @@ __all__ = [
     "ModuleConfig",
     "Pattern",
     "PoolConfig",
+    "Processes",
     "ProxyConfig",
     "RouteConfig",
     "Seconds",
@@ -191,7 +201,14 @@ class ImageConfig:
     )
     max_sizes: int = key(16, "Most sizes in one request.", least=1)
     max_size_pixels: int = key(16_000_000, "Most pixels of one result.", least=1)
-    workers: int = key(0, "Worker processes; 0 means one per core.")
+    front_workers: Processes = key(
+        Processes(0),
+        'Processes that take requests, a number or "auto"; 0: the main process does.',
+        most=1024,
+    )
+    workers: int = key(
+        0, "Processes that make pictures, in all; 0 means one per core.", most=1024
+    )
     worker_bytes: Bytes = key(
         Bytes(1 << 30), "Memory one worker may use.", least=64 << 20
     )

@@ -6,9 +6,12 @@ products, blob first.  Stop, on SIGTERM: last started first, each part stops lis
 and lets its requests in flight finish (all together at most `stop_timeout`); then the
 products flush and close, blob last; then the log.
 
+Products that have workers (`workers.service`) are bound here as well, so that their
+sockets outlive every worker; those start when all else has, and finish first.  A worker
+is a daemon too, of one part; what it is told to do is in `workers`.
+
 SIGINT stops as SIGTERM does.  So does SIGHUP when it says that the terminal is gone;
-elsewhere it changes nothing and is answered in the log, since the configuration is
-read at start only and rotated log files are noticed without it.
+other signals do what `on_signal` says.
 """
 
 from __future__ import annotations
@@ -22,30 +25,20 @@ from typing import Any, NoReturn
 
 from attrs import define, field
 from twisted.application.service import IService, Service
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocolFactory,
     IReactorCore,
     IReactorFromThreads,
     IReactorTime,
 )
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.python.components import Componentized
-from twisted.python.failure import Failure
 from twisted.python.log import ILogObserver as IApplicationLogObserver
 
 from clinfra.errors import ConfigProblems, StartupFailed
-from clinfra.interfaces import IProduct
+from clinfra.listening import Listener
 from clinfra.logs import LineWriter
 from clinfra.web.site import Site
-from clinfra.web.transport import make_eager
-
-_PLAIN = ("tcp", "tcp6", "unix", "systemd")
-"""Endpoints whose bytes are HTTP as it is: no TLS, no PROXY header before it."""
 
 
 class State(Enum):
@@ -60,99 +53,16 @@ class IDaemonReactor(IReactorCore, IReactorTime, IReactorFromThreads):
     """What is needed of the reactor here."""
 
 
-def _address_text(scheme: str, address: object) -> str:
-    if isinstance(address, IPv6Address):
-        return f"{scheme}://[{address.host}]:{address.port}/"
-    if isinstance(address, IPv4Address):
-        return f"{scheme}://{address.host}:{address.port}/"
-    if isinstance(address, UNIXAddress) and address.name:
-        return f"unix:{address.name.decode('utf-8', 'backslashreplace')}"
-    return str(address)
-
-
-@define(eq=False)
-class Listener:
-    """One place where a part listens: an endpoint string, and its port once bound."""
-
-    endpoint: str
-    _port: IListeningPort | None = None
-
-    @property
-    def kind(self) -> str:
-        return self.endpoint.partition(":")[0].lower()
-
-    @property
-    def address(self) -> str:
-        """Where it listens, as a URL where there is one."""
-        if self._port is None:
-            return self.endpoint
-        secure = self.kind in ("tls", "ssl") or "haproxy:tls" in self.endpoint
-        return _address_text("https" if secure else "http", self._port.getHost())
-
-    @property
-    def origin(self) -> str | None:
-        """How the proxy in this process reaches it: "host:port" or "unix:/path"."""
-        if self._port is None or self.kind not in _PLAIN:
-            return None
-        address = self._port.getHost()
-        if isinstance(address, IPv6Address):
-            host = "::1" if address.host in ("::", "") else address.host
-            return f"[{host}]:{address.port}"
-        if isinstance(address, IPv4Address):
-            host = "127.0.0.1" if address.host in ("0.0.0.0", "") else address.host
-            return f"{host}:{address.port}"
-        if isinstance(address, UNIXAddress) and address.name:
-            return "unix:" + address.name.decode("utf-8", "surrogateescape")
-        return None
-
-    @property
-    def tcp_port(self) -> int | None:
-        """Its port number, if it has one."""
-        if self._port is None:
-            return None
-        return getattr(self._port.getHost(), "port", None)
-
-    def bind(self, reactor: IDaemonReactor, factory: IProtocolFactory) -> None:
-        """Listen.  Raises StartupFailed, naming the endpoint."""
-        outcome: list[IListeningPort | Failure] = []
-        try:
-            listening = serverFromString(reactor, self.endpoint).listen(factory)
-            listening.addBoth(outcome.append)
-        except Exception as error:
-            # Each kind of endpoint fails in its own way.
-            raise self._failed(error) from error
-        if not outcome:
-            raise StartupFailed(f"{self.endpoint} does not listen at once")
-        result = outcome[0]
-        if isinstance(result, Failure):
-            raise self._failed(result.value) from result.value
-        if not IListeningPort.providedBy(result):
-            raise StartupFailed(f"{self.endpoint} is not a place to listen at")
-        self._port = result
-        if self.kind in _PLAIN:
-            make_eager(result)
-
-    def _failed(self, error: BaseException | None) -> StartupFailed:
-        if isinstance(error, CannotListenError):
-            error = error.socketError
-        reason = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, LookupError) and "systemd:" in self.endpoint:
-            reason = "systemd passed no such socket"
-        return StartupFailed(f"cannot listen on {self.endpoint}: {reason}")
-
-    async def close(self) -> None:
-        """Stop listening; connections made already go on."""
-        port, self._port = self._port, None
-        if port is not None:
-            await maybeDeferred(port.stopListening)
-
-
 @define(eq=False)
 class Part:
-    """A product (or the admin pages) and where it listens."""
+    """A product (or the admin pages) and where it listens.
 
-    product: IProduct
-    site: Site
+    Attributes:
+        site: what answers; None when workers do, and the product is their crew.
+    """
+
+    product: Any
+    site: Site | None
     listeners: tuple[Listener, ...]
 
     @property
@@ -164,6 +74,27 @@ class Part:
     def origin(self) -> str | None:
         """Where the proxy in this process reaches it, if it does."""
         return next((each.origin for each in self.listeners if each.origin), None)
+
+    def bind(self, reactor: Any) -> None:
+        """Bind every listener.  Raises StartupFailed."""
+        for listener in self.listeners:
+            if self.site is None:
+                listener.hold(reactor)
+            else:
+                listener.bind(reactor, self.site)
+
+    async def close(self) -> None:
+        """Stop listening; connections made already go on."""
+        for listener in self.listeners:
+            await listener.close()
+
+    async def finish(self, seconds: float) -> None:
+        """Let requests in flight finish, accepting no others."""
+        if self.site is None:
+            await self.product.finish(seconds)
+        else:
+            self.site.stop_accepting()
+            await self.site.drained(seconds)
 
 
 @define(eq=False)
@@ -182,11 +113,16 @@ class Daemon(Service):
         handle_signal: `signal.signal`, or None to leave signals alone.
         terminal: whether somebody started us in a terminal, so that SIGHUP says that
             it is gone.
+        on_signal: what else is done for a signal, in the reactor's thread.
+        life_level: how important it is when it stops; a worker's is not.
 
     Attributes:
         parts: in the order they start.
         opening: called before the products open, e.g. for stores they share.
         closing: called after the products stopped, e.g. for connections they shared.
+        joining: called once the reactor runs, e.g. to start workers; the process is
+            ready when all that they return have fired.
+        ready: called when it is.
         state: where in its life the process is.
     """
 
@@ -200,9 +136,13 @@ class Daemon(Service):
     hints: Callable[[], Sequence[str]] = list
     handle_signal: Callable[[int, Any], object] | None = None
     terminal: bool = False
+    on_signal: Mapping[int, Callable[[], object]] = field(factory=dict)
+    life_level: LogLevel = LogLevel.info
     parts: list[Part] = field(factory=list, init=False)
     opening: list[Callable[[], None]] = field(factory=list, init=False)
     closing: list[Callable[[], Deferred[None]]] = field(factory=list, init=False)
+    joining: list[Callable[[], Deferred[None]]] = field(factory=list, init=False)
+    ready: list[Callable[[], None]] = field(factory=list, init=False)
     state: State = field(default=State.STARTING, init=False)
     log = Logger()
     name = "clinfra"
@@ -227,13 +167,13 @@ class Daemon(Service):
     def privilegedStartService(self) -> None:
         """Bind every listener."""
         if self.handle_signal is not None:
-            before = self.handle_signal(signal.SIGHUP, self._signalled)
-            if before is signal.SIG_IGN:
-                self.handle_signal(signal.SIGHUP, before)  # as nohup wants it
+            for number in (signal.SIGHUP, *self.on_signal):
+                before = self.handle_signal(number, self._signalled)
+                if before is signal.SIG_IGN:
+                    self.handle_signal(number, before)  # as nohup wants it
         try:
             for part in self.parts:
-                for listener in part.listeners:
-                    listener.bind(self.reactor, part.site)
+                part.bind(self.reactor)
         except StartupFailed as error:
             self.refuse(error)
         super().privilegedStartService()
@@ -252,7 +192,7 @@ class Daemon(Service):
         except (StartupFailed, ConfigProblems) as error:
             self.refuse(error)
         super().startService()
-        self.reactor.callWhenRunning(self._started)
+        self.reactor.callWhenRunning(self._run)
 
     def _make_data_dir(self) -> None:
         try:
@@ -271,7 +211,20 @@ class Daemon(Service):
                 f"{part.name} cannot start: {place}: {error.strerror}"
             ) from error
 
-    def _started(self) -> None:
+    def _run(self) -> None:
+        if self.handle_signal is not None:
+            # Twisted's own handlers would have the process die of the signal after
+            # stopping in order; an order obeyed is status 0.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.handle_signal(number, self._signalled)
+        joined = Deferred.fromCoroutine(self._join())
+        joined.addErrback(lambda why: self.log.failure("while starting", failure=why))
+
+    async def _join(self) -> None:
+        for waited_for in [join() for join in self.joining]:
+            await waited_for
+        if self.state is not State.STARTING:
+            return
         for part in self.parts:
             for listener in part.listeners:
                 self.announce(f"{part.name:<6} {listener.address}")
@@ -280,11 +233,8 @@ class Daemon(Service):
             self.announce(hint)
         self.announce("clinfra is ready")
         self.state = State.RUNNING
-        if self.handle_signal is not None:
-            # Twisted's own handlers would have the process die of the signal after
-            # stopping in order; an order obeyed is status 0.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.handle_signal(number, self._signalled)
+        for call in self.ready:
+            call()
         # What start-up made stays for good: no later collection need look at it.
         gc.collect()
         gc.freeze()
@@ -294,17 +244,27 @@ class Daemon(Service):
         gc.set_threshold(50_000, 10, 10)
 
     def _signalled(self, number: int, frame: object) -> None:
-        hung_up = number == signal.SIGHUP and not self.terminal
-        self.reactor.callFromThread(self._stay if hung_up else self._end)
+        action = self.on_signal.get(number)
+        if number == signal.SIGHUP and self.terminal:
+            action = None
+        self.reactor.callFromThread(action or self._end)
 
-    def _stay(self) -> None:
-        self.log.info(
-            "SIGHUP changes nothing: the configuration is read at start, and rotated"
-            " log files are noticed without it"
-        )
+    async def retire(self, seconds: float) -> None:
+        """Let others take over: accept no more, finish what there is, and end.
+
+        Connections that are idle stay open until their next answer, or the end.
+        """
+        for part in self.parts:
+            await part.close()
+            if part.site is not None:
+                part.site.retire()
+        for part in self.parts:
+            if part.site is not None:
+                await part.site.drained(seconds)
+        self._end()
 
     def _end(self) -> None:
-        if self.state is State.RUNNING:
+        if self.state is not State.STOPPING:
             self.state = State.STOPPING
             self.reactor.stop()
 
@@ -315,21 +275,19 @@ class Daemon(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self.log.info("stopping; requests in flight may finish")
+        self.log.emit(self.life_level, "stopping; requests in flight may finish")
         deadline = self.reactor.seconds() + self.stop_timeout_seconds
         for part in reversed(self.parts):
             with self.log.failuresHandled(
                 "while {part} stopped listening", part=part.name
             ):
-                for listener in part.listeners:
-                    await listener.close()
-                part.site.stop_accepting()
-                await part.site.drained(max(0.0, deadline - self.reactor.seconds()))
+                await part.close()
+                await part.finish(max(0.0, deadline - self.reactor.seconds()))
         for part in reversed(self.parts):
             with self.log.failuresHandled("while {part} closed", part=part.name):
                 await maybeDeferred(IService(part.product).stopService)
         for close in self.closing:
             with self.log.failuresHandled("while closing"):
                 await close()
-        self.log.info("stopped")
+        self.log.emit(self.life_level, "stopped")
         self.writer.close()

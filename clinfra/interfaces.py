@@ -118,13 +118,13 @@ class IPurge(Interface):
 class IMaintenance(Interface):
     """A proxy whose origins can be kept from being asked."""
 
-    def maintain(pool: str, member: str, out: bool) -> None:
+    async def maintain(pool: str, member: str, out: bool) -> None:
         """Take origins out, or back in: a member, a pool (no member), or all (no pool).
 
         It lasts until the process ends.  Raises errors.NotFound when there is no such.
         """
 
-    def maintained() -> Mapping[str, Any]:
+    async def maintained() -> Mapping[str, Any]:
         """Return what is out, as JSON-able values."""
 
 

@@ -19,6 +19,9 @@ Bytes = NewType("Bytes", int)
 Pattern = NewType("Pattern", str)
 """A regular expression (see `patterns`), compiled when the configuration is read."""
 
+Processes = NewType("Processes", int)
+"""How many processes; in files a number or "auto", which is one for each core."""
+
 Endpoint = NewType("Endpoint", str)
 """A Twisted server endpoint string, e.g. "tcp:8080:interface=127.0.0.1"."""
 

@@ -165,6 +165,11 @@ class LineWriter:
                 raise
             return 0
 
+    def reopen(self) -> None:
+        """Write to a new file if the old one was moved away, now."""
+        with self._lock:
+            self._reopen_if_moved()
+
     def _reopen_if_moved(self) -> None:
         if self.path is None:
             return

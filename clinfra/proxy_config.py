@@ -8,7 +8,16 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from clinfra.keys import Bytes, Endpoint, Limits, Pattern, Seconds, key, table
+from clinfra.keys import (
+    Bytes,
+    Endpoint,
+    Limits,
+    Pattern,
+    Processes,
+    Seconds,
+    key,
+    table,
+)
 
 
 @frozen
@@ -184,6 +193,11 @@ class ProxyConfig:
 
     listen: tuple[Endpoint, ...] = key(
         (Endpoint("tcp:8080:interface=127.0.0.1"),), "Where the proxy listens."
+    )
+    workers: Processes = key(
+        Processes(0),
+        'Processes that take requests, a number or "auto"; 0: the main process does.',
+        most=1024,
     )
     default_host: str = key("localhost", "Host of requests that name none.")
     default_port: int = key(

@@ -8,6 +8,7 @@ have their options read here as well.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -134,6 +135,14 @@ def _parse_whole(value: object) -> int:
     raise ValueError(f"a whole number is needed, not {value!r}")
 
 
+def _parse_processes(value: object) -> int:
+    if value == "auto":
+        return len(os.sched_getaffinity(0))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f'a number of processes or "auto" is needed, not {value!r}')
+
+
 def _parse_number(value: object) -> float:
     if _is_number(value):
         return float(value)
@@ -187,6 +196,7 @@ def _make_converter() -> Converter:
         config.Seconds: parse_seconds,
         config.Bytes: parse_bytes,
         config.Pattern: _parse_pattern,
+        config.Processes: _parse_processes,
         config.Endpoint: _parse_endpoint,
         config.ModuleConfig: _parse_module,
     }
@@ -299,3 +309,24 @@ def read_table(
         return _converter.structure(raw, cls), []
     except Exception as error:
         return None, list(_problems(error, ()))
+
+
+def to_table(value: Any) -> Any:
+    """Return what `read_table` makes a value of: tables, lists, texts and numbers.
+
+    Keys that are None are left out, as in files.
+    """
+    if isinstance(value, config.ModuleConfig):
+        return {"use": value.use, **to_table(value.options)}
+    if attrs.has(type(value)):
+        fields = {
+            each.name: getattr(value, each.name) for each in attrs.fields(type(value))
+        }
+        return {
+            name: to_table(each) for name, each in fields.items() if each is not None
+        }
+    if isinstance(value, Mapping):
+        return {name: to_table(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_table(each) for each in value]
+    return value

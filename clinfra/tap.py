@@ -1,7 +1,6 @@
 """`twistd clinfra`: where options, reactor and products meet.
 
-The only module that imports the reactor, and the only one that knows every product.
-Products are imported when they are configured: a proxy needs no image library.
+The only module that imports the reactor; what is composed of what is in `assembly`.
 """
 
 from __future__ import annotations
@@ -13,30 +12,23 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from attrs import define
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger, LogLevel
 from twisted.python import usage
 
 from clinfra import config
-from clinfra.admin.service import make_admin_service
-from clinfra.daemon import Daemon, Listener, Part
-from clinfra.errors import ConfigProblems, StartupFailed, Trouble
-from clinfra.interfaces import IBlobs, IMaintenance, IProduct, IPurge
-from clinfra.logs import AccessLog, LineWriter, make_event_log
+from clinfra.assembly import Assembly, configured
+from clinfra.daemon import Daemon
+from clinfra.errors import ConfigProblems, StartupFailed
+from clinfra.logs import LineWriter, make_event_log
+from clinfra.reloading import Reloading
 from clinfra.settings import load
-from clinfra.web.site import Site
-
-if TYPE_CHECKING:
-    from clinfra.blob.topology import Topology
+from clinfra.workers.orders import Orders
+from clinfra.workers.worker import Line, read_orders
 
 log = Logger()
-
-Locate = Callable[[str], Sequence[str]]
-_Section = (
-    config.BlobConfig | config.ImageConfig | config.ProxyConfig | config.AdminConfig
-)
 
 
 _EXAMPLES = """
@@ -63,6 +55,7 @@ class Options(usage.Options):
         self.files: list[Path] = []
         self.assignments: list[str] = []
         self.data_dir: str | None = None
+        self.worker: int | None = None
         self.configuration = config.Config()
 
     def getUsage(self, width: int | None = None) -> str:
@@ -89,15 +82,25 @@ class Options(usage.Options):
     opt_c = opt_config
     opt_d = opt_data_dir
 
+    def opt_worker(self, descriptor: str) -> None:
+        """Be a worker of a clinfra that runs; started by it, never by hand."""
+        self.worker = int(descriptor)
+
+    def read(self) -> config.Config:
+        """Read and check the configuration.  Raises ConfigProblems."""
+        return load(
+            self.files,
+            assignments=self.assignments,
+            data_dir=self.data_dir,
+            check=check,
+        )
+
     def postOptions(self) -> None:
         """Read and check the configuration: all that is wrong, before anything runs."""
+        if self.worker is not None:
+            return  # it is told on its line to the main process
         try:
-            self.configuration = load(
-                self.files,
-                assignments=self.assignments,
-                data_dir=self.data_dir,
-                check=check,
-            )
+            self.configuration = self.read()
         except ConfigProblems as problems:
             # Not a UsageError: twistd would hide the lines that matter under its help.
             print(f"clinfra: the configuration is wrong\n{problems}", file=sys.stderr)
@@ -162,6 +165,8 @@ def makeService(options: Options) -> Daemon:
     """Return the root service; called by twistd."""
     from twisted.internet import reactor
 
+    if options.worker is not None:
+        return compose_worker(options.worker, reactor=reactor)
     twistd: Mapping[str, Any] = options.parent or {}
     foreground = bool(twistd.get("nodaemon", True))
     log_file = twistd.get("logfile") or ("" if foreground else "twistd.log")
@@ -170,6 +175,8 @@ def makeService(options: Options) -> Daemon:
         reactor=reactor,
         foreground=foreground,
         log_file="" if log_file == "-" else log_file,
+        reactor_name=twistd.get("reactor") or "",
+        read_again=options.read,
     )
 
 
@@ -179,6 +186,8 @@ def compose(
     reactor: Any,
     foreground: bool = True,
     log_file: str = "",
+    reactor_name: str = "",
+    read_again: Callable[[], config.Config] | None = None,
 ) -> Daemon:
     """Build everything that the configuration asks for; nothing runs yet.
 
@@ -187,162 +196,90 @@ def compose(
         foreground: whether somebody watches our standard output.
         log_file: where the log goes when the configuration names no file; empty
             means standard output.
+        reactor_name: as twistd's --reactor has it.
+        read_again: reads and checks the configuration anew; raises ConfigProblems.
     """
     try:
-        return _compose(configuration, reactor, foreground, log_file)
+        logging = configuration.logging
+        writer = _open_log(logging.file or log_file)
+        shown = foreground and (logging.format == "text" or logging.file != "")
+        daemon = Daemon(
+            reactor=reactor,
+            data_dir=Path(configuration.data_dir).absolute(),
+            stop_timeout_seconds=configuration.stop_timeout,
+            writer=writer,
+            observer=make_event_log(logging, writer),
+            announce=_print if shown else _log_line,
+            refuse=lambda error: _refuse(error, writer, foreground),
+            hints=lambda: _hints(daemon),
+            handle_signal=signal.signal,
+            terminal=foreground and os.isatty(0),
+        )
+        assembly = Assembly(
+            configuration,
+            reactor,
+            daemon.data_dir,
+            writer,
+            daemon,
+            reactor_name=reactor_name,
+            log_file=str(writer.path or ""),
+        )
+        assembly.add_all()
     except (ConfigProblems, StartupFailed) as error:
         print(f"clinfra: {error}", file=sys.__stderr__, flush=True)
         raise SystemExit(1) from None
-
-
-def _compose(
-    configuration: config.Config, reactor: Any, foreground: bool, log_file: str
-) -> Daemon:
-    logging = configuration.logging
-    writer = _open_log(logging.file or log_file)
-    data_dir = Path(configuration.data_dir).absolute()
-    shown = foreground and (logging.format == "text" or logging.file != "")
-    daemon = Daemon(
-        reactor=reactor,
-        data_dir=data_dir,
-        stop_timeout_seconds=configuration.stop_timeout,
-        writer=writer,
-        observer=make_event_log(logging, writer),
-        announce=_print if shown else _log_line,
-        refuse=lambda error: _refuse(error, writer, foreground),
-        hints=lambda: _hints(daemon),
-        handle_signal=signal.signal,
-        terminal=foreground and os.isatty(0),
-    )
-
-    assembly = _Assembly(configuration, reactor, data_dir, writer, daemon)
-    if configuration.blob is not None:
-        assembly.add_blob(configuration.blob)
-    if configuration.image is not None:
-        assembly.add_image(configuration.image)
-    if configuration.proxy is not None:
-        assembly.add_proxy(configuration.proxy)
-    if configuration.admin is not None:
-        assembly.add_admin(configuration.admin)
+    reloading = Reloading(assembly, read_again or (lambda: configuration))
+    daemon.on_signal = {
+        signal.SIGHUP: reloading.reload,
+        signal.SIGUSR1: reloading.reopen_logs,
+        signal.SIGUSR2: reloading.renew,
+    }
     return daemon
 
 
-@define(eq=False)
-class _Assembly:
-    """Adds parts to a daemon, each handed what it needs of those before it."""
-
-    configuration: config.Config
-    reactor: Any
-    data_dir: Path
-    writer: LineWriter
-    daemon: Daemon
-    blobs: IBlobs | None = None
-    locate: Locate | None = None
-    purge: IPurge | None = None
-    maintenance: IMaintenance | None = None
-
-    def _add(self, product: IProduct, section: _Section) -> None:
-        logging = self.configuration.logging
-        access_log = None
-        if logging.access:
-            access_log = AccessLog(
-                self.writer.write, product.name, json_lines=logging.format == "json"
-            )
-        site = Site(
-            product.resource,
-            reactor=self.reactor,
-            limits=section.limits,
-            lane=product.lane,
-            access_log=access_log,
-        )
-        site.noisy = False
-        listeners = tuple(Listener(endpoint) for endpoint in section.listen)
-        self.daemon.parts.append(Part(product, site, listeners))
-
-    def add_blob(self, section: config.BlobConfig) -> None:
-        """Add the blob store."""
-        from clinfra.blob.service import make_blob_service
-
-        blob = make_blob_service(section, reactor=self.reactor, data_dir=self.data_dir)
-        self.blobs = blob.blobs
-        if section.cluster_file:
-            self.locate = _make_locate(blob.topology)
-        self._add(blob, section)
-
-    def add_image(self, section: config.ImageConfig) -> None:
-        """Add the image service, over the blob store here or what is at `blob_url`."""
-        from clinfra.image.service import make_image_service
-
-        blobs = self._blobs_at(section.blob_url) if section.blob_url else self.blobs
-        assert blobs is not None, "settings see to it"
-        image = make_image_service(
-            section, reactor=self.reactor, data_dir=self.data_dir, blobs=blobs
-        )
-        self._add(image, section)
-
-    def _blobs_at(self, url: str) -> IBlobs:
-        """Return the store of images at a URL, opened and closed with the daemon."""
-        from clinfra.image.stores import make_store
-
-        store = make_store(url, self.reactor)
-        if store is not None:
-            self.daemon.opening.append(store.open)
-            self.daemon.closing.append(store.close)
-            return store
-        from clinfra.blob.client import BlobClient
-
-        client = BlobClient(url, reactor=self.reactor)
-        self.daemon.closing.append(client.close)
-        return client
-
-    def add_proxy(self, section: config.ProxyConfig) -> None:
-        """Add the proxy, over the services here."""
-        from clinfra.proxy.service import make_proxy_service
-
-        proxy = make_proxy_service(
-            section,
-            reactor=self.reactor,
-            data_dir=self.data_dir,
-            builtin_pools=self.daemon.origins,
-            locate=self.locate,
-        )
-        self.purge = self.maintenance = proxy
-        self._add(proxy, section)
-
-    def add_admin(self, section: config.AdminConfig) -> None:
-        """Add the admin pages, over all parts before."""
-        daemon, seconds = self.daemon, self.reactor.seconds
-        began = seconds()
-        proxy = self.configuration.proxy or config.ProxyConfig()
-        admin = make_admin_service(
-            products=[part.product for part in daemon.parts],
-            purge=self.purge,
-            maintenance=self.maintenance,
-            state=lambda: daemon.state.value,
-            uptime_seconds=lambda: seconds() - began,
-            version=version("clinfra"),
-            proxy_ports=lambda: daemon.ports("proxy"),
-            default_port=proxy.default_port,
-            listeners=lambda: {part.name: part.site.report() for part in daemon.parts},
-        )
-        self._add(admin, section)
-
-
-def _make_locate(topology: Topology) -> Locate:
-    """Return what tells the proxy where a stored blob is: "host:port" of its replicas.
-
-    It raises ValueError for what cannot be a stored name.
-    """
-
-    def locate(name: str) -> Sequence[str]:
-        try:
-            replicas = topology.replicas_of(topology.place(name, encoded=True))
-        except Trouble as trouble:
-            raise ValueError(trouble.sentence) from None
-        peers = [topology.peers[replica] for replica in replicas]
-        return [f"{peer.ip}:{peer.port}" for peer in peers]
-
-    return locate
+def compose_worker(descriptor: int, *, reactor: Any) -> Daemon:
+    """Build a worker's process, as it is told on its line to the main process."""
+    orders: Orders = read_orders(descriptor)
+    configuration = configured(orders)
+    logging = configuration.logging
+    writer = _open_log(orders.log_file)
+    daemon = Daemon(
+        reactor=reactor,
+        data_dir=Path(configuration.data_dir).absolute(),
+        stop_timeout_seconds=configuration.stop_timeout,
+        writer=writer,
+        observer=make_event_log(logging, writer),
+        announce=lambda line: None,
+        refuse=lambda error: _refuse(error, writer, foreground=False),
+        handle_signal=signal.signal,
+        life_level=LogLevel.debug,
+    )
+    assembly = Assembly(
+        configuration, reactor, daemon.data_dir, writer, daemon, orders=orders
+    )
+    assembly.add_all()
+    product = daemon.parts[0].product
+    handlers: dict[str, Callable[..., Any]] = {"reopen_logs": writer.reopen}
+    if assembly.purge is not None and assembly.maintenance is not None:
+        handlers["purge"] = assembly.purge.purge
+        handlers["maintain"] = assembly.maintenance.maintain
+        handlers["maintained"] = assembly.maintenance.maintained
+    line = Line(
+        reactor,
+        descriptor,
+        product.report,
+        lambda seconds: Deferred.fromCoroutine(daemon.retire(seconds)),
+        handlers,
+        orders.calls,
+    )
+    daemon.ready.append(line.open)
+    # What a terminal sends to all of its processes is the main process's to obey.
+    ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR2)
+    daemon.on_signal = {
+        **dict.fromkeys(ignored, lambda: None),
+        signal.SIGUSR1: writer.reopen,
+    }
+    return daemon
 
 
 def _open_log(file: str) -> LineWriter:

@@ -104,7 +104,7 @@ class AdminResource(Resource):
         if method == b"PURGE":
             return await self._purge_page(exchange)
         if path == _MAINTENANCE or path.startswith(_MAINTENANCE + b"/"):
-            return self._maintain(exchange, method, path)
+            return await self._maintain(exchange, method, path)
         if page := self._pages.get(path):
             if method not in (b"GET", b"HEAD"):
                 raise errors.MethodNotAllowed(["GET", "HEAD"])
@@ -146,7 +146,9 @@ class AdminResource(Resource):
         text = json.dumps(self._status(), indent=2, default=str)
         return Response(200, _JSON, text.encode() + b"\n")
 
-    def _maintain(self, exchange: IExchange, method: bytes, path: bytes) -> Response:
+    async def _maintain(
+        self, exchange: IExchange, method: bytes, path: bytes
+    ) -> Response:
         if method not in (b"GET", b"HEAD", b"PUT", b"DELETE"):
             raise errors.MethodNotAllowed(["GET", "HEAD", "PUT", "DELETE"])
         if self._maintenance is None:
@@ -155,9 +157,9 @@ class AdminResource(Resource):
             refuse_foreign(exchange)
             names = path[len(_MAINTENANCE) + 1 :].decode("latin-1").split("/", 1)
             pool, member = (*map(unquote, names), "")[:2]
-            self._maintenance.maintain(pool, member, method == b"PUT")
+            await self._maintenance.maintain(pool, member, method == b"PUT")
             exchange.notes["maintenance"] = "/".join(names)
-        text = json.dumps(self._maintenance.maintained(), indent=2)
+        text = json.dumps(await self._maintenance.maintained(), indent=2)
         return Response(200, _JSON, text.encode() + b"\n")
 
     async def _purge_page(self, exchange: IExchange) -> Response:

@@ -135,7 +135,7 @@ class ProxyService(Service):
                 )
         return known
 
-    def maintain(self, pool: str, member: str, out: bool) -> None:
+    async def maintain(self, pool: str, member: str, out: bool) -> None:
         """Take origins out, or back in; see interfaces.IMaintenance."""
         origins = self._surroundings.origins
         if pool:
@@ -152,7 +152,7 @@ class ProxyService(Service):
             way="out" if out else "back in",
         )
 
-    def maintained(self) -> Mapping[str, Any]:
+    async def maintained(self) -> Mapping[str, Any]:
         """Return what is out."""
         return self._surroundings.origins.maintained()
 

@@ -282,6 +282,14 @@ class Site(server.Site):
             if channel.idle:
                 channel.close()
 
+    def retire(self) -> None:
+        """Have every connection closed after its next answer; leave idle ones open.
+
+        For a process that another one takes over from: whoever is about to send a
+        request on an idle connection gets an answer to it.  `drained` sees to the rest.
+        """
+        self.draining = True
+
     def drained(self, timeout_seconds: float) -> Deferred[None]:
         """Fire when no connection is left; after the time-out, cut those that are."""
         finished: Deferred[None] = Deferred()
@@ -299,4 +307,7 @@ class Site(server.Site):
 
     def _cut(self) -> None:
         for channel in list(self.channels):
-            channel.abort()
+            if channel.idle:
+                channel.close()
+            else:
+                channel.abort()

@@ -143,10 +143,10 @@ def make_eager(port: IListeningPort) -> None:
 
     A port of another kind (a test's, a wrapper's) is left as it is.
     """
-    if type(port) is tcp.Port:
-        port.transport = EagerServer
-    elif type(port) is unix.Port:
+    if isinstance(port, unix.Port):
         port.transport = EagerUNIXServer
+    elif isinstance(port, tcp.Port):
+        port.transport = EagerServer
 
 
 def connect_tcp(

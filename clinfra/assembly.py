@@ -1,0 +1,272 @@
+"""Putting a process together: which part is handed what.
+
+Knows every product, and imports those that are configured: a proxy needs no image
+library.  The main process runs a product itself, or has a crew of workers run it; a
+worker is put together here too, of the one product it was told to run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import define, field
+
+from clinfra import config
+from clinfra.admin.service import make_admin_service
+from clinfra.daemon import Daemon, Part
+from clinfra.errors import Trouble
+from clinfra.interfaces import IBlobs, IMaintenance, IProduct, IPurge
+from clinfra.listening import Listener
+from clinfra.logs import AccessLog, LineWriter
+from clinfra.schema import read_table, to_table
+from clinfra.settings import SECTIONS
+from clinfra.web.site import Site
+from clinfra.workers.child import hiring
+from clinfra.workers.crew import Crew, Hire
+from clinfra.workers.orders import Orders
+from clinfra.workers.service import CrewService
+
+if TYPE_CHECKING:
+    from clinfra.blob.topology import Topology
+
+Locate = Callable[[str], Sequence[str]]
+_Section = (
+    config.BlobConfig | config.ImageConfig | config.ProxyConfig | config.AdminConfig
+)
+
+
+def configured(orders: Orders) -> config.Config:
+    """Return the configuration a worker was told."""
+    whole, problems = read_table(config.Config, orders.configuration)
+    if whole is None:
+        raise ValueError(f"these orders are not understood: {problems}")
+    absent: dict[str, Any] = dict.fromkeys(
+        name for name in SECTIONS if name not in orders.configuration
+    )
+    return attrs.evolve(whole, **absent)
+
+
+def workers_of(configuration: config.Config, name: str) -> int:
+    """Return how many workers a product has; 0 when the main process runs it."""
+    if name == "proxy" and configuration.proxy is not None:
+        return configuration.proxy.workers
+    if name == "image" and configuration.image is not None:
+        return configuration.image.front_workers
+    return 0
+
+
+@define(eq=False)
+class Assembly:
+    """Adds parts to a daemon, each handed what it needs of those before it.
+
+    Args:
+        orders: of this process when it is a worker.
+        reactor_name: as workers are told to choose theirs.
+        log_file: where the log goes when the configuration names no file.
+
+    Attributes:
+        crews: the parts that workers run, by name.
+    """
+
+    configuration: config.Config
+    reactor: Any
+    data_dir: Path
+    writer: LineWriter
+    daemon: Daemon
+    orders: Orders | None = None
+    reactor_name: str = ""
+    log_file: str = ""
+    crews: dict[str, Part] = field(factory=dict, init=False)
+    blobs: IBlobs | None = None
+    locate: Locate | None = None
+    purge: IPurge | None = None
+    maintenance: IMaintenance | None = None
+
+    def add_all(self) -> None:
+        """Add what the configuration asks for; a worker adds what it was told to."""
+        whole, orders = self.configuration, self.orders
+        if orders is not None:
+            if orders.product == "image" and whole.image is not None:
+                self.add_image(whole.image)
+            elif orders.product == "proxy" and whole.proxy is not None:
+                self.add_proxy(whole.proxy)
+            return
+        if whole.blob is not None:
+            self.add_blob(whole.blob)
+        if whole.image is not None:
+            if whole.image.front_workers:
+                self._add_crew("image", whole.image)
+            else:
+                self.add_image(whole.image)
+        if whole.proxy is not None:
+            if whole.proxy.workers:
+                crew = self._add_crew("proxy", whole.proxy)
+                self.purge = self.maintenance = crew
+            else:
+                self.add_proxy(whole.proxy)
+        if whole.admin is not None:
+            self.add_admin(whole.admin)
+
+    def _add_crew(self, name: str, section: _Section) -> CrewService:
+        """Add a product that workers run."""
+
+        def make_crew() -> Crew:
+            count = workers_of(self.configuration, name)
+            hire = self.hiring(name, self.configuration)
+            return Crew.of(name, count, hire, self.reactor)
+
+        service = CrewService(name, make_crew)
+        listeners = tuple(Listener(endpoint) for endpoint in section.listen)
+        part = Part(service, None, listeners)
+        self.crews[name] = part
+        self.daemon.parts.append(part)
+        self.daemon.joining.append(service.start_workers)
+        return service
+
+    def hiring(self, name: str, configuration: config.Config) -> Hire:
+        """Return what starts a product's workers with this configuration."""
+        orders = Orders(
+            product=name,
+            number=0,
+            workers=workers_of(configuration, name),
+            configuration=to_table(configuration),
+            listening={},
+            origins=self.daemon.origins(),
+            log_file=self.log_file,
+        )
+        part = self.crews[name]
+        return hiring(
+            self.reactor,
+            lambda: attrs.evolve(orders, calls=part.product.lasting()),
+            lambda: {each.endpoint: each.held() for each in part.listeners},
+            self.reactor_name,
+        )
+
+    def _add(self, product: IProduct, section: _Section) -> None:
+        logging = self.configuration.logging
+        access_log = None
+        if logging.access:
+            access_log = AccessLog(
+                self.writer.write, product.name, json_lines=logging.format == "json"
+            )
+        site = Site(
+            product.resource,
+            reactor=self.reactor,
+            limits=section.limits,
+            lane=product.lane,
+            access_log=access_log,
+        )
+        site.noisy = False
+        listening = self.orders.listening if self.orders is not None else {}
+        listeners = tuple(
+            Listener(endpoint, listening.get(endpoint)) for endpoint in section.listen
+        )
+        self.daemon.parts.append(Part(product, site, listeners))
+
+    def add_blob(self, section: config.BlobConfig) -> None:
+        """Add the blob store."""
+        from clinfra.blob.service import make_blob_service
+
+        blob = make_blob_service(section, reactor=self.reactor, data_dir=self.data_dir)
+        self.blobs = blob.blobs
+        if section.cluster_file:
+            self.locate = _make_locate(blob.topology)
+        self._add(blob, section)
+
+    def add_image(self, section: config.ImageConfig) -> None:
+        """Add the image service, over the blob store here or what is at `blob_url`."""
+        from clinfra.image.service import make_image_service
+
+        url = section.blob_url
+        if self.orders is not None:
+            url = url or f"http://{self.orders.origins['blob']}"
+            share = self.orders.workers
+            places = section.workers or len(os.sched_getaffinity(0))
+            section = attrs.evolve(section, workers=-(-places // share))
+        blobs = self._blobs_at(url) if url else self.blobs
+        assert blobs is not None, "settings see to it"
+        image = make_image_service(
+            section, reactor=self.reactor, data_dir=self.data_dir, blobs=blobs
+        )
+        self._add(image, section)
+
+    def _blobs_at(self, url: str) -> IBlobs:
+        """Return the store of images at a URL, opened and closed with the daemon."""
+        from clinfra.image.stores import make_store
+
+        store = make_store(url, self.reactor)
+        if store is not None:
+            self.daemon.opening.append(store.open)
+            self.daemon.closing.append(store.close)
+            return store
+        from clinfra.blob.client import BlobClient
+
+        client = BlobClient(url, reactor=self.reactor)
+        self.daemon.closing.append(client.close)
+        return client
+
+    def add_proxy(self, section: config.ProxyConfig) -> None:
+        """Add the proxy, over the services here."""
+        from clinfra.proxy.service import make_proxy_service
+
+        orders, origins = self.orders, self.daemon.origins
+        if orders is not None:
+            origins = lambda: orders.origins  # noqa: E731 - as short as it is
+            blob = self.configuration.blob
+            if blob is not None and blob.cluster_file:
+                from clinfra.blob.cluster_file import read_topology
+
+                self.locate = _make_locate(read_topology(blob))
+        proxy = make_proxy_service(
+            section,
+            reactor=self.reactor,
+            data_dir=self.data_dir,
+            builtin_pools=origins,
+            locate=self.locate,
+        )
+        self.purge = self.maintenance = proxy
+        self._add(proxy, section)
+
+    def add_admin(self, section: config.AdminConfig) -> None:
+        """Add the admin pages, over all parts before."""
+        daemon, seconds = self.daemon, self.reactor.seconds
+        began = seconds()
+        proxy = self.configuration.proxy or config.ProxyConfig()
+        admin = make_admin_service(
+            products=[part.product for part in daemon.parts],
+            purge=self.purge,
+            maintenance=self.maintenance,
+            state=lambda: daemon.state.value,
+            uptime_seconds=lambda: seconds() - began,
+            version=version("clinfra"),
+            proxy_ports=lambda: daemon.ports("proxy"),
+            default_port=proxy.default_port,
+            listeners=lambda: {
+                part.name: part.site.report()
+                for part in daemon.parts
+                if part.site is not None
+            },
+        )
+        self._add(admin, section)
+
+
+def _make_locate(topology: Topology) -> Locate:
+    """Return what tells the proxy where a stored blob is: "host:port" of its replicas.
+
+    It raises ValueError for what cannot be a stored name.
+    """
+
+    def locate(name: str) -> Sequence[str]:
+        try:
+            replicas = topology.replicas_of(topology.place(name, encoded=True))
+        except Trouble as trouble:
+            raise ValueError(trouble.sentence) from None
+        peers = [topology.peers[replica] for replica in replicas]
+        return [f"{peer.ip}:{peer.port}" for peer in peers]
+
+    return locate
