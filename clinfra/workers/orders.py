@@ -43,4 +43,6 @@ class Orders:
     def decode(cls, raw: bytes) -> Orders:
         """Read what `encode` made; what this version does not know is left out."""
         told = json.loads(raw)
-        return cls(**{name: told[name] for name in cls.__annotations__ if name in told})
+        calls = tuple((name, arguments) for name, arguments in told.pop("calls", ()))
+        known = {name: told[name] for name in cls.__annotations__ if name in told}
+        return cls(**known, calls=calls)

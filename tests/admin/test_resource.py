@@ -39,12 +39,12 @@ class Cache(Service):
     def report(self) -> Mapping[str, Any]:
         return {"pages": len(self.pages), "not_ready": self.not_ready}
 
-    def maintain(self, pool: str, member: str, out: bool) -> None:
+    async def maintain(self, pool: str, member: str, out: bool) -> None:
         if pool == "none":
             raise NotFound('There is no pool "none".')
         (self.out.append if out else self.out.remove)(f"{pool}|{member}")
 
-    def maintained(self) -> Mapping[str, Any]:
+    async def maintained(self) -> Mapping[str, Any]:
         return {"out": self.out}
 
     async def purge(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.config import ModuleConfig, PoolConfig
@@ -246,7 +247,11 @@ class MaintenanceTests(SynchronousTestCase):
     def test_from_admin(self) -> None:
         """Out and back in at once, a member, a pool, or everything."""
         stage = Stage(self, pools=pools("o1:80", "o2:80"))
-        maintain = stage.proxy.maintain
+
+        def maintain(pool: str, member: str, out: bool) -> None:
+            done = stage.proxy.maintain(pool, member, out)
+            self.successResultOf(Deferred.fromCoroutine(done))
+
         stage.get("/")
         maintain("origin", "o1:80", True)
         stage.asked.clear()
@@ -255,7 +260,7 @@ class MaintenanceTests(SynchronousTestCase):
         self.assertEqual({"o2:80"}, {asked.origin for asked in stage.asked})
         self.assertEqual(
             {"all": False, "pools": [], "members": {"origin": ["o1:80"]}},
-            stage.proxy.maintained(),
+            self.successResultOf(Deferred.fromCoroutine(stage.proxy.maintained())),
         )
         maintain("origin", "", True)
         self.assertEqual(503, stage.get("/").status)
@@ -279,7 +284,7 @@ class MaintenanceTests(SynchronousTestCase):
         stage.get("/page")
         stage.get("/strict")
         stage.pass_time(2000)
-        stage.proxy.maintain("", "", True)
+        self.successResultOf(Deferred.fromCoroutine(stage.proxy.maintain("", "", True)))
 
         answer = stage.get("/page")
         self.assertEqual((200, b"kept"), (answer.status, answer.body))

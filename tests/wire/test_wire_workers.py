@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from http.client import HTTPConnection, HTTPException
@@ -126,9 +127,12 @@ def test_reloads_under_load() -> None:
 
 def test_workers_killed_under_load() -> None:
     """Killed workers are replaced; a client that asks again never waits in vain."""
-    tables = {"stop_timeout": 2, "proxy": {"workers": 2}, "admin": {}}
+    tables = {"stop_timeout": 2, "proxy": {"workers": 2}, "admin": {}, "blob": {}}
     with ClinfraProcess(tables) as clinfra:
         load = Load(clinfra.ports["proxy"], "/", again=True)
+        out = clinfra.url("admin", "/maintenance/blob")
+        with urllib.request.urlopen(urllib.request.Request(out, method="PUT")):
+            pass
         try:
             for _ in range(3):
                 victim = workers(clinfra)[0]
@@ -145,6 +149,10 @@ def test_workers_killed_under_load() -> None:
         assert load.failures == []
         assert set(load.answers) == {200}
         assert told(clinfra)["crew"]["falls"] == 3
+        # What operators asked of the fallen holds for their successors.
+        for _ in range(8):
+            with pytest.raises(urllib.error.HTTPError, match="503"):
+                urllib.request.urlopen(clinfra.url("proxy", "/blob/x"), timeout=20)
         assert "was killed by SIGKILL" in clinfra.running.output
 
 
