@@ -260,10 +260,13 @@ def compose_worker(descriptor: int, *, reactor: Any) -> Daemon:
     assembly.add_all()
     product = daemon.parts[0].product
     handlers: dict[str, Callable[..., Any]] = {"reopen_logs": writer.reopen}
-    if assembly.purge is not None and assembly.maintenance is not None:
-        handlers["purge"] = assembly.purge.purge
-        handlers["maintain"] = assembly.maintenance.maintain
-        handlers["maintained"] = assembly.maintenance.maintained
+    purge, maintenance = assembly.purge, assembly.maintenance
+    if purge is not None and maintenance is not None:
+        handlers["purge"] = lambda urls, prefixes, tags, soft: purge.purge(
+            urls, prefixes=prefixes, tags=tags, soft=soft
+        )
+        handlers["maintain"] = maintenance.maintain
+        handlers["maintained"] = maintenance.maintained
     line = Line(
         reactor,
         descriptor,

@@ -20,9 +20,10 @@ from twisted.python.log import ILogObserver
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from clinfra.daemon import Daemon, Listener, Part, State
+from clinfra.daemon import Daemon, Part, State
 from clinfra.errors import StartupFailed
 from clinfra.interfaces import IProduct
+from clinfra.listening import Listener
 from clinfra.logs import LineWriter
 from clinfra.web.exchange import IExchange, Response
 from clinfra.web.site import Site
@@ -279,7 +280,9 @@ class DaemonTests(SynchronousTestCase):
         """What is being answered is answered; then the products close."""
         blob = self.add("blob", "tcp:1")
         self.start()
-        client = Client(self.daemon.parts[0].site, self.reactor)
+        site = self.daemon.parts[0].site
+        assert site is not None
+        client = Client(site, self.reactor)
         client.send(get())
 
         stopped = self.daemon.stopService()
@@ -300,6 +303,7 @@ class DaemonTests(SynchronousTestCase):
         self.add("proxy", "tcp:2")
         self.start()
         for part in self.daemon.parts:
+            assert part.site is not None
             Client(part.site, self.reactor).send(get())
 
         stopped = self.daemon.stopService()

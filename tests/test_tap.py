@@ -132,6 +132,7 @@ class CompositionTests(SynchronousTestCase):
             daemon = self.compose(logging=config.LoggingConfig(access=wanted))
 
             for part in daemon.parts:
+                assert part.site is not None
                 self.assertEqual(wanted, part.site.access_log is not None)
 
     def test_log_that_cannot_be_written(self) -> None:

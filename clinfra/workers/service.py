@@ -76,8 +76,19 @@ class CrewService(Service):
         answers = await self.crew.ask_all("maintained") if self.crew else []
         return answers[0] if answers else {}
 
-    async def purge(self, urls: list[str]) -> int:
-        """Forget these host_paths in every worker; return how many one of them knew."""
+    async def purge(
+        self,
+        urls: Sequence[str],
+        *,
+        prefixes: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        soft: bool = False,
+    ) -> int:
+        """Forget pages in every worker; return how many one of them knew.
+
+        See IPurge.
+        """
         if self.crew is None:
             return 0
-        return max(await self.crew.ask_all("purge", list(urls)), default=0)
+        named = [list(each) for each in (urls, prefixes, tags)]
+        return max(await self.crew.ask_all("purge", *named, soft), default=0)

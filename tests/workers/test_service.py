@@ -73,7 +73,8 @@ class CrewServiceTests(SynchronousTestCase):
         self.get_ready(succeed(1), succeed(2))
         purged = Deferred.fromCoroutine(self.service.purge(["a", "b"]))
         self.assertEqual(2, self.successResultOf(purged))
-        self.assertEqual([("purge", ["a", "b"])] * 2, self.asked)
+        expected = ("purge", ["a", "b"], [], [], False)
+        self.assertEqual([expected] * 2, self.asked)
 
     def test_maintenance_lasts(self) -> None:
         """Workers that come later hear of what is out."""
