@@ -73,7 +73,7 @@ class CrewServiceTests(SynchronousTestCase):
         self.get_ready(succeed(1), succeed(2))
         purged = Deferred.fromCoroutine(self.service.purge(["a", "b"]))
         self.assertEqual(2, self.successResultOf(purged))
-        expected = ("purge", ["a", "b"], [], [], False)
+        expected: tuple[object, ...] = ("purge", ["a", "b"], [], [], False)
         self.assertEqual([expected] * 2, self.asked)
 
     def test_maintenance_lasts(self) -> None:
