@@ -44,6 +44,8 @@ kernel each time, which gives pages of zeros, and costs more than the network.""
 BLOCK_BYTES = 2 << 20
 """Written at a time, at most; the next block comes meanwhile."""
 
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
 ALIGNED_BYTES = 4096
 """Past the page cache, places and lengths are multiples of this."""
 
@@ -214,8 +216,8 @@ class _Blocks:
 
     def __attrs_post_init__(self) -> None:
         # Such memory begins at a page, as the disk wants it.
-        self._filling = memoryview(mmap.mmap(-1, BLOCK_BYTES))
-        self._written = memoryview(mmap.mmap(-1, BLOCK_BYTES))
+        self._filling = memoryview(mmap.mmap(-1, BLOCK_BYTES, _PRIVATE))
+        self._written = memoryview(mmap.mmap(-1, BLOCK_BYTES, _PRIVATE))
 
     def begin(self, path: Path, offset: int) -> None:
         """Write to a file, from there on."""
