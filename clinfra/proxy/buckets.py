@@ -7,13 +7,15 @@ bucket at all is; so only those in use are kept, and not more than `MOST_BUCKETS
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
-from math import inf
 
 from attrs import define, field
 
 MOST_BUCKETS = 65536
-_RECENT_SECONDS = 2.0
+
+_SHARED = struct.Struct("!dd")
+"""Tokens, and the unix seconds when there were so many."""
 
 
 @define(eq=False)
@@ -24,14 +26,11 @@ class Bucket:
         tokens: how many there were at `at`; less than none are owed.
         at: seconds, when that was.
         taken: since somebody last asked (`Buckets.drain`).
-        seen, seen_at: the shared count when it was last seen.
     """
 
     tokens: float
     at: float
     taken: int = 0
-    seen: int = 0
-    seen_at: float = -inf
 
 
 @define(eq=False)
@@ -80,32 +79,28 @@ class Buckets:
             self._buckets[key].taken = 0
         return taken
 
-    def window(self) -> float:
-        """Return how long it takes to fill a bucket: what is older does not count."""
-        return min(3600.0, max(1.0, self.burst / self.rate))
-
-    def learn(
-        self, key: str, ours: int, total: int, now: float, elapsed: float
-    ) -> None:
-        """Take what others took of a bucket that several processes share.
+    def share(self, key: str, taken: int, shared: bytes | None, now: float) -> bytes:
+        """Bring a bucket that several processes share in line with the others.
 
         Args:
-            ours: what was just added to the shared count of this window.
-            total: the shared count after that.
-            elapsed: seconds since the window began.
+            taken: what `drain` said was taken here, and the others do not know of yet.
+            shared: the bucket as they left it; None when that is not known.
+
+        Returns:
+            what to leave for them.
         """
         bucket = self._buckets.get(key)
-        if bucket is None:
-            return
-        level = self._level(bucket, now)
-        if now - bucket.seen_at <= _RECENT_SECONDS and total >= bucket.seen:
-            level -= max(0, total - ours - bucket.seen)
+        pending = 0 if bucket is None else bucket.taken
+        if shared is not None and len(shared) == _SHARED.size:
+            tokens, at = _SHARED.unpack(shared)
+            level = min(self.burst, tokens + max(0.0, now - at) * self.rate) - taken
+        elif bucket is not None:
+            level = self._level(bucket, now) + pending
         else:
-            # A new window, or nobody asked here for a while: what one bucket for all
-            # would have, had it been full when the window began.
-            level = min(level, self.burst - total + elapsed * self.rate)
-        bucket.tokens, bucket.at = level, now
-        bucket.seen, bucket.seen_at = total, now
+            level = self.burst - taken
+        if bucket is not None:
+            bucket.tokens, bucket.at = level - pending, now
+        return _SHARED.pack(level, now)
 
     def _level(self, bucket: Bucket, now: float) -> float:
         level = bucket.tokens + (now - bucket.at) * self.rate

@@ -160,34 +160,6 @@ class Node(ClientFactory):
             lambda known: done(bool(known))
         )
 
-    def add_up(
-        self,
-        key: bytes,
-        amount: int,
-        ttl_seconds: int,
-        done: Callable[[int | None], None],
-    ) -> None:
-        """Add to a counter, made at need; `done` is told what it is then, if known."""
-        protocol = self.protocol_in_use
-        if protocol is None:
-            done(None)
-            return
-        self._flush()
-
-        def increased(total: object) -> None:
-            if total is not False:  # of no counter; 0 is one
-                done(int(cast(int, total)))
-                return
-            adding = protocol.add(key, b"%d" % amount, expireTime=ttl_seconds)
-            adding.addCallback(lambda good: done(amount if good else None))
-            adding.addErrback(lost)
-
-        def lost(reason: Failure) -> None:
-            self._unset(reason)
-            done(None)
-
-        protocol.increment(key, amount).addCallbacks(increased, lost)
-
     def _owe(self, key: bytes) -> None:
         """Delete it when the server is back: it may come back with all it had."""
         if not self._stopped:
@@ -372,16 +344,6 @@ class Memcached:
     def available(self, key: bytes) -> bool:
         """Whether the server of a key is connected."""
         return self.node_of(key).alive
-
-    def add_up(
-        self,
-        key: bytes,
-        amount: int,
-        ttl_seconds: int,
-        done: Callable[[int | None], None],
-    ) -> None:
-        """Add to a counter; `done` is told the sum, or None when that is not known."""
-        self.node_of(key).add_up(key, amount, ttl_seconds, done)
 
     def report(self) -> dict[str, bool]:
         """Return which servers are connected."""

@@ -25,7 +25,6 @@ _ERROR = re.compile(rb"ERROR|(?:CLIENT_ERROR|SERVER_ERROR) .*")
 _ONE_LINE = re.compile(
     rb"STORED|NOT_STORED|DELETED|NOT_FOUND|OK|EXISTS|VERSION .*|" + _ERROR.pattern
 )
-_COUNT = re.compile(rb"[0-9]{1,20}|NOT_FOUND|" + _ERROR.pattern)
 
 log = Logger()
 
@@ -68,18 +67,11 @@ class Batch:
         return callbacks
 
 
-def _expected(command: Any) -> re.Pattern[bytes]:
-    """Return what the answer of a command looks like, if it is one line."""
-    if type(command) is Batch:
-        return _ERROR
-    return _COUNT if command.command == b"incr" else _ONE_LINE
-
-
 class CacheProtocol(MemCacheProtocol):
     """Twisted's memcached protocol with batched GETs that call back.
 
     Sets, deletes and the other commands whose answer is one line are Twisted's; its
-    own gets, decrements and statistics do not work here.
+    own gets, counters and statistics do not work here.
 
     Args:
         node: told of connection and loss.
@@ -203,7 +195,7 @@ class CacheProtocol(MemCacheProtocol):
             position = end + 2
             if not queue:
                 raise ValueError("an answer to no question")
-            if not _expected(queue[0]).fullmatch(line):
+            if not (_ERROR if type(queue[0]) is Batch else _ONE_LINE).fullmatch(line):
                 raise ValueError("an answer to another question")
             self.lineReceived(line)
         if queue:

@@ -60,18 +60,30 @@ class BucketTests(SynchronousTestCase):
         self.assertEqual(1, len(buckets))
 
     def test_shared(self) -> None:
-        """What others took is taken here too, but not what is filled up since."""
-        buckets = Buckets(rate=1, burst=10)
-        buckets.take("a", 0)
-        self.assertEqual({"a": 1}, buckets.drain())
-        self.assertEqual({}, buckets.drain())
-        buckets.learn("a", 1, 14, 0, elapsed=5)
-        self.assertEqual(0, buckets.wait("a", 0), "of 14 in 5 s there is one left")
-        buckets.take("a", 0.5)
-        buckets.learn("a", 1, 17, 0.5, elapsed=5.5)
-        self.assertEqual(2.5, round(buckets.wait("a", 0.5), 2))
-        buckets.learn("a", 1, 1, 6.0, elapsed=1)
-        self.assertEqual(0, buckets.wait("a", 6.0), "a new window")
+        """Two that share a bucket let through what one would."""
+        one, other = (Buckets(rate=1, burst=10) for _ in range(2))
+        state = None
+        for _ in range(6):
+            one.take("a", 0)
+        state = one.share("a", one.drain()["a"], state, 0)
+        self.assertEqual({}, one.drain())
+        other.take("a", 1)
+        drained = other.drain()["a"]
+        other.take("a", 1)  # while the answer is on its way
+        state = other.share("a", drained, state, 1)
+        self.assertEqual(0, other.wait("a", 1))
+        for _ in range(3):
+            other.take("a", 1)
+        self.assertEqual(1, other.wait("a", 1), "10 + 1 - 6 - 5 are none")
+        state = other.share("a", other.drain()["a"], state, 1)
+        one.take("a", 1)
+        state = one.share("a", one.drain()["a"], state, 1)
+        self.assertEqual(2, one.wait("a", 1))
+
+        for broken in (None, b"", b"nonsense"):
+            one.take("b", 0)
+            one.share("b", 1, broken, 0)
+        self.assertEqual(0, one.wait("b", 0))
 
 
 class ThrottlerTests(SynchronousTestCase):

@@ -287,25 +287,25 @@ class Throttler(RuleModule):
         assert self._memcached is not None
         for each in self._limits:
             if each.limit.shared:
-                window = each.buckets.window()
                 for bucket, taken in each.buckets.drain().items():
-                    self._add_up(each, bucket, taken, window)
+                    self._share_bucket(each, bucket, taken)
 
-    def _add_up(self, limit: _Limit, bucket: str, taken: int, window: float) -> None:
-        assert self._memcached is not None
-        number, elapsed = divmod(self._now(), window)
-        told = f"{limit.name}\0{bucket}\0{number:.0f}".encode()
+    def _share_bucket(self, limit: _Limit, bucket: str, taken: int) -> None:
+        """Fetch a bucket as others left it, and leave it as it is now.
 
-        def added(total: int | None) -> None:
-            if total is not None:
-                limit.buckets.learn(bucket, taken, total, self._now(), elapsed)
+        When two do so in the same millisecond, what one has taken is forgotten.
+        """
+        memcached = self._memcached
+        assert memcached is not None
+        told = f"{limit.name}\0{limit.limit.per}\0{bucket}".encode()
+        key = b"throttle:" + sha256(told).hexdigest()[:32].encode()
+        buckets = limit.buckets
 
-        self._memcached.add_up(
-            b"throttle:" + sha256(told).hexdigest()[:32].encode(),
-            taken,
-            int(2 * window) + 1,
-            added,
-        )
+        def found(shared: bytes | None) -> None:
+            state = buckets.share(bucket, taken, shared, self._now())
+            memcached.set(key, state, buckets.burst / buckets.rate + 60)
+
+        memcached.get(key, found)
 
 
 def _counted(keyed: Sequence[_Keyed], client: str) -> list[tuple[_Limit, str]]:
