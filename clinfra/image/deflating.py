@@ -89,9 +89,10 @@ def inflate(reader: Decompressor, data: bytes, most: int) -> bytes:
 
 def stored(data: bytes) -> bytes:
     """Return a zlib stream of what is not compressed at all."""
-    parts = [b"\x78\x01"]
+    parts: list[bytes | memoryview] = [b"\x78\x01"]
+    view = memoryview(data)
     for at in range(0, len(data), _BLOCK_BYTES):
-        block = data[at : at + _BLOCK_BYTES]
+        block = view[at : at + _BLOCK_BYTES]
         last = at + _BLOCK_BYTES >= len(data)
         head = struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF)
         parts += (head, block)

@@ -23,7 +23,7 @@ from clinfra.image import deflating
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _STRIP_BYTES: Final = 1 << 18
-_PIECE_BYTES: Final = 1 << 13
+_PIECE_BYTES: Final = 1 << 16
 _ZLIB_HEAD_BYTES: Final = 2
 
 # Filters.
