@@ -67,6 +67,9 @@ Info = dict[str, int | str]
 Span = tuple[int, int, str, int, int]
 """Offset, length, media type, width and height of something made."""
 
+_MOST_RESULTS: Final = 4
+"""So many of the largest results may be made of one picture, or more smaller ones."""
+
 _PLACEHOLDER: Final = Recipe("", width=32, height=32)
 """What the placeholder is made of."""
 
@@ -161,6 +164,7 @@ def _sorted(
     Raises ResultTooLarge and NoSuchFrame before anything was decoded.
     """
     recipes = [*job.recipes]
+    left = _MOST_RESULTS * job.bounds.max_size_pixels
     for number, rung in enumerate(job.mezzanines):
         recipes.append(attrs.evolve(rung, name=rung_name(number)))
     # Without recipes a picture is only looked at from outside.
@@ -175,6 +179,10 @@ def _sorted(
             films[recipe] = pixels
         else:
             stills.setdefault(recipe.frame, []).append(recipe)
+            pixels = target.canvas_pixels
+        left -= pixels
+        if left < 0 and not is_rung(recipe.name):
+            raise ResultTooLarge(recipe.name)
     return stills, films
 
 

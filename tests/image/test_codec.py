@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clinfra.image import codec, opening, resizer
 from clinfra.image.geometry import fit
 from clinfra.image.job import BadImage, Rendered, ResultTooLarge
+from tests.image import corpus
 from tests.image.pictures import (
     encode,
     exif_block,
@@ -425,8 +426,11 @@ class DamageTests(SynchronousTestCase):
         data = jpeg(640, 480)
         codec.render(data[: len(data) // 2], job())
         self.assert_bad(encode(photograph(640, 480), "PNG")[:50])
-        webp = encode(photograph(640, 480), "WEBP")
-        self.assert_bad(webp[: len(webp) // 2])
+        # Their decoders give nothing before they have all.
+        for name in ("WEBP", "AVIF", "HEIC"):
+            whole = corpus.whole()[name]
+            for end in (len(whole) // 2, len(whole) - 100):
+                self.assert_bad(whole[:end])
 
     def test_nothing_known(self) -> None:
         """Empty, text, and formats that are not accepted are bad."""

@@ -267,6 +267,16 @@ class ResourceTests(SynchronousTestCase):
             (400, b"Size too large: 2000x2000"), (answer.status, answer.body)
         )
 
+    def test_results_too_large_together(self) -> None:
+        """So are sizes that would be too much together, whatever they are."""
+        self.start(max_size_pixels=10000)
+        sizes = [f"{width}x100c" for width in range(100, 94, -1)]
+        self.assertEqual(200, self.ask(f"?sizes={','.join(sizes[:4])}").status)
+        answer = self.ask(f"?sizes={','.join(sizes)}")
+        self.assertEqual(
+            (400, b"Size too large: 96x100c"), (answer.status, answer.body)
+        )
+
     def test_overloaded(self) -> None:
         """Beyond the queue uploads are refused before their body is read."""
         self.start(patient=True, queue=1)
