@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
 from clinfra.errors import InvalidRequest, NotFound, OriginFailed, Overloaded
+from clinfra.image.patience import RETRY_AFTER_SECONDS, Patience
 from clinfra.image.room import room
-from clinfra.image.storing import RETRY_AFTER_SECONDS
 from clinfra.interfaces import BlobInfo, IBlobs, ILendsBlobs
 from clinfra.web.exchange import FileBody
 from clinfra.web.streams import Threads, unnamed_file, write_all
@@ -34,6 +34,7 @@ class Loading:
     Args:
         spool_directory: where large originals are handed to workers, unnamed.
         threads: where they are written; None means at once.
+        patience: for every blob.
         now: unix seconds.
     """
 
@@ -44,6 +45,7 @@ class Loading:
         blobs: IBlobs,
         spool_directory: Path,
         threads: Threads | None,
+        patience: Patience,
         now: Callable[[], float],
     ) -> None:
         self._blobs = blobs
@@ -51,6 +53,7 @@ class Loading:
         self._lend = blobs.lend if ILendsBlobs.providedBy(blobs) else blobs.get
         self._spool_directory = spool_directory
         self._threads = threads
+        self._patience = patience
         self._now = now
         self._originals = DeferredSemaphore(_ORIGINALS_AT_ONCE)
 
@@ -81,12 +84,12 @@ class Loading:
 
     async def _ask(
         self,
-        give: Callable[[str], Awaitable[tuple[BlobInfo, T]]],
+        give: Callable[[str], Coroutine[Any, Any, tuple[BlobInfo, T]]],
         name: str,
         sentence: str,
     ) -> tuple[BlobInfo, T]:
         try:
-            info, body = await give(name)
+            info, body = await self._patience.within(give(name))
         except (NotFound, InvalidRequest) as error:
             raise NotFound(sentence) from error
         except (OriginFailed, Overloaded) as error:

@@ -26,6 +26,7 @@ from clinfra.image.fetching import Fetcher
 from clinfra.image.gallery import Gallery
 from clinfra.image.loading import Loading
 from clinfra.image.ondemand import OnDemand
+from clinfra.image.patience import Patience
 from clinfra.image.render import OnGone, OnMessage, Renderer
 from clinfra.image.resource import ImageResource
 from clinfra.image.storing import Storing
@@ -71,7 +72,8 @@ def make_image_service(
     bad_files = None
     if config.save_bad_path:
         bad_files = BadFiles(Path(config.save_bad_path), config.save_bad_bytes, threads)
-    storing = Storing(blobs, threads, reactor)
+    patience = Patience(reactor, config.worker_timeout)
+    storing = Storing(blobs, threads, patience)
     spool_directory = data_dir / "image"
     uploads = Uploads(
         config,
@@ -82,7 +84,7 @@ def make_image_service(
         threads=threads,
         now=time.time,
     )
-    loading = Loading(blobs, spool_directory, threads, time.time)
+    loading = Loading(blobs, spool_directory, threads, patience, time.time)
     on_demand = OnDemand(
         config,
         allowed=allowed,

@@ -4,17 +4,21 @@ The renditions, the original and its mezzanines go first and the info last, so w
 finds the info finds everything.  Names are made of the upload's own bytes.  So when
 storing fails, what had been stored is deleted, unless the info of an earlier upload of
 the same bytes is there: then those names belong to it, and what they hold now is as
-good.
+good.  And what that one was promised holds: results are kept for as long as it was
+told, and so is its original.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import (
     Deferred,
     DeferredList,
@@ -22,14 +26,15 @@ from twisted.internet.defer import (
     DeferredSemaphore,
     fail,
 )
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from clinfra.errors import NotFound, Overloaded, Trouble
 from clinfra.image.job import Rendered, Rendition, is_rung
 from clinfra.image.naming import BlobNames, base_name
-from clinfra.interfaces import IBlobs
+from clinfra.image.patience import RETRY_AFTER_SECONDS, Patience
+from clinfra.interfaces import BlobInfo, IBlobs
 from clinfra.web.streams import Spooled, Threads, read_piece
 
 T = TypeVar("T")
@@ -54,8 +59,24 @@ GATHER_SECONDS = 0.2
 _MOST_GATHERED = 32
 """So many do not wait for more."""
 
-RETRY_AFTER_SECONDS = 5
-"""When whoever met an unavailable blob service should come back."""
+_FOREVER_SECONDS = 2**31 - 1
+
+
+_OF_KEPT = ("kept", "mezzanines")
+"""What an info says of the original."""
+
+
+@frozen
+class _Promised:
+    """What an upload was promised.
+
+    Attributes:
+        seconds: for so long results are there.
+        kept: what its info says of the original.
+    """
+
+    seconds: int
+    kept: Mapping[str, int | str]
 
 
 @define(eq=False)
@@ -64,14 +85,17 @@ class Storing:
 
     Args:
         threads: where originals are read; None means at once.
-        reactor: for time only; None means that renditions wait for no others.
+        patience: for every blob; None means that of whoever calls, and that renditions
+            wait for no others.
+        now: unix seconds.
     """
 
     log = Logger()
 
     _blobs: IBlobs
     _threads: Threads | None = None
-    _reactor: IReactorTime | None = None
+    _patience: Patience | None = None
+    _now: Callable[[], float] = time.time
     _begun: int = field(init=False, default=0)
     _idle: list[Deferred[None]] = field(init=False, factory=list)
     _originals: DeferredSemaphore = field(
@@ -172,10 +196,10 @@ class Storing:
         Blobs that are put in one turn of the reactor are made durable together.  Until
         then whoever asks for a rendition has it from memory.
         """
-        if self._reactor is None:
+        if self._patience is None:
             return
         if self._gathering is None:
-            self._gathering = self._reactor.callLater(
+            self._gathering = self._patience.reactor.callLater(
                 GATHER_SECONDS, self._store_gathered
             )
         turn: Deferred[None] = Deferred()
@@ -224,8 +248,15 @@ class Storing:
             )
             for name, rendition in rendered.renditions.items()
         }
-        info = {names.info: (_at_hand(rendered.info_json()), "application/json")}
+        info: dict[str, Part] = {}
         try:
+            promised = await self._promised(names)
+            if promised is not None:
+                ttl_seconds = max(ttl_seconds, promised.seconds)
+                rendered = attrs.evolve(
+                    rendered, info={**promised.kept, **rendered.info}
+                )
+            info[names.info] = _at_hand(rendered.info_json()), "application/json"
             if original is not None:
                 spooled = original
                 content_type = str(rendered.info["content_type"])
@@ -233,7 +264,7 @@ class Storing:
             await self._put_all(parts, ttl_seconds)
             await self._put_all(info, ttl_seconds)
         except Exception as error:
-            await self._undo([*info, *parts])
+            await self._undo([names.info, *parts])
             if not isinstance(error, Trouble | OSError):
                 raise
             self.log.warn(
@@ -247,14 +278,44 @@ class Storing:
             if original is not None:
                 original.close()
 
+    async def _promised(self, names: BlobNames) -> _Promised | None:
+        """Return what an earlier upload of the same bytes was promised.
+
+        It has the same names, and what it was told is there must stay there.
+        """
+        try:
+            about, text = await self._get(names.info)
+            told = json.loads(text)
+        except (NotFound, ValueError):
+            return None
+        if about.deleted:
+            seconds = math.ceil(about.deleted - self._now())
+        else:
+            seconds = _FOREVER_SECONDS
+        if seconds <= 0 or not isinstance(told, dict):
+            return None
+        kept = {}
+        if told.get("kept") is True:
+            kept = {name: told[name] for name in _OF_KEPT if name in told}
+        return _Promised(seconds, kept)
+
     async def _read(self, original: Spooled) -> bytes:
         return await read_piece(original.fd, 0, original.length, self._threads)
 
     async def _put_all(self, parts: Mapping[str, Part], ttl_seconds: int) -> None:
         """Put several blobs; raises the first trouble when every one has ended."""
 
+        failed = False
+
         async def put(name: str, body: Part) -> None:
-            await self._put(name, await body[0](), body[1], ttl_seconds)
+            nonlocal failed
+            if failed:
+                return  # all will be taken back
+            try:
+                await self._put(name, await body[0](), body[1], ttl_seconds)
+            except BaseException:
+                failed = True
+                raise
 
         turns = DeferredSemaphore(_AT_ONCE)
         puts = []
@@ -271,18 +332,26 @@ class Storing:
     async def _put(
         self, name: str, body: bytes, content_type: str, ttl_seconds: int
     ) -> None:
-        await self._blobs.put(
+        put = self._blobs.put(
             name,
             body,
             ttl_seconds=ttl_seconds,
             content_type=content_type,
             encoded=True,
         )
+        if self._patience is None:
+            await put
+        else:
+            await self._patience.within(put, len(body))
+
+    async def _get(self, name: str) -> tuple[BlobInfo, bytes]:
+        get = self._blobs.get(name)
+        return await (get if self._patience is None else self._patience.within(get))
 
     async def _undo(self, names: Sequence[str]) -> None:
         """Delete what a failed upload stored, the info first, as far as possible."""
         try:
-            await self._blobs.get(names[0])
+            await self._get(names[0])
         except NotFound:
             pass
         except Exception:

@@ -19,6 +19,7 @@ from clinfra.image.fetches import Fetches
 from clinfra.image.fetching import Fetcher
 from clinfra.image.loading import Loading
 from clinfra.image.ondemand import OnDemand
+from clinfra.image.patience import Patience
 from clinfra.image.render import Renderer
 from clinfra.image.resource import ImageResource
 from clinfra.image.signing import Keys
@@ -64,7 +65,9 @@ class FetchesTests(SynchronousTestCase):
         uploads = Uploads(
             config, spool_directory=directory, bad_files=None, threads=None, **shared
         )
-        loading = Loading(self.blobs, directory, None, self.clock.seconds)
+        loading = Loading(
+            self.blobs, directory, None, Patience(self.clock, 10), self.clock.seconds
+        )
         on_demand = OnDemand(
             config, allowed=allowed, blobs=self.blobs, loading=loading, **shared
         )

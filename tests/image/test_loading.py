@@ -7,13 +7,15 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from clinfra.errors import NotFound, Overloaded
 from clinfra.image.loading import Loading
+from clinfra.image.patience import Patience
 from clinfra.interfaces import BlobInfo, ILendsBlobs
 from clinfra.web.exchange import FileBody
 from tests.image.support import MemoryBlobs, new_directory
@@ -49,7 +51,9 @@ class LendingBlobs(MemoryBlobs):
 
 class LoadingTests(SynchronousTestCase):
     def loading(self, blobs: MemoryBlobs, now: float = 0.0) -> Loading:
-        return Loading(blobs, new_directory(self), None, lambda: now)
+        self.clock = Clock()
+        patience = Patience(self.clock, 10)
+        return Loading(blobs, new_directory(self), None, patience, lambda: now)
 
     def run_now(self, work: Coroutine[Any, Any, T]) -> T:
         return self.successResultOf(Deferred.fromCoroutine(work))
@@ -85,6 +89,21 @@ class LoadingTests(SynchronousTestCase):
         failed = Deferred.fromCoroutine(loading.original("000_a.original"))
         self.failureResultOf(failed, NotFound)
         self.assertEqual(0, blobs.lent)
+
+    def test_hangs(self) -> None:
+        """A blob service that is silent is not waited for longer than for a worker."""
+        blobs = MemoryBlobs(originals_gate=DeferredLock())
+        assert blobs.originals_gate is not None
+        blobs.originals_gate.acquire()
+        self.run_now(blobs.put("000_a.original", b"picture", encoded=True))
+        loading = self.loading(blobs)
+        asked = Deferred.fromCoroutine(loading.original("000_a.original"))
+        self.clock.advance(9.9)
+        self.assertNoResult(asked)
+        self.clock.advance(0.1)
+        failure = self.failureResultOf(asked, Overloaded)
+        self.assertEqual(5, failure.value.retry_after_seconds)
+        self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_away(self) -> None:
         """A blob service that does not answer is a reason to come back later."""

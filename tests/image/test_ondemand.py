@@ -19,6 +19,7 @@ from clinfra.config import ImageConfig, Limits
 from clinfra.image.allowed import Allowed
 from clinfra.image.loading import Loading
 from clinfra.image.ondemand import OnDemand
+from clinfra.image.patience import Patience
 from clinfra.image.render import Renderer
 from clinfra.image.resource import ImageResource
 from clinfra.image.signing import Keys
@@ -67,7 +68,9 @@ class OnDemandTests(SynchronousTestCase):
             threads=None,
             now=self.clock.seconds,
         )
-        loading = Loading(self.blobs, directory, None, self.clock.seconds)
+        loading = Loading(
+            self.blobs, directory, None, Patience(self.clock, 10), self.clock.seconds
+        )
         self.on_demand = OnDemand(
             config,
             allowed=Allowed.of(config),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -12,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.errors import Overloaded, StorageFull
 from clinfra.image.job import Rendered, Rendition
+from clinfra.image.patience import Patience
 from clinfra.image.storing import GATHER_SECONDS, Storing
 from clinfra.interfaces import BlobInfo
 from tests.image.support import MemoryBlobs
@@ -50,7 +52,7 @@ class StoringTests(SynchronousTestCase):
     def test_gathering(self) -> None:
         """Renditions wait a moment, and are put in one turn; the end waits for none."""
         clock = Clock()
-        storing = Storing(self.blobs, reactor=clock)
+        storing = Storing(self.blobs, patience=Patience(clock, 10))
 
         def store(number: int) -> Deferred[None]:
             rendition = RENDERED.renditions["1x1"]
@@ -75,6 +77,61 @@ class StoringTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(storing.idle()))
         self.successResultOf(last)
         self.assertEqual([], clock.getDelayedCalls())
+
+    def test_hangs(self) -> None:
+        """A blob service that hangs is waited for no longer than for a worker."""
+        clock = Clock()
+        self.blobs.gate = Deferred()
+        storing = Storing(self.blobs, patience=Patience(clock, 10))
+        told = storing.store(storing.names(RENDERED), RENDERED, 100)
+        clock.advance(9.9)
+        self.assertNoResult(told)
+        clock.advance(0.2)
+        failure = self.failureResultOf(told, Overloaded)
+        self.assertEqual(5, failure.value.retry_after_seconds)
+        self.assertEqual({}, self.blobs.kept)
+
+    def upload(
+        self, storing: Storing, ttl_seconds: int, **info: int | str
+    ) -> dict[str, Any]:
+        """Store an upload of the same bytes; return the info that is there then."""
+        rendered = attrs.evolve(RENDERED, info={**RENDERED.info, **info})
+        names = storing.names(rendered)
+        self.successResultOf(storing.store(names, rendered, ttl_seconds))
+        told: dict[str, Any] = json.loads(self.blobs.kept[names.info][0])
+        return told
+
+    def test_promises(self) -> None:
+        """Another upload of the same bytes takes nothing from an earlier one."""
+        clock = Clock()
+        self.blobs.now = clock.seconds
+        storing = Storing(self.blobs, now=clock.seconds)
+        self.upload(storing, 1000, kept=True, mezzanines="9x9")
+        clock.advance(100)
+        told = self.upload(storing, 50, filename="x")
+        self.assertEqual(
+            ("x", True, "9x9"), (told["filename"], told["kept"], told["mezzanines"])
+        )
+        self.assertEqual({900}, {ttl for _, _, ttl in self.blobs.kept.values()})
+        told = self.upload(storing, 5000, kept=True, mezzanines="")
+        self.assertEqual("", told["mezzanines"])
+        self.assertEqual({5000}, {ttl for _, _, ttl in self.blobs.kept.values()})
+
+    def test_promises_end(self) -> None:
+        """What is over, deleted or nonsense promises nothing."""
+        clock = Clock()
+        self.blobs.now = clock.seconds
+        storing = Storing(self.blobs, now=clock.seconds)
+        self.upload(storing, 1000, kept=True)
+        clock.advance(1000)
+        self.assertNotIn("kept", self.upload(storing, 50))
+        self.upload(storing, 1000, kept=True)
+        name = storing.names(RENDERED).info
+        self.successResultOf(Deferred.fromCoroutine(self.blobs.delete(name)))
+        self.assertNotIn("kept", self.upload(storing, 50))
+        for nonsense in (b"[]", b"nonsense"):
+            self.blobs.kept[name] = (nonsense, "application/json", 1000)
+            self.assertNotIn("kept", self.upload(storing, 50))
 
     def test_whole(self) -> None:
         """Renditions come first, the info last, all under the original's names."""
