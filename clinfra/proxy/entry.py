@@ -252,7 +252,7 @@ class Entry:
         if self.status != 200:
             return self.status, fields, self.body
         etag, modified = self.etag, self.last_modified
-        status = evaluate(head, etag, modified)
+        status = evaluate(head, etag, self._changed_at(head))
         if status == 304:
             some = tuple(pair for pair in self.fields if pair[0].lower() in _OF_304)
             return 304, (*some, *extra), b""
@@ -280,6 +280,18 @@ class Entry:
         fields = drop_fields(fields, frozenset((b"content-type",)))
         content_type: Field = (b"Content-Type", layout.content_type)
         return 206, (*fields, content_type), b"".join((*pieces, layout.epilogue))
+
+    def _changed_at(self, head: RequestHead) -> int | None:
+        """Return when it was changed last, at the latest.
+
+        Without Last-Modified that is when it was sent, as far as If-Modified-Since is
+        concerned (RFC 9111 §4.3.2).
+        """
+        modified = self.last_modified
+        if modified is None and b"if-unmodified-since" not in head.index:
+            date = self.get(b"date")
+            return None if date is None else parse_http_date(date)
+        return modified
 
     def conditions(self) -> Fields:
         """Return the fields that ask an origin whether this is still right."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from urllib.parse import urljoin, urlsplit
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
@@ -16,6 +17,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from clinfra.proxy.bans import PAGE, PREFIX, TAG, Ban
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.coalesce import Coalescer
+from clinfra.proxy.message import Reply, Request, join_host_path
 from clinfra.proxy.policy import Policy
 
 
@@ -61,6 +63,21 @@ class Forgetting:
             done.append(self.cache.purge(primary))
         return gatherResults(done, consumeErrors=True).addCallback(any)
 
+    def changed(self, request: Request, reply: Reply) -> None:
+        """Forget the page of a request that changed something, and what it names.
+
+        That is RFC 9111 §4.4: Location and Content-Location too, of the same origin.
+        """
+        pages = {request.cache_host_path or request.host_path: None}
+        for name in (b"location", b"content-location"):
+            reference = reply.get(name)
+            if reference is not None:
+                page = page_named(request, reference)
+                if page is not None:
+                    pages[page] = None
+        for page in pages:
+            self.forget(page)
+
     def _ban(self, kind: str, texts: Iterable[str], soft: bool) -> Deferred[int]:
         covered = 0
         told: list[Deferred[None]] = []
@@ -71,3 +88,17 @@ class Forgetting:
             covered += self.cache.ban(ban, partial(done.callback, None))
         all_told = gatherResults(told, consumeErrors=True)
         return all_told.addCallback(lambda results: covered)
+
+
+def page_named(request: Request, reference: bytes) -> str | None:
+    """Return the host_path of a URI reference; None when it is of another origin."""
+    authority = request.authority.decode("latin-1")
+    try:
+        base = f"{request.scheme}://{authority}{request.target}"
+        parts = urlsplit(urljoin(base, reference.decode("latin-1")))
+        if parts.scheme != request.scheme or parts.netloc.lower() != authority.lower():
+            return None
+    except ValueError:
+        return None
+    target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
+    return join_host_path(request.host, request.port, target)

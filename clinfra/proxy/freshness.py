@@ -105,7 +105,8 @@ class Terms:
     Attributes:
         targets: lower-case names of the fields that rule instead of Cache-Control.
         set_cookie_allowed: keep an answer though it sets cookies.
-        negative_ttl: lifetime of a 404 that states none; 0 when it is not kept.
+        negative_ttl: lifetime of such an answer when it states none; 0 when there is
+            none for it.
         heuristic_fraction: of the time since Last-Modified, taken for the lifetime of
             an answer that states none; 0 guesses nothing.
         heuristic_longest: seconds; no guess is longer.
@@ -194,7 +195,7 @@ def judge(
     always_validate = b"no-cache" in directives
     if lifetime is None:
         guessed = _guess(status, get, directives, answered_at, terms)
-        if status == 404 and terms.negative_ttl > 0:
+        if terms.negative_ttl > 0:
             lifetime = terms.negative_ttl
         elif guessed is not None:
             lifetime = guessed
@@ -244,6 +245,14 @@ def lifetime_seconds(
     if until is None:
         return 0.0
     return max(0.0, until - _date(get, answered_at))
+
+
+def states_lifetime(get: Getter) -> bool:
+    """Whether a response states a lifetime, by whatever field."""
+    directives = cache_control(get(b"cache-control") or b"")
+    return (
+        b"max-age" in directives or b"s-maxage" in directives or bool(get(b"expires"))
+    )
 
 
 def _guess(

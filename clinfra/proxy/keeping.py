@@ -113,6 +113,17 @@ class Keeping:
     def _keep(self, request: Request, seeking: Seeking, entry: Entry) -> None:
         """Keep a whole answer, unless it is out of date already; share it."""
         flight = request.flight
+        if flight is None or flight.lease is None:
+            self._keep_now(request, seeking, entry, False)
+            return
+        flight.lease.check(
+            lambda holds: self._keep_now(request, seeking, entry, not holds)
+        )
+
+    def _keep_now(
+        self, request: Request, seeking: Seeking, entry: Entry, purged: bool
+    ) -> None:
+        flight = request.flight
         names = self._names(request, entry)
         old = self.cache.purged_since(seeking.primary, seeking.purges)
         host_path = request.cache_host_path or request.host_path
@@ -120,7 +131,7 @@ class Keeping:
         entry.tags = self.policy.tags(entry.fields)
         entry.asked_at = request.asked_at
         if (
-            not old
+            not (old or purged)
             and (flight is None or not flight.doomed)
             and len(entry.tags) <= MOST_TAGS
             and self.cache.heed_bans(entry, seeking.purges)
@@ -129,6 +140,7 @@ class Keeping:
             self.cache.store(entry, names, seeking.get, self.now(), hot)
             self.cache.count("stored")
         if flight is not None:
+            flight.doomed = flight.doomed or purged
             flight.land(Landing(entry, names, seeking.get))
 
     def _names(self, request: Request, entry: Entry) -> tuple[bytes, ...]:

@@ -61,6 +61,8 @@ def normalised(name: bytes, value: bytes | None) -> bytes:
         return b"-"
     if name == b"accept-encoding":
         return b"+" + _accepted_codings(value)
+    if name == b"accept-language":
+        return b"+" + _accepted_languages(value)
     return b"+" + b",".join(part.strip() for part in value.split(b","))
 
 
@@ -83,6 +85,25 @@ def _accepted_codings(value: bytes) -> bytes:
                 accepted.add(b"!" + coding)
         elif coding != b"identity":
             accepted.add(b"gzip" if coding == b"x-gzip" else coding)
+    return b",".join(sorted(accepted))
+
+
+def _accepted_languages(value: bytes) -> bytes:
+    """Return the languages and their weights, sorted: neither order nor case matters.
+
+    Languages of equal weight have no order (RFC 9110 §12.5.4).
+    """
+    accepted: set[bytes] = set()
+    for part in value.lower().split(b","):
+        if not part.strip():
+            continue
+        match = _CODING.match(part)
+        if match is None:
+            return b"?" + value
+        language, weight = match.groups()
+        if weight and b"." in weight:
+            weight = weight.rstrip(b"0").rstrip(b".")
+        accepted.add(language if weight in (None, b"1") else language + b";q=" + weight)
     return b",".join(sorted(accepted))
 
 

@@ -64,6 +64,16 @@ class Lease:
         pause = self._leases.seconds / 3
         self._renewal = self._leases.reactor.callLater(pause, self._renew)
 
+    def check(self, checked: Callable[[bool], None]) -> None:
+        """Ask whether it still holds: a purge ends it, in whichever process.
+
+        Args:
+            checked: called once; False also when nobody knows.
+        """
+        self._leases.memcached.get(
+            self.key, lambda value: checked(value == self._value)
+        )
+
     def done(self) -> None:
         """The answer is in memcached."""
         self._end(_DONE)

@@ -43,9 +43,14 @@ class Options:
         (), "Pages answered 304 to any request with If-Modified-Since."
     )
     cache_404_match: tuple[Pattern, ...] = key(
-        (), "Pages whose 404 is kept for negative_ttl when it states no lifetime."
+        (),
+        "Pages whose 404 is kept for negative_ttl when it states no lifetime; see"
+        " negative_statuses.",
     )
-    negative_ttl: Seconds = key(Seconds(60), "How long such a 404 is kept.")
+    negative_ttl: Seconds = key(Seconds(60), "How long such an answer is kept.")
+    negative_statuses: tuple[int, ...] = key(
+        (404, 410), "Statuses for which cache_404_match and negative_ttl hold."
+    )
     set_cookie_match: tuple[Pattern, ...] = key(
         (), "Pages whose answers are kept though they set cookies."
     )
@@ -136,6 +141,7 @@ class Policy:
             raise ConfigProblems(problems)
         self.page = lru_cache(maxsize=_KEYS)(self._page)
         self.passed: dict[bytes, float] = {}
+        self._negative = frozenset(options.negative_statuses)
         self.error_statuses = frozenset(options.error_statuses)
         self._tag_fields = tuple(
             name.lower().encode("latin-1") for name in options.tag_fields
@@ -196,7 +202,9 @@ class Policy:
         refused = self._refused.get((status, fields))
         if refused is not None:
             return refused
-        negative = status == 404 and self._cache_404 and self._cache_404(host_path)
+        negative = (
+            status in self._negative and self._cache_404 and self._cache_404(host_path)
+        )
         set_cookie = self._set_cookie is not None and self._set_cookie(host_path)
         terms = self._terms
         if negative or set_cookie:
@@ -213,7 +221,7 @@ class Policy:
             answered_at=answered_at,
             terms=terms,
         )
-        if verdict.refused in _REFUSED_BY_FIELDS and status != 404:
+        if verdict.refused in _REFUSED_BY_FIELDS and status not in self._negative:
             if len(self._refused) >= _REFUSALS:
                 self._refused.clear()
             self._refused[status, fields] = verdict

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.config import Bytes, CacheConfig
+from tests.proxy.fleet import Fleet
 from tests.proxy.stage import Asked, Stage, response
 
 FRESH = "Cache-Control: max-age=60"
@@ -137,6 +138,18 @@ class HitTests(SynchronousTestCase):
 
         self.assertEqual((304, b""), (answer.status, answer.body))
         self.assertEqual('"1"', answer.fields["ETag"])
+        self.assertEqual(1, len(stage.asked))
+
+    def test_changed_since_it_was_sent(self) -> None:
+        """RFC 9111 §4.3.2: without Last-Modified, Date is compared."""
+        stage = Stage(self, lambda asked: response(b"page", FRESH, stage.date()))
+        stage.get("/a")
+        for field, status in (
+            ("If-Modified-Since: " + stage.date().removeprefix("Date: "), 304),
+            ("If-Modified-Since: Mon, 01 Jan 2001 00:00:00 GMT", 200),
+            ("If-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT", 200),
+        ):
+            self.assertEqual(status, stage.get("/a", field).status, field)
         self.assertEqual(1, len(stage.asked))
 
     def test_range(self) -> None:
@@ -499,6 +512,59 @@ class InvalidationTests(SynchronousTestCase):
 
         self.assertEqual(2, len(stage.asked))
 
+    def test_pages_that_are_named(self) -> None:
+        """RFC 9111 §4.4: Location and Content-Location too, if of the same origin."""
+        for field, reference, asked in (
+            ("Location", "/b", 4),
+            ("Content-Location", "b", 4),
+            ("Location", "http://example.com/b?", 4),
+            ("Location", "http://EXAMPLE.com/b", 4),
+            ("Location", "https://example.com/b", 3),
+            ("Location", "http://other.com/b", 3),
+            ("Location", "http://example.com:81/b", 3),
+            ("Location", "http://[/b", 3),
+            ("Link", "/b", 3),
+        ):
+            stage = Stage(
+                self, partial(_same, response(b"", FRESH, f"{field}: {reference}"))
+            )
+            stage.get("/b")
+            stage.get("/b")
+            stage.get("/a", method="POST", body=b"x")
+            stage.get("/a")
+            stage.get("/b")
+            self.assertEqual(asked, len(stage.asked), reference)
+
+    def test_answer_to_a_post(self) -> None:
+        """RFC 9110 §9.3.3: kept for GET when it says it is that page, and how long."""
+        for control, location, asked in (
+            (FRESH, "/a", 1),
+            (FRESH, "http://example.com/a", 1),
+            (FRESH, "/b", 2),
+            (FRESH, "http://other.com/a", 2),
+            ("Cache-Control: public", "/a", 2),
+            ("Cache-Control: max-age=60, private", "/a", 2),
+        ):
+            stage = Stage(
+                self,
+                partial(
+                    _same, response(b"posted", control, "Content-Location: " + location)
+                ),
+            )
+            stage.get("/a", method="POST", body=b"x")
+            answer = stage.get("/a")
+            self.assertEqual(b"posted", answer.body)
+            self.assertEqual(asked, len(stage.asked), (control, location))
+
+    def test_post_is_still_passed(self) -> None:
+        """What is kept of a POST answers no POST."""
+        fields = (FRESH, "Content-Location: /a")
+        stage = Stage(self, lambda asked: response(b"posted", *fields))
+        for _ in range(2):
+            stage.get("/a", method="POST", body=b"x")
+
+        self.assertEqual(2, len(stage.asked))
+
     def test_fetch_begun_before(self) -> None:
         """What was being fetched when the page changed is not kept."""
         held: list[Asked] = []
@@ -513,6 +579,20 @@ class InvalidationTests(SynchronousTestCase):
 
         self.assertEqual(b"old", client.answers()[0].body)
         self.assertEqual(b"new", stage.get("/a").body)
+
+    def test_fetch_begun_before_at_another_proxy(self) -> None:
+        """The same when another process has the purge."""
+        fleet = Fleet(self, count=2)
+        client = fleet.stages[1].ask("/a", turns=0)
+        fleet.turn(1)
+        fleet.purge("example.com/a")
+        fleet.answer(0, FRESH, body=b"old")
+        self.assertEqual(b"old", client.answers()[0].body)
+        fleet.script = lambda asked: response(b"new", FRESH)
+        other = fleet.stages[0].ask("/a", turns=0)
+        fleet.turn(1)
+
+        self.assertEqual(b"new", other.answers()[0].body)
 
     def test_purge_method(self) -> None:
         """PURGE is for the admin listener only."""

@@ -160,10 +160,10 @@ class StorableTests(SynchronousTestCase):
         self.assertEqual("", verdict(fields, terms=allowed).refused)
 
     def test_negative_ttl(self) -> None:
-        """It is for 404 without a lifetime alone."""
+        """It is for what states no lifetime."""
         negative = Terms(negative_ttl=7)
         self.assertEqual(7, verdict({}, status=404, terms=negative).lifetime)
-        self.assertEqual("no-lifetime", verdict({}, terms=negative).refused)
+        self.assertEqual("no-lifetime", verdict({}, status=404).refused)
         stated = {b"cache-control": b"max-age=9"}
         self.assertEqual(9, verdict(stated, status=404, terms=negative).lifetime)
 

@@ -86,6 +86,23 @@ class VaryTests(SynchronousTestCase):
             self.assertNotEqual(norm(one), norm(other))
         self.assertNotEqual(norm(None), norm(b""))
 
+    def test_accept_language(self) -> None:
+        """RFC 9110 §12.5.4: neither order nor case matters, but weights do."""
+
+        def key(value: bytes) -> bytes:
+            return normalised(b"accept-language", value)
+
+        for one, other, same in (
+            (b"en, de", b"de, en", True),
+            (b"en, de", b"eN,  De", True),
+            (b"en;q=1.0, de;q=0.50", b"de ; q=0.5, en", True),
+            (b"en, de", b"en, de;q=0.5", False),
+            (b"en", b"en-GB", False),
+            (b"en, *;q=0", b"en", False),
+            (b"en; q=x", b"en", False),
+        ):
+            self.assertEqual(same, key(one) == key(other), (one, other))
+
     @settings(deadline=None)
     @given(st.permutations([b"gzip", b"br", b"deflate;q=0.3", b"zstd ; q=1"]))
     def test_any_order(self, codings: list[bytes]) -> None:

@@ -38,8 +38,8 @@ from clinfra.errors import (
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.entry import Entry
 from clinfra.proxy.fetching import Fetching
-from clinfra.proxy.forgetting import Forgetting
-from clinfra.proxy.freshness import NO_WISH, Wish, read_wish
+from clinfra.proxy.forgetting import Forgetting, page_named
+from clinfra.proxy.freshness import NO_WISH, Wish, read_wish, states_lifetime
 from clinfra.proxy.hits import Hits
 from clinfra.proxy.keeping import Keeping
 from clinfra.proxy.key import Getter
@@ -226,8 +226,9 @@ class DirectCache(RuleModule):
         if seeking is None:
             if request.method not in _SAFE and 200 <= reply.status < 400:
                 # What is kept of a page that was changed is out of date.
-                host_path = request.cache_host_path or request.host_path
-                self._forgetting.forget(host_path)
+                self._forgetting.changed(request, reply)
+                if request.method == b"POST":
+                    self._answered_post(request, reply)
             return None
         if reply.status in self._policy.error_statuses:
             instead = self._hits.instead(request)
@@ -245,6 +246,26 @@ class DirectCache(RuleModule):
             return self._refresh(request, seeking, stale, reply)
         self._keeping.settle(request, seeking, reply)
         return None
+
+    def _answered_post(self, request: Request, reply: Reply) -> None:
+        """Keep the answer to a POST that says it is the page itself.
+
+        RFC 9110 §9.3.3: it has an explicit lifetime, and its Content-Location is what
+        was posted to.
+        """
+        location = reply.get(b"content-location")
+        if (
+            location is None
+            or request.cache_host_path
+            or page_named(request, location) != request.host_path
+            or not states_lifetime(reply.get)
+        ):
+            return
+        primary = self._policy.page(request.scheme, request.host_path)
+        get = frozen_getter(request.fields)
+        seeking = Seeking(primary, get, b"method", self._cache.purges)
+        request.cache_state = seeking
+        self._keeping.settle(request, seeking, reply)
 
     def store(self, request: Request) -> None:
         """Have the body collected, or keep the answer at once."""
