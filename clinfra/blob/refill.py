@@ -53,7 +53,7 @@ BLOCK_BYTES = 16 << 20
 PIECE_BYTES = 1 << 20
 """Of a large body, written at a time."""
 
-FIRST_SECONDS = 0.01
+FIRST_SECONDS = 0.05
 RETRY_SECONDS = 2.0
 """Between rounds, at most, when no peer could tell everything."""
 
