@@ -95,6 +95,11 @@ class PoolConfig:
         ' none.  Never for "blob" and "image" of this process, which take them as they'
         " come.",
     )
+    spool_answers: bool = key(
+        True,
+        "Take answers from members as fast as they come, and keep what slow clients"
+        ' do not take yet.  Never for "blob" and "image" of this process.',
+    )
     tunnel_timeout: Seconds = key(
         Seconds(3600), "Longest silence of a WebSocket, both ways.", least=1
     )
@@ -165,6 +170,7 @@ class SpoolConfig:
     max_bytes: Bytes = key(
         Bytes(1 << 30), "Most of all of them together; without room, bodies stream."
     )
+    answer_bytes: Bytes = key(Bytes(256 << 20), "Most of one answer; its origin waits.")
 
 
 @frozen

@@ -51,7 +51,7 @@ class Origins:
             address = self.builtin().get(name)
             if address is None and config is None:
                 return None
-            config = config or PoolConfig(spool_uploads=False)
+            config = config or PoolConfig(spool_uploads=False, spool_answers=False)
             members: tuple[str, ...] = (address,) if address else ()
         else:
             members = config.members

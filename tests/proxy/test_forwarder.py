@@ -144,9 +144,10 @@ class BodyTests(SynchronousTestCase):
         self.assertTrue(client.closed)
 
     def test_slow_client(self) -> None:
-        """The origin is paused while the client takes nothing."""
+        """The origin of a pool without spool waits while the client takes nothing."""
         held: list[Asked] = []
-        stage = Stage(self, lambda asked: held.append(asked))
+        pool = PoolConfig(members=("o1:80",), spool_answers=False)
+        stage = Stage(self, lambda asked: held.append(asked), pools={"origin": pool})
         client = stage.ask("/a")
         client.reading = False
         (asked,) = held

@@ -61,6 +61,7 @@ class PassageTestCase(SynchronousTestCase):
 
     module: type[RuleModule] = Watches
     members: tuple[str, ...] = ("o1:80",)
+    spool = True
 
     def setUp(self) -> None:
         seen.clear()
@@ -70,7 +71,9 @@ class PassageTestCase(SynchronousTestCase):
             self,
             self.script,
             first=(use(self.module),),
-            pools={"origin": PoolConfig(members=self.members)},
+            pools={
+                "origin": PoolConfig(members=self.members, spool_answers=self.spool)
+            },
         )
 
     def script(self, asked: Asked) -> bytes | None:
@@ -259,7 +262,28 @@ class BrokenPassTests(PassageTestCase):
 
 
 class SlowClientTests(PassageTestCase):
-    """A client that takes no bytes has the origin wait."""
+    """A client that takes no bytes has the origin wait, or takes the long way."""
+
+    def test_kept_for_the_client(self) -> None:
+        """What the client does not take waits here."""
+        body = b"x" * 900_000
+        self.answer = response(body, PRIVATE)
+        client = self.warm()
+        client.reading = False
+        self.ask(client)
+        self.assertEqual(self.active, 1)
+        self.assertEqual(self.asked[-1].line.producerState, "producing")
+        client.take()
+        self.stage.turn()
+        (answer,) = client.answers()
+        self.assertEqual(answer.body, body)
+        self.assertEqual(self.active, 0)
+
+
+class SlowClientWithoutSpoolTests(PassageTestCase):
+    """Where nothing is kept, the origin waits."""
+
+    spool = False
 
     def test_paused_and_resumed(self) -> None:
         """Nothing is lost on the way."""

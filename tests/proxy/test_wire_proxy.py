@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import random
 import signal
 import socket
 import threading
@@ -323,3 +324,26 @@ def spooled(clinfra: ClinfraProcess) -> int:
     _, _, body = ask(clinfra, "/status", product="admin")
     kept: int = json.loads(body)["products"]["proxy"]["spool"]["bytes"]
     return kept
+
+
+def test_slow_clients_hold_no_origin(origin: RealOrigin) -> None:
+    """An origin is rid of a large answer before its client has begun to take it."""
+    body = random.Random(1).randbytes(30_000_000)
+    said = threading.Event()
+
+    def tell(handler: Any) -> None:
+        say(handler, body)
+        said.set()
+
+    origin.answer = tell
+    with (
+        ClinfraProcess(proxy_config(origin.port)) as clinfra,
+        socket.create_connection(("127.0.0.1", clinfra.ports["proxy"]), 20) as slow,
+    ):
+        slow.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert said.wait(20)
+        assert spooled(clinfra) > 15_000_000
+        answer = http.client.HTTPResponse(slow)
+        answer.begin()
+        assert answer.read() == body
+        wait_until(lambda: spooled(clinfra) == 0, "nothing is left")
