@@ -121,7 +121,9 @@ class Member:
         up: no check says otherwise.
         maintained: an operator took it out.
         requests, failed_requests: how many it was sent, and how many went wrong.
+        checks, failed_checks: the same of checks.
         last_failure: what the last check or request failed of.
+        failed_at: when that was.
         origin: the forwarder's own: its address as `web.pool` wants it.
     """
 
@@ -143,10 +145,13 @@ class Member:
     maintained: bool = field(default=False, init=False)
     requests: int = field(default=0, init=False)
     failed_requests: int = field(default=0, init=False)
+    checks: int = field(default=0, init=False)
+    failed_checks: int = field(default=0, init=False)
     last_failure: str = field(default="", init=False)
+    failed_at: float = field(default=0.0, init=False)
     origin: Any = field(default=None, init=False)
     _warm_at: float = field(default=-inf, init=False)
-    _checks: int = field(default=0, init=False)
+    _other_checks: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         place = self.place
@@ -174,7 +179,7 @@ class Member:
         self.troubled = True
         self.failures += 1
         self.failed_requests += 1
-        self.last_failure = why or self.last_failure
+        self._failed_of(why)
         if self.confidence > MIN_CONFIDENCE:
             self.confidence = max(MIN_CONFIDENCE, self.confidence * DECREASE)
         most = self.rules.circuit_failures
@@ -199,15 +204,17 @@ class Member:
 
     def checked(self, good: bool, why: str = "") -> bool:
         """Take the result of a check; True when it is up now, or down, and was not."""
+        self.checks += 1
         if not good:
-            self.last_failure = why
+            self.failed_checks += 1
+            self._failed_of(why)
         if good == self.up:
-            self._checks = 0
+            self._other_checks = 0
             return False
-        self._checks += 1
-        if self._checks < (self.rules.rise if good else self.rules.fall):
+        self._other_checks += 1
+        if self._other_checks < (self.rules.rise if good else self.rules.fall):
             return False
-        self._checks = 0
+        self._other_checks = 0
         self.up = good
         if good:
             self._close()
@@ -267,9 +274,16 @@ class Member:
         }
         if self.place.backup:
             told["backup"] = True
+        if self.checks:
+            told |= {"checks": self.checks, "failed_checks": self.failed_checks}
         if self.last_failure:
             told["last_failure"] = self.last_failure
+            told["seconds_since_failure"] = round(now - self.failed_at, 1)
         return told
+
+    def _failed_of(self, why: str) -> None:
+        self.last_failure = why or self.last_failure
+        self.failed_at = self.now()
 
     def _close(self) -> None:
         self.opened = False

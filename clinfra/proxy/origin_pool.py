@@ -328,7 +328,10 @@ class OriginPool:
             key = member.place.name
             if member.address != member.place.host and not member.place.path:
                 key = f"{key} ({member.address})"
-            told["members"][key] = member.report(now)
+            told["members"][key] = {
+                **member.report(now),
+                "under_way": self.load(member),
+            }
         return told
 
     def _member(self, place: Place, address: str) -> Member:

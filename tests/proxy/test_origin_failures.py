@@ -60,6 +60,17 @@ class RetryTests(SynchronousTestCase):
         self.assertEqual((503, b"bad"), (answer.status, answer.body))
         self.assertEqual(2, len(stage.asked))
 
+    def test_bad_every_time(self) -> None:
+        """A status that counts as a failure never takes the short way."""
+        stage = Stage(
+            self,
+            lambda asked: response(b"no", status="404 Not Found"),
+            pools=pools("o1:80", "o2:80", retry_statuses=(404,), circuit_failures=0),
+        )
+        for _ in range(5):
+            self.assertEqual(404, stage.get("/", turns=20).status)
+        self.assertEqual(10, len(stage.asked))
+
     def test_other_statuses_are_answers(self) -> None:
         """A 500 is the origin's answer, and no failure of its health."""
         stage = Stage(

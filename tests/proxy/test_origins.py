@@ -342,3 +342,9 @@ class OriginsTests(SynchronousTestCase):
         self.assertEqual(("open", 0.5), (a["state"], a["confidence"]))
         self.assertEqual(("refused", 1), (a["last_failure"], a["failed_requests"]))
         self.assertEqual(("up", True), (b["state"], b["backup"]))
+        it.now += 7
+        it.loads["a:1"] = 3
+        it.check("a:1", True, 2)
+        a = it.pool.report()["members"]["a:1"]
+        self.assertEqual((7.0, 3), (a["seconds_since_failure"], a["under_way"]))
+        self.assertEqual((2, 0), (a["checks"], a["failed_checks"]))
