@@ -8,8 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Programs that tests start, and the Debian packages that bring them.
-TEST_PROGRAMS := memcached chromium chromedriver curl
-TEST_PACKAGES := memcached chromium chromium-driver curl
+TEST_PROGRAMS := memcached chromium chromedriver curl systemd-analyze
+TEST_PACKAGES := memcached chromium chromium-driver curl systemd
 
 .PHONY: help run cluster test sim soak check bench bench-image clean programs
 

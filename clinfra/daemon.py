@@ -38,6 +38,7 @@ from twisted.python.log import ILogObserver as IApplicationLogObserver
 from clinfra.errors import ConfigProblems, StartupFailed
 from clinfra.listening import Listener
 from clinfra.logs import LineWriter
+from clinfra.systemd import Notifier
 from clinfra.web.site import Site
 
 
@@ -115,6 +116,7 @@ class Daemon(Service):
             it is gone.
         on_signal: what else is done for a signal, in the reactor's thread.
         life_level: how important it is when it stops; a worker's is not.
+        notifier: tells systemd of it.
 
     Attributes:
         parts: in the order they start.
@@ -138,6 +140,7 @@ class Daemon(Service):
     terminal: bool = False
     on_signal: Mapping[int, Callable[[], object]] = field(factory=dict)
     life_level: LogLevel = LogLevel.info
+    notifier: Notifier = field(factory=Notifier)
     parts: list[Part] = field(factory=list, init=False)
     opening: list[Callable[[], None]] = field(factory=list, init=False)
     closing: list[Callable[[], Deferred[None]]] = field(factory=list, init=False)
@@ -217,6 +220,7 @@ class Daemon(Service):
             # stopping in order; an order obeyed is status 0.
             for number in (signal.SIGTERM, signal.SIGINT):
                 self.handle_signal(number, self._signalled)
+        self.notifier.feed_watchdog(self.reactor)
         joined = Deferred.fromCoroutine(self._join())
         joined.addErrback(lambda why: self.log.failure("while starting", failure=why))
 
@@ -235,6 +239,7 @@ class Daemon(Service):
         self.state = State.RUNNING
         for call in self.ready:
             call()
+        self.notifier.ready(self.status())
         # What start-up made stays for good: no later collection need look at it.
         gc.collect()
         gc.freeze()
@@ -248,6 +253,10 @@ class Daemon(Service):
         if number == signal.SIGHUP and self.terminal:
             action = None
         self.reactor.callFromThread(action or self._end)
+
+    def status(self) -> str:
+        """Return in a line what runs."""
+        return "serving " + ", ".join(part.name for part in self.parts)
 
     async def retire(self, seconds: float) -> None:
         """Let others take over: accept no more, finish what there is, and end.
@@ -275,6 +284,7 @@ class Daemon(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self.notifier.stopping()
         self.log.emit(self.life_level, "stopping; requests in flight may finish")
         deadline = self.reactor.seconds() + self.stop_timeout_seconds
         for part in reversed(self.parts):
@@ -290,4 +300,5 @@ class Daemon(Service):
             with self.log.failuresHandled("while closing"):
                 await close()
         self.log.emit(self.life_level, "stopped")
+        self.notifier.close()
         self.writer.close()

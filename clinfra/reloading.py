@@ -48,6 +48,9 @@ class Reloading:
             for problem in problems.problems:
                 log.error("the new configuration is wrong: {problem}", problem=problem)
             log.error("the old configuration stays in force")
+            notifier = self._assembly.daemon.notifier
+            notifier.reloading()
+            notifier.ready("the new configuration is wrong; the old one is in force")
             return
         self._begin(new)
 
@@ -70,12 +73,15 @@ class Reloading:
 
     async def _change_all(self) -> None:
         self._changing = True
+        daemon = self._assembly.daemon
+        daemon.notifier.reloading()
         try:
             while self._next is not None:
                 new, self._next = self._next, None
                 await self._change(new)
         finally:
             self._changing = False
+            daemon.notifier.ready(daemon.status())
 
     def _run(self, work: Any) -> None:
         Deferred.fromCoroutine(work).addErrback(

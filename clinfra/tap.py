@@ -25,6 +25,7 @@ from clinfra.errors import ConfigProblems, StartupFailed
 from clinfra.logs import LineWriter, make_event_log
 from clinfra.reloading import Reloading
 from clinfra.settings import load
+from clinfra.systemd import Notifier
 from clinfra.workers.orders import Orders
 from clinfra.workers.worker import Line, read_orders
 
@@ -214,6 +215,7 @@ def compose(
             hints=lambda: _hints(daemon),
             handle_signal=signal.signal,
             terminal=foreground and os.isatty(0),
+            notifier=Notifier.take(os.environ),
         )
         assembly = Assembly(
             configuration,

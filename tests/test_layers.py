@@ -41,7 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "logs": GROUND | {"web"},
     "workers": GROUND | {"web"},
     "listening": GROUND | {"web", "workers"},
-    "daemon": GROUND | {"web", "logs", "listening"},
+    "systemd": set(),
+    "daemon": GROUND | {"web", "logs", "listening", "systemd"},
     "reloading": GROUND | {"assembly", "listening", "schema", "settings", "workers"},
     "cli": GROUND
     | {"settings", "schema", "reference", "tap", "blob", "image", "proxy"},
