@@ -8,7 +8,7 @@ with both kinds of addresses, those of IPv4 are taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from socket import AF_INET6, inet_ntop
 from typing import Any
 
@@ -121,10 +121,12 @@ def dns_resolver(servers: Sequence[tuple[str, int]], reactor: Any) -> Resolve:
             if found:
                 ttl = min(each.ttl for each in records)
                 addresses = [
-                    payload.dottedQuad() if kind == dns.A else payload._address
+                    payload.dottedQuad()
+                    if kind == dns.A
+                    else inet_ntop(AF_INET6, payload.address)
                     for payload in found
                 ]
-                return Answer(_tidy(map(_text, addresses)), float(ttl))
+                return Answer(_tidy(addresses), float(ttl))
         raise DNSLookupError(name)
 
     def resolve(name: str) -> Deferred[Answer]:
@@ -133,11 +135,7 @@ def dns_resolver(servers: Sequence[tuple[str, int]], reactor: Any) -> Resolve:
     return resolve
 
 
-def _text(address: str | bytes) -> str:
-    return address if isinstance(address, str) else inet_ntop(AF_INET6, address)
-
-
-def _tidy(addresses: Any) -> tuple[str, ...]:
+def _tidy(addresses: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(addresses)))[:_MOST_ADDRESSES]
 
 

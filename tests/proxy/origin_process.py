@@ -96,7 +96,7 @@ def main(name: str, address: str, pem: str = "", ca: str = "") -> None:
         listening.bind(address)
     else:
         host, _, port = address.rpartition(":")
-        listening = socket.socket()
+        listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, int(port)))
     listening.listen(128)

@@ -179,11 +179,14 @@ class NameServer:
         section = question[12 : at + 5]
         (kind,) = struct.unpack("!H", section[-4:-2])
         ttl, addresses = self.table.get(".".join(labels), (0, None))
-        found = [] if addresses is None or kind != 1 else addresses
+        family = {1: socket.AF_INET, 28: socket.AF_INET6}[kind]
+        found = [each for each in addresses or () if (":" in each) == (kind == 28)]
         flags = 0x8180 if addresses is not None else 0x8183
         head = question[:2] + struct.pack("!HHHHH", flags, 1, len(found), 0, 0)
         records = [
-            b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, ttl, 4) + socket.inet_aton(each)
+            b"\xc0\x0c"
+            + struct.pack("!HHIH", kind, 1, ttl, 4 if kind == 1 else 16)
+            + socket.inet_pton(family, each)
             for each in found
         ]
         return head + section + b"".join(records)

@@ -297,6 +297,20 @@ def test_names_are_asked_again(tmp_path: Path) -> None:
         assert {ask(clinfra).body for _ in range(20)} == {b"new"}
 
 
+def test_a_name_of_ipv6_only(tmp_path: Path) -> None:
+    """Where there is no address of IPv4, those of IPv6 are asked; literally, too."""
+    (port,) = lasting_ports(1)
+    with (
+        OriginChild("six", f"::1:{port}", tmp_path),
+        NameServer({"six.test": (60, ["::1"])}) as server,
+    ):
+        for member in (f"six.test:{port}", f"[::1]:{port}"):
+            pool = {"members": [member]}
+            servers = [f"127.0.0.1:{server.port}"]
+            with ClinfraProcess(config_of(pool, nameservers=servers)) as clinfra:
+                assert {ask(clinfra).body for _ in range(5)} == {b"six"}
+
+
 def test_a_name_that_is_none(tmp_path: Path) -> None:
     """Of two members one cannot be looked up: the other answers; alone it is 503."""
     (port,) = lasting_ports(1)
