@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from attrs import define
@@ -94,10 +95,13 @@ class Listener:
     def bind(self, reactor: Any, factory: IProtocolFactory) -> None:
         """Listen.  Raises StartupFailed, naming the endpoint."""
         outcome: list[IListeningPort | Failure] = []
+        endpoint = self.endpoint
         if self.descriptor is not None:
             reactor = AdoptingReactor(reactor, self.descriptor)
+            # What systemd passed, it passed to the process that bound this.
+            endpoint = re.sub("systemd:.*", "tcp:0", endpoint)
         try:
-            listening = serverFromString(reactor, self.endpoint).listen(factory)
+            listening = serverFromString(reactor, endpoint).listen(factory)
             listening.addBoth(outcome.append)
         except Exception as error:
             # Each kind of endpoint fails in its own way.
