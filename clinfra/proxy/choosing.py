@@ -13,6 +13,7 @@ from hashlib import blake2b
 from heapq import heapify, heapreplace
 from itertools import accumulate
 from random import Random
+from struct import Struct
 from typing import Protocol
 
 from clinfra.proxy.member import Member
@@ -21,7 +22,8 @@ from clinfra.proxy.message import Request
 _POINTS = 160
 """Points on a ring of a member that weighs 1."""
 _MOST_POINTS = 1600
-_POINTS_OF_A_DIGEST = 8
+_EIGHT = Struct(">8Q")
+"""A digest as points."""
 
 Load = Callable[[Member], int]
 """Returns how many requests a member has under way."""
@@ -176,14 +178,11 @@ def _hash(key: bytes) -> int:
 def _points(member: Member) -> list[int]:
     """Return where a member is on a ring: the same in every process."""
     count = min(_MOST_POINTS, max(1, round(_POINTS * member.weight)))
+    name = member.name.encode()
     points: list[int] = []
     number = 0
     while len(points) < count:
-        digest = blake2b(b"%b#%d" % (member.name.encode(), number)).digest()
-        points += [
-            int.from_bytes(digest[start : start + 8], "big")
-            for start in range(0, 8 * _POINTS_OF_A_DIGEST, 8)
-        ]
+        points += _EIGHT.unpack(blake2b(b"%b#%d" % (name, number)).digest())
         number += 1
     return points[:count]
 
