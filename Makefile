@@ -7,6 +7,9 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Processes that run tests; the tests of a file share one, and the servers it starts.
+JOBS ?= 2
+IN_PARALLEL := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 # Programs that tests start, and the Debian packages that bring them.
 TEST_PROGRAMS := memcached chromium chromedriver curl systemd-analyze
 TEST_PACKAGES := memcached chromium chromium-driver curl systemd
@@ -31,8 +34,8 @@ cluster: $(VENV)/run.stamp
 	@exec $(BIN)/clinfra blob cluster $(ARGS)
 
 test: $(VENV)/test.stamp programs
-	$(BIN)/python -m pytest $(ARGS)
-	$(BIN)/python -m twisted.trial tests
+	$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
+	$(BIN)/python -m twisted.trial --jobs $(JOBS) tests
 
 sim: $(VENV)/test.stamp
 	$(BIN)/python -m tests.sim $(or $(SEEDS),1000)

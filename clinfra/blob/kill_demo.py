@@ -18,8 +18,8 @@ from itertools import count
 from attrs import define, field
 
 CLIENTS = 6
-SECONDS = 6.0
-KILL_AFTER_SECONDS = 2.0
+SECONDS = 4.0
+KILL_AFTER_SECONDS = 1.5
 TIMEOUT_SECONDS = 20.0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sim.chaos import Chaos
@@ -11,18 +13,24 @@ from tests.sim.promises import Broken
 
 SEEDS = 60
 
-QUICKLY_FOUND = (
-    "merge-last-arrival",
-    "merge-ties-by-arrival",
-    "merge-mixes",
-    "tombstone-early",
-    "skip-fsync",
-    "skip-directory-sync",
-    "lose-tail",
-    "cursor-before-ack",
-    "feed-skips",
-)
-"""Plants that a few seeds are enough for; `python -m tests.sim --plant all` has all."""
+FIRST_SEED = 0 if "PYTEST_VERSION" in os.environ else SEEDS
+"""Each of the two runners of the suite tries seeds of its own."""
+
+QUICKLY_FOUND = {
+    "merge-last-arrival": 0,
+    "merge-ties-by-arrival": 27,
+    "merge-mixes": 0,
+    "tombstone-early": 0,
+    "skip-fsync": 2,
+    "skip-directory-sync": 1,
+    "lose-tail": 1,
+    "cursor-before-ack": 0,
+    "feed-skips": 0,
+}
+"""Plants that a few seeds are enough for, and the seed that found each.
+
+`python -m tests.sim --plant all` has all.
+"""
 
 FEW_SEEDS = 80
 
@@ -36,7 +44,7 @@ class ChaosTests(SynchronousTestCase):
     def test_seeds(self) -> None:
         """Whatever breaks, nothing answered is lost, and all agree afterwards."""
         answered = 0
-        for seed in range(SEEDS):
+        for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
             chaos = Chaos(seed)
             try:
                 chaos.run()
@@ -59,9 +67,10 @@ class ChaosTests(SynchronousTestCase):
 
     def test_plants(self) -> None:
         """A bug that is planted is found."""
-        for name in QUICKLY_FOUND:
+        for name, first in QUICKLY_FOUND.items():
             with PLANTS[name]():
-                self.assertTrue(any(map(self.finds, range(FEW_SEEDS))), name)
+                seeds = range(first, first + FEW_SEEDS)
+                self.assertTrue(any(map(self.finds, seeds)), name)
 
     def finds(self, seed: int) -> bool:
         try:

@@ -207,7 +207,10 @@ class RejoinTests(SynchronousTestCase):
         cluster.crash(second)
         cluster.wipe(first)
         cluster.start(first)
-        cluster.run(DAY)
+        # It asks for its peer every two seconds.
+        cluster.run(1000)
+        cluster.clock.advance(DAY)
+        cluster.run(10)
         cluster.start(second)
         cluster.run(1000)
 

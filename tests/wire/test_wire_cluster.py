@@ -27,8 +27,8 @@ LAYOUT = {"c0b0": 3, "c0b1": 3, "c1b0": 2}
 ROUTER = "router"
 
 CLIENTS = 12
-SECONDS = 4.0
-KILL_AFTER_SECONDS = 1.5
+SECONDS = 2.5
+KILL_AFTER_SECONDS = 0.8
 
 
 class Cluster:
