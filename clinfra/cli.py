@@ -5,8 +5,8 @@ reference, `clinfra blob rebuild-index` makes the blob store's index anew, `clin
 cluster` runs a whole cluster to try (`blob.playground`), and the other `clinfra blob`
 commands work with a running store (`blob.command_line`); `clinfra image sign` signs
 addresses of pictures; `clinfra proxy check URL` says what the proxy's rules make of a
-request.  Exit status: 0 done, 1 refused (with one line per reason on standard error),
-2 bad usage.
+request, `clinfra proxy modules` what they can be told.  Exit status: 0 done, 1 refused
+(with one line per reason on standard error), 2 bad usage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from clinfra import config
 from clinfra.errors import ConfigProblems, StartupFailed
-from clinfra.reference import reference
+from clinfra.reference import module_reference, reference
 from clinfra.schema import parse_seconds
 from clinfra.settings import load
 
@@ -60,10 +60,12 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     rebuild.set_defaults(run=_rebuild_index)
 
-    from clinfra.proxy.command_line import add_check
+    from clinfra.proxy.command_line import add_check, add_modules
 
     proxy = commands.add_parser("proxy", help="look at the proxy's rules")
-    explain = add_check(proxy.add_subparsers(required=True, metavar="COMMAND"))
+    proxy_commands = proxy.add_subparsers(required=True, metavar="COMMAND")
+    add_modules(proxy_commands).set_defaults(run=_show_modules)
+    explain = add_check(proxy_commands)
     _add_configuration(explain)
     explain.set_defaults(run=_explain)
 
@@ -105,6 +107,14 @@ def _sign(arguments: argparse.Namespace) -> int:
     from clinfra.image.command_sign import run
 
     return run(arguments, load(arguments.config, assignments=arguments.set))
+
+
+def _show_modules(arguments: argparse.Namespace) -> None:
+    from clinfra.proxy.command_line import describe
+    from clinfra.proxy.loading import BUILT_IN
+
+    names = arguments.name or BUILT_IN
+    print("\n".join(describe(name, module_reference) for name in names), end="")
 
 
 def _explain(arguments: argparse.Namespace) -> int:

@@ -142,6 +142,54 @@ def _example(name: str, cls: Any, doc: str) -> Iterator[str]:
             yield from _example(here, attribute.type, attribute.metadata["doc"])
 
 
+def module_reference(use: str, cls: Any) -> str:
+    """Return the options of a rule module, as they would stand in a file.
+
+    Args:
+        use: its name.
+        cls: the attrs class of its options; None when it has none.
+    """
+    lines = ["[[proxy.modules]]", f'use = "{use}"']
+    if cls is not None:
+        attrs.resolve_types(cls)
+        lines += _module_keys(cls)
+    return "\n".join(lines) + "\n"
+
+
+def _module_keys(cls: Any) -> Iterator[str]:
+    tables: list[attrs.Attribute[Any]] = []
+    values = cls()
+    for attribute in attrs.fields(cls):
+        doc = attribute.metadata.get("doc")
+        if doc is None:
+            continue
+        if attrs.has(_core(attribute.type)):
+            tables.append(attribute)
+            continue
+        value = getattr(values, attribute.name)
+        yield from _comment(doc)
+        if isinstance(value, tuple | dict) and not value:
+            yield f"# {attribute.name} = {_empty(attribute.type)}"
+        elif value is None:
+            yield f"# {attribute.name} ="
+        else:
+            yield f"{attribute.name} = {_value(value, _core(attribute.type))}"
+    for attribute in tables:
+        kind = _core(attribute.type)
+        attrs.resolve_types(kind)
+        several = get_origin(attribute.type) is tuple
+        here = f"proxy.modules.{attribute.name}"
+        yield ""
+        yield from _comment(attribute.metadata["doc"])
+        yield f"# [[{here}]]" if several else f"# [{here}]"
+        for line in _module_keys(kind):
+            yield line if line.startswith("#") or not line else f"# {line}"
+
+
+def _empty(kind: Any) -> str:
+    return "[]" if get_origin(kind) is tuple else "{}"
+
+
 def reference() -> str:
     """Return the whole reference."""
     attrs.resolve_types(config.Config)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 from clinfra.config import ProxyConfig
 from clinfra.proxy.explaining import Question, Rehearse, explain
+from clinfra.proxy.loading import BUILT_IN
 from clinfra.web.headers import is_token
 from clinfra.web.heads import BadHead, Field
 
@@ -50,6 +54,29 @@ def add_check(
         help="a field of the origin's answer; repeatable",
     )
     return check
+
+
+def add_modules(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> argparse.ArgumentParser:
+    """Add `clinfra proxy modules`; return its parser."""
+    modules = commands.add_parser(
+        "modules", help="print what the built-in rule modules are told, with defaults"
+    )
+    modules.add_argument("name", metavar="NAME", nargs="*", choices=[[], *BUILT_IN])
+    return modules
+
+
+def describe(name: str, reference: Callable[[str, Any], str]) -> str:
+    """Return what a built-in module is for and what it is told.
+
+    Args:
+        reference: returns the options of a module as they stand in a file.
+    """
+    module = import_module(BUILT_IN[name])
+    about = (module.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    options = getattr(getattr(module, name), "Config", None)
+    return f"# {about}\n{reference(name, options)}"
 
 
 def check(

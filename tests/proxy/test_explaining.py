@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tomllib
 from pathlib import Path
 
 from clinfra.cli import main
+from clinfra.proxy.loading import BUILT_IN
 from tests.proxy.test_blocker import Directory
 
 FRONT = """
@@ -139,3 +141,20 @@ class ExplainingTests(Directory):
             "received Slow: waits for something",
             "it waits for something that cannot be had here",
         )
+
+
+class ModulesTests(Directory):
+    """`clinfra proxy modules`: what the built-in modules can be told."""
+
+    def test_reference(self) -> None:
+        """What is printed is a configuration that means the defaults."""
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(0, main(["proxy", "modules"]))
+        text = out.getvalue()
+        names = [module["use"] for module in tomllib.loads(text)["proxy"]["modules"]]
+        self.assertEqual(sorted(BUILT_IN), sorted(names))
+
+        path = self.write("front.toml", "[proxy]", text)
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(0, main(["check", "--config", path]), out.getvalue())

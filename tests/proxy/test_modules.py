@@ -156,6 +156,40 @@ class RedirectorTests(SynchronousTestCase):
 class HeaderStamperTests(SynchronousTestCase):
     """Fields set and dropped."""
 
+    def test_on_the_way_out(self) -> None:
+        """What depends on the client is stamped after the cache, on every answer."""
+        stage = Stage(
+            self,
+            lambda asked: response(b"x", "Cache-Control: max-age=60"),
+            modules={
+                "HeaderStamper": {
+                    "modify_delivered_headers": [
+                        {"networks": ["10.0.0.0/8"], "set": {"X-Inside": "1"}},
+                        {"set": {"X-Inside": "0"}},
+                    ],
+                }
+            },
+            trusted_proxies=("192.0.2.7",),
+        )
+        inside, outside = (f"X-Forwarded-For: {n}" for n in ("10.0.0.1", "198.51.1.1"))
+        answers = [stage.get("/a", f) for f in (inside, outside, inside, outside)]
+
+        self.assertEqual(1, len(stage.asked))
+        self.assertEqual(
+            ["1", "0", "1", "0"], [answer.fields["X-Inside"] for answer in answers]
+        )
+        refused = stage.get("/a", outside, method="PURGE")
+        self.assertEqual((403, "0"), (refused.status, refused.fields["X-Inside"]))
+
+    def test_what_is_kept_for_all(self) -> None:
+        """Answers are not kept with what only some clients should get."""
+        for when in ({"networks": ["10.0.0.0/8"]}, {"cookies": {"a": "*"}}):
+            with self.assertRaises(ConfigProblems):
+                Stage(
+                    self,
+                    modules={"HeaderStamper": {"modify_response_headers": [when]}},
+                )
+
     def test_both_ways(self) -> None:
         """The first matching rule of each list is applied."""
         stage = Stage(
@@ -310,6 +344,7 @@ LINE = Line(
     forward_seconds=0.005,
     wants_gzip=False,
     x_forwarded_for="127.0.0.1",
+    throttled="",
     session_cookie="",
     format_cookie="",
     uri="/pass/1k.html",

@@ -32,6 +32,28 @@ class RouteTests(SynchronousTestCase):
             routes.choose(it)
             self.assertEqual((name, forwarded), (it.pool, it.forward_target))
 
+    def test_many(self) -> None:
+        """Many routes choose what a few would: the first that matches."""
+        configs = [
+            RouteConfig(pool=f"p{n}", prefix=f"/a.{n}/", strip_prefix=True)
+            if n % 2
+            else RouteConfig(pool=f"m{n}", match=Pattern(rf"/b\.{n}(x|$)"))
+            for n in range(100)
+        ]
+        configs.insert(50, RouteConfig(pool="all", prefix="/a.6", match=Pattern("y$")))
+        routes = Routes.of(configs, "default")
+        for target, name, forwarded in (
+            ("/a.7/x", "p7", "/x"),
+            ("/aX7/x", "default", ""),
+            ("/b.44", "m44", ""),
+            ("/a.61/y", "all", ""),
+            ("/a.61/x", "p61", "/x"),
+            ("/c", "default", ""),
+        ):
+            it = request(target, "example.com")
+            routes.choose(it)
+            self.assertEqual((name, forwarded), (it.pool, it.forward_target))
+
     def test_refusals(self) -> None:
         """Routes that cannot mean anything are refused."""
         for config in (

@@ -1,8 +1,10 @@
 """HeaderStamper: sets and drops header fields, both ways, by rules.
 
 Of each list only the first rule that holds is applied.  Changes to answers
-are made before they are kept: a Cache-Control stamped here governs the cache.  ETag,
-conditional requests and connections are left as they are.
+are made before they are kept: a Cache-Control stamped here governs the cache.  So they
+must be the same for everybody; what depends on the client is stamped on the way out,
+which makes hits take the longer way.  ETag, conditional requests and connections are
+left as they are.
 """
 
 from __future__ import annotations
@@ -41,6 +43,9 @@ class Options:
 
     modify_request_headers: tuple[Stamp, ...] = key((), "Rules for what origins get.")
     modify_response_headers: tuple[Stamp, ...] = key((), "Rules for answers.")
+    modify_delivered_headers: tuple[Stamp, ...] = key(
+        (), "Rules for all answers on their way out, kept ones and pages included."
+    )
     remote_ip_header: str = key(
         "", "Field with the client's address; believed from trusted proxies only."
     )
@@ -88,8 +93,20 @@ class HeaderStamper(RuleModule):
         self._response_rules = _Rules(
             "modify_response_headers", config.modify_response_headers, problems
         )
+        self._delivered_rules = _Rules(
+            "modify_delivered_headers", config.modify_delivered_headers, problems
+        )
+        for number, stamp in enumerate(config.modify_response_headers):
+            if stamp.networks or stamp.cookies:
+                problems.append(
+                    f"modify_response_headers[{number}]: what is kept for all cannot"
+                    " depend on networks or cookies; modify_delivered_headers can"
+                )
         if problems:
             raise ConfigProblems(problems)
+        if not self._delivered_rules:
+            # A hook that does nothing would still keep hits from the fast lane.
+            self.deliver = super().deliver  # type: ignore[method-assign] # see above
         self._remote_ip = config.remote_ip_header.lower().encode("latin-1")
         # Whose field the address is from is not in the head.
         self.head_only = not self._remote_ip
@@ -124,11 +141,17 @@ class HeaderStamper(RuleModule):
         if self._response_rules and request.reply is not None:
             self._response_rules.apply(request, request.reply)
 
+    def deliver(self, request: Request) -> None:
+        """Stamp whatever is sent."""
+        if request.reply is not None:
+            self._delivered_rules.apply(request, request.reply)
+
     def report(self) -> Mapping[str, Any]:
         """Return how many rules there are."""
         return {
             "request_rules": len(self._request_rules),
             "response_rules": len(self._response_rules),
+            "delivered_rules": len(self._delivered_rules),
         }
 
 

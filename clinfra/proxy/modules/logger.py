@@ -60,6 +60,7 @@ class Line:
     forward_seconds: float
     wants_gzip: bool
     x_forwarded_for: str
+    throttled: str
     session_cookie: str
     format_cookie: str
     uri: str
@@ -94,7 +95,7 @@ def udp_datagram(line: Line) -> bytes:
         0,  # timer_send
         int(line.wants_gzip),
         line.x_forwarded_for,
-        "",  # throttled
+        line.throttled,
         "",  # throttle_header
         line.session_cookie,
         line.format_cookie,
@@ -281,6 +282,7 @@ class Logger(RuleModule):
             now - request.asked_at if request.asked_at else 0.0,
             b"gzip" in (request.head.get(b"accept-encoding") or b""),
             text(b"x-forwarded-for"),
+            str(exchange.notes.get("throttled", "")),
             request.cookies.get(config.session_cookie, ""),
             request.cookies.get(config.format_cookie, ""),
             request.target,
