@@ -11,11 +11,11 @@ would be taken for one of those is dropped too, whoever sends it.
 
 from __future__ import annotations
 
-from clinfra.errors import InvalidRequest
+from clinfra.errors import InvalidRequest, RuleFailed
 from clinfra.proxy.clients import forwarded_element, hosts_of
 from clinfra.proxy.message import Request, join_host_path
 from clinfra.web.headers import HOP_BY_HOP, end_to_end
-from clinfra.web.heads import Field, Fields, ResponseHead
+from clinfra.web.heads import Field, Fields, ResponseHead, is_authority
 
 _WRITTEN_ANEW = frozenset(
     (
@@ -49,8 +49,11 @@ def request_fields(request: Request, peer: str, trusted: bool) -> Fields:
 
     Raises:
         errors.InvalidRequest: the request goes in a circle.
+        errors.RuleFailed: a rule made a host of what is none.
     """
     head = request.head
+    if request.authority is not head.host and not is_authority(request.authority):
+        raise RuleFailed("A rule asks for a host that is none.")
     fields: list[Field] = [(b"Host", request.authority)]
     for pair in end_to_end(request.fields, head.index):
         name = pair[0].lower()

@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import define, field
 
+from clinfra.web.headers import is_token, is_value
 from clinfra.web.heads import Field, Fields, RequestHead
 
 
@@ -226,7 +227,12 @@ def get_field(fields: Fields, name: bytes) -> bytes | None:
 
 
 def set_field(fields: Fields, name: bytes, value: bytes | None) -> Fields:
-    """Return fields with `name` replaced, or dropped when the value is None."""
+    """Return fields with `name` replaced, or dropped when the value is None.
+
+    Raises ValueError for what cannot be sent.
+    """
+    if value is not None and not (is_token(name) and is_value(value)):
+        raise ValueError(f"{name!r}: {value!r} cannot be a field")
     lower = name.lower()
     kept: list[Field] = [item for item in fields if item[0].lower() != lower]
     if value is not None:

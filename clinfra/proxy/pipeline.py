@@ -362,7 +362,10 @@ class Pipeline:
             log.failure("An error page could not be sent.")
             if stream is not None:
                 stream.abort()
-            exchange.abort()
+            if exchange.status:
+                exchange.abort()
+            else:
+                exchange.respond(500)
             return
         if stream is not None:
             stream.deliver(None if reply.muted else exchange)

@@ -21,6 +21,7 @@ TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 """Regular expression of RFC 9110's token."""
 
 _TOKEN = re.compile(TOKEN)
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*"'
 _QUOTED_STRING = re.compile(_QUOTED)
 
@@ -177,6 +178,11 @@ def quote(value: bytes) -> bytes:
 def is_token(value: bytes) -> bool:
     """Tell whether `value` is a token (a field name, method, coding, ...)."""
     return _TOKEN.fullmatch(value) is not None
+
+
+def is_value(value: bytes) -> bool:
+    """Tell whether `value` can be the value of a field."""
+    return _VALUE.fullmatch(value) is not None
 
 
 def parse_parameters(value: bytes) -> tuple[bytes, dict[bytes, bytes]]:

@@ -12,7 +12,7 @@ What llhttp lets pass is checked here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import IPv6Address
@@ -131,6 +131,9 @@ _AUTHORITY = re.compile(
 )
 """Host and port; a host may be percent-encoded, but never hide control bytes so."""
 
+_FIELD_LINES = re.compile(
+    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++: [\t\x20-\x7e\x80-\xff]*+\r\n)*+"
+)
 _SPOILT = re.compile(
     rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])", re.DOTALL
 )
@@ -240,7 +243,7 @@ def _read_request_fields(block: bytes, http11: bool, max_fields: int) -> _Reques
     hosts = index.get(b"host", ())
     if len(hosts) > 1:
         raise BadHead(400, "There is more than one Host field.")
-    if hosts and not _is_authority(hosts[0]):
+    if hosts and not is_authority(hosts[0]):
         raise BadHead(400, "The Host field is not a host.")
     if http11 and not hosts:
         raise BadHead(400, "There is no Host field.")
@@ -310,17 +313,21 @@ def parse_response_head(raw: bytes, *, max_fields: int = 200) -> ResponseHead:
     )
 
 
-def format_response_head(status: int, fields: Iterable[Field]) -> bytes:
-    """Return status line, fields and blank line; refuses CR, LF and NUL in fields."""
+def format_response_head(status: int, fields: Sequence[Field]) -> bytes:
+    """Return status line, fields and blank line.  Raises ValueError; see `_lines`."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return _format(line, fields)
+    return line + _lines(fields)
 
 
-def format_request_head(method: bytes, target: bytes, fields: Iterable[Field]) -> bytes:
-    """Return request line, fields and blank line; refuses CR, LF and NUL in fields."""
-    if not method or not target or b" " in method or b" " in target:
+def format_request_head(method: bytes, target: bytes, fields: Sequence[Field]) -> bytes:
+    """Return request line, fields and blank line.
+
+    Raises ValueError for what would not be read as just these.
+    """
+    line = b"%b %b HTTP/1.1\r\n" % (method, target)
+    if _REQUEST_LINE.fullmatch(line) is None:
         raise ValueError(f"{method!r} {target!r} cannot make a request line")
-    return _format(b"%b %b HTTP/1.1\r\n" % (method, target), fields)
+    return line + _lines(fields)
 
 
 _STATUS_LINES = {
@@ -329,13 +336,15 @@ _STATUS_LINES = {
 }
 
 
-def _format(line: bytes, fields: Iterable[Field]) -> bytes:
-    lines = [b"%b: %b\r\n" % field for field in fields]
-    head = b"%b%b\r\n" % (line, b"".join(lines))
-    breaks = len(lines) + 2
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
-        raise ValueError("a CR, LF or NUL in a field or in the first line")
-    return head
+def _lines(fields: Sequence[Field]) -> bytes:
+    """Return fields and the blank line after them.
+
+    Raises ValueError for names that are none, and for control bytes in values.
+    """
+    block = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if not _FIELD_LINES.fullmatch(block) or block.count(b"\n") != len(fields):
+        raise ValueError("a field with a byte that cannot be sent")
+    return block + b"\r\n"
 
 
 def _field_block(raw: bytes, start: int) -> bytes:
@@ -373,7 +382,8 @@ def _body_length(index: Index, http11: bool) -> int | None:
     return length
 
 
-def _is_authority(value: bytes) -> bool:
+def is_authority(value: bytes) -> bool:
+    """Tell whether `value` is a host, perhaps with a port."""
     match = _AUTHORITY.fullmatch(value)
     if match is None or int(match[2] or 0) > 0xFFFF:
         return False
@@ -388,7 +398,7 @@ def _is_authority(value: bytes) -> bool:
 def _reduce_absolute_form(target: bytes, method: bytes) -> tuple[bytes, bytes]:
     """Return the authority and the origin-form of an absolute-form target."""
     match = _ABSOLUTE_FORM.fullmatch(target)
-    if match is None or not _is_authority(match[1]):
+    if match is None or not is_authority(match[1]):
         raise BadHead(400, "The request target is neither a path nor an http URL.")
     authority, rest = match.groups()
     if not rest and method == b"OPTIONS":

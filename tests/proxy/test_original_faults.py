@@ -6,23 +6,29 @@ Here are those that no other test is about.  The others:
 * 2, 3, 4: test_wire_proxy (memcached_stalls_...)
 * 6: test_direct_cache (stampede); 8: test_forwarder (dead_member)
 * 10: test_forwarder (slow_client); 11: tests.web.test_channel_framing
-* 12: tests.web.test_transport; 13 to 16: tests.test_settings, tests.test_daemon
+* 12: tests.web.test_transport; 14: tests.wire.test_wire_startup (as_a_daemon)
+* 13, 15, 16: tests.test_settings, tests.test_daemon
 * 19, 27, 28, 29: test_direct_cache (head_of_a_cached_page, post_is_never_...,
   conditional_request, range, cut_body, long_urls)
 * 23: test_forwarder (hop_by_hop), test_direct_cache (hop_by_hop_fields)
 * 30, 31: test_direct_cache (cookie, concurrent_cookies, accept_encoding)
 * 32, 34, 35: test_direct_cache (table, authorization); 37: (304_refreshes)
-* 39: test_memcached (as_pymemcache, round_trip); 44: test_modules (remote_ip)
-* 46: test_message (equals_signs)
+* 39: test_memcached (as_pymemcache, round_trip); 43: test_status_page (page)
+* 44: test_modules (remote_ip); 46: test_message (equals_signs)
+* 40 to 42 also: tests.wire (malformed_requests, same_meaning)
+
+45 is twistd's affair: its --uid and --gid change the real ids, groups first.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+import clinfra
 from clinfra.config import PoolConfig, RouteConfig
 from tests.proxy.stage import Asked, Stage, response
 from tests.proxy.test_memcached import World
@@ -128,6 +134,18 @@ class CorrectnessTests(SynchronousTestCase):
         self.assertNotIn(b"chunked", old)
         self.assertEqual(1, len(stage.asked))
 
+    def test_24_connections_are_kept(self) -> None:
+        """On both sides: many requests take one connection each way."""
+        stage = Stage(self)
+        client = stage.client()
+        for number in range(5):
+            client.send(b"GET /%d HTTP/1.1\r\nHost: example.com\r\n\r\n" % number)
+            stage.turn()
+
+        self.assertEqual(5, len(client.answers()))
+        self.assertFalse(client.closed)
+        self.assertEqual(1, len(stage.dials))
+
     def test_25_absolute_targets(self) -> None:
         """The host of an absolute target is the host, also with https."""
         stage = Stage(self)
@@ -170,6 +188,24 @@ class CacheTests(SynchronousTestCase):
                 stage.get("/a")
                 stage.get("/a")
                 self.assertEqual(2, len(stage.asked))
+
+    def test_38_fields_of_hits(self) -> None:
+        """What is added to a hit goes to its fields; its body stays as it is."""
+        stamp = {"match": "", "set": {"X-Stamped": "yes"}}
+        body = b"first\r\n\r\nsecond\r\n\r\n"
+        stage = Stage(
+            self,
+            lambda asked: response(body, FRESH, "X-Own: 1"),
+            modules={"HeaderStamper": {"modify_response_headers": [stamp]}},
+        )
+        for _ in range(3):
+            answer = stage.get("/a")
+            self.assertEqual(body, answer.body)
+            self.assertEqual(
+                ["yes", "1"], [answer.fields[name] for name in ("X-Stamped", "X-Own")]
+            )
+        self.assertEqual(1, len(stage.asked))
+        self.assertEqual(1, len(answer.fields.get_all("Age") or ()))
 
     def test_36_purge_says_what_it_did(self) -> None:
         """Gone from the hot tier, too, when the purge is answered, and counted."""
@@ -228,6 +264,11 @@ class SecurityTests(SynchronousTestCase):
         for asked in stage.asked:
             self.assertIsNotNone(asked.field("via"))
             self.assertEqual(b"", asked.body)
+
+    def test_47_no_file_of_a_known_name(self) -> None:
+        """Nothing is written where everybody can write."""
+        for path in Path(clinfra.__file__).parent.rglob("*.py"):
+            self.assertNotIn("/tmp", path.read_text(encoding="utf-8"), path)
 
     def test_one_pool_is_not_another(self) -> None:
         """A target that looks like another route's goes where its bytes say."""

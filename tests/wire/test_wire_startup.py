@@ -312,11 +312,17 @@ def test_unix_socket(tmp_path: Path) -> None:
 
 
 def test_as_a_daemon(tmp_path: Path) -> None:
-    """twistd without -n: a pid file, a log file, and trouble told to the parent."""
+    """twistd without -n: a pid file, a log file, and trouble told to the parent.
+
+    A pid file that a killed daemon has left is no hindrance.
+    """
     (port,) = free_ports(1)
     config = write(tmp_path, {"admin": section(port)})
     command = [TWISTD, "clinfra", "--config", config]
     pid_file = tmp_path / "twistd.pid"
+    with Child(["true"]) as gone:
+        gone.wait()
+        pid_file.write_text(str(gone.pid))
     with Child(command, cwd=tmp_path) as parent:
         assert parent.wait() == 0
     pid = int(pid_file.read_text())
