@@ -220,7 +220,6 @@ class Daemon(Service):
             # stopping in order; an order obeyed is status 0.
             for number in (signal.SIGTERM, signal.SIGINT):
                 self.handle_signal(number, self._signalled)
-        self.notifier.feed_watchdog(self.reactor)
         joined = Deferred.fromCoroutine(self._join())
         joined.addErrback(lambda why: self.log.failure("while starting", failure=why))
 
@@ -240,6 +239,7 @@ class Daemon(Service):
         for call in self.ready:
             call()
         self.notifier.ready(self.status())
+        self.notifier.feed_watchdog(self.reactor)
         # What start-up made stays for good: no later collection need look at it.
         gc.collect()
         gc.freeze()

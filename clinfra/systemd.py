@@ -18,6 +18,8 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+_PATIENCE_SECONDS = 0.5
+
 
 @define(eq=False)
 class Notifier:
@@ -79,8 +81,9 @@ class Notifier:
         if not self._address:
             return
         if self._socket is None:
-            kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
-            self._socket = socket.socket(socket.AF_UNIX, kind)
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            # Its queue is short, and READY must not be lost.
+            self._socket.settimeout(_PATIENCE_SECONDS)
         text = "\n".join(f"{name}={value}" for name, value in fields.items())
         # Whoever does not listen need not know.
         with suppress(OSError):
