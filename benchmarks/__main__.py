@@ -1,6 +1,7 @@
 """Run comparisons, print their table, keep the figures as JSON.
 
-    python -m benchmarks [hot] [rules] [pass] [memcached] [crowds] [blob] [cluster]
+    python -m benchmarks [hot] [rules] [pass] [memcached] [crowds] [workers]
+                         [blob] [cluster]
                          [image | image-sizes | image-http | image-formats ...]
                          [--rounds N] [--seconds S] [--blobs N]
 
@@ -37,6 +38,7 @@ from benchmarks import (
     needs,
     pass_through,
     rules,
+    workers,
 )
 from benchmarks.figures import BenchmarkFailed, Reading, Row
 from benchmarks.rounds import Plan
@@ -51,6 +53,7 @@ COMPARISONS: Mapping[str, Callable[[Stage, Plan], Iterator[Row | Reading]]] = {
     "pass": pass_through.run,
     "memcached": memcached_hits.run,
     "crowds": crowds.run,
+    "workers": workers.run,
     "blob": blob.run,
     "cluster": cluster.run,
     "image-sizes": image_sizes.run,
@@ -65,6 +68,7 @@ _PROGRAMS = {
     "pass": ("nginx", "varnishd", "wrk"),
     "memcached": ("nginx", "memcached", "wrk"),
     "crowds": ("nginx", "memcached"),
+    "workers": ("nginx", "wrk"),
     "blob": ("nginx", "wrk"),
     "cluster": ("wrk",),
 }

@@ -23,7 +23,7 @@ def drive(
     server: Server,
     target: str,
     *,
-    core: int,
+    core: int | str,
     connections: int,
     seconds: float,
     script: Sequence[str] = (),

@@ -224,13 +224,20 @@ def clinfra_proxy(stage: Stage, origin_port: int) -> Server:
     return _clinfra(stage, "clinfra proxy", text, port)
 
 
-def clinfra_ruled(stage: Stage, origin_port: int, rules: int) -> Server:
-    """Start clinfra's proxy with so many redirects, none of which is wanted here."""
+def clinfra_ruled(
+    stage: Stage, origin_port: int, rules: int, *, workers: int = 0
+) -> Server:
+    """Start clinfra's proxy with so many redirects, none of which is wanted here.
+
+    Args:
+        workers: on both cores; none means one process on the server's.
+    """
     port = free_port()
     text = _CLINFRA_PROXY.format(
         directory=stage.directory, port=port, origin=origin_port
     )
     redirects = [[search, ".*", target] for search, target in _rules(rules)]
+    text = text.replace("[proxy]\n", f"[proxy]\nworkers = {workers}\n")
     text += f"""
 [[proxy.modules]]
 use = "Logger"
@@ -242,7 +249,8 @@ use = "DirectCache"
 [[proxy.modules]]
 use = "Forwarder"
 """
-    return _clinfra(stage, f"clinfra {rules} rules", text, port)
+    name = f"clinfra {rules} rules {workers} workers"
+    return _clinfra(stage, name, text, port, on_both_cores=workers > 0)
 
 
 def clinfra_over_memcached(
@@ -355,11 +363,14 @@ def _nginx(
     return stage.start(name, argv, port, on_load_core=on_load_core)
 
 
-def _clinfra(stage: Stage, name: str, text: str, port: int) -> Server:
+def _clinfra(
+    stage: Stage, name: str, text: str, port: int, *, on_both_cores: bool = False
+) -> Server:
     file_name = name.replace(" ", "-")
     data = stage.directory / f"{file_name}-data"
     stage.remove_now(data)
-    return stage.start(name, _clinfra_argv(stage, file_name, text, data), port)
+    argv = _clinfra_argv(stage, file_name, text, data)
+    return stage.start(name, argv, port, on_both_cores=on_both_cores)
 
 
 def _clinfra_argv(stage: Stage, file_name: str, text: str, data: Path) -> list[str]:

@@ -59,7 +59,9 @@ def _measure(server: Lazily, paths: Path, core: int, seconds: float) -> Sample:
     return drive_paths(server(), paths, core=core, seconds=seconds)
 
 
-def drive_paths(server: Server, paths: Path, *, core: int, seconds: float) -> Sample:
+def drive_paths(
+    server: Server, paths: Path, *, core: int | str, seconds: float
+) -> Sample:
     """Ask for the paths of a file at random."""
     return load.drive(
         server,

@@ -30,6 +30,11 @@ class Cores:
     server: int
     load: int
 
+    @property
+    def both(self) -> str:
+        """The two, as taskset takes them."""
+        return f"{self.server},{self.load}"
+
     @classmethod
     def choose(cls) -> Cores:
         """Return the first two cores this process may use."""
@@ -168,7 +173,7 @@ class Stage:
         """Start a server and wait until it listens.  Raises BenchmarkFailed."""
         core: int | str = self.cores.load if on_load_core else self.cores.server
         if on_both_cores:
-            core = f"{self.cores.server},{self.cores.load}"
+            core = self.cores.both
         log = self.directory / f"{name.replace(' ', '-')}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
