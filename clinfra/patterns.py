@@ -76,6 +76,16 @@ class Compiled:
     groups: int
     names: frozenset[str]
     _search: Callable[[str], Any]
+    _sub: Callable[[Callable[[Any], str], str], Any]
+
+    def replaced(self, text: str, template: str) -> str:
+        """Return a text with every match replaced (see `expand`).
+
+        Raises PatternTooSlow.
+        """
+        text, rest = text[:MOST_CHARACTERS], text[MOST_CHARACTERS:]
+        made: str = self._sub(lambda found: expand(template, found), text)
+        return made + rest
 
     def search(self, text: str) -> Found | None:
         """Return the first match.  Raises PatternTooSlow."""
@@ -87,11 +97,18 @@ def compile_pattern(text: str) -> Compiled:
     """Compile a pattern.  Raises ValueError with a plain sentence."""
     simple = _simple(text)
     if simple is not None:
-        return Compiled(text, True, simple.groups, frozenset(), simple.search)
+        return Compiled(
+            text, True, simple.groups, frozenset(), simple.search, simple.sub
+        )
     try:
         linear = re2.compile(text, _options())
         return Compiled(
-            text, True, linear.groups, frozenset(linear.groupindex), linear.search
+            text,
+            True,
+            linear.groups,
+            frozenset(linear.groupindex),
+            linear.search,
+            linear.sub,
         )
     except re2.error:
         pass  # the other says better what is wrong, if anything is
@@ -107,8 +124,14 @@ def compile_pattern(text: str) -> Compiled:
         except TimeoutError:
             raise PatternTooSlow(text) from None
 
+    def sub(replace: Callable[[Any], str], subject: str) -> Any:
+        try:
+            return bounded.sub(replace, subject, timeout=MOST_SECONDS)
+        except TimeoutError:
+            raise PatternTooSlow(text) from None
+
     names = frozenset(bounded.groupindex)
-    return Compiled(text, False, bounded.groups, names, search)
+    return Compiled(text, False, bounded.groups, names, search, sub)
 
 
 def _simple(text: str) -> re.Pattern[str] | None:

@@ -84,6 +84,19 @@ class PatternTests(SynchronousTestCase):
                 compile_pattern(pattern)
             self.assertIn("is not a regular expression", str(caught.exception))
 
+    def test_replaced(self) -> None:
+        """Every match is replaced, whichever engine finds them."""
+        for pattern, template, text, expected in (
+            (":80/", "/", "a:80/b:80/", "a/b/"),
+            (r"^(\w+)\.", r"\1-", "a.b.c", "a-b.c"),
+            (r"(?<=/)(?P<n>\d+)", r"<\g<n>>", "/1/2", "/<1>/<2>"),
+            ("x+", "-", "x" * 9000 + "yx", "-" + "x" * 808 + "yx"),
+        ):
+            found = compile_pattern(pattern).replaced(text, template)
+            self.assertEqual(expected, found, pattern)
+        with self.assertRaises(PatternTooSlow):
+            compile_pattern("(a|aa)+$(?!x)").replaced("a" * 200 + "b", "")
+
     def test_templates(self) -> None:
         """Groups by number and by name; a backslash; nothing else is special."""
         pattern = compile_pattern(r"/(\d+)/(?P<name>\w+)(x)?")

@@ -33,12 +33,14 @@ class When:
     """What a rule matches; classes of rules are made on top of this."""
 
     match: Pattern = key(Pattern(""), "Regular expression searched in host/path?query.")
-    hosts: tuple[str, ...] = key((), "Hosts.")
-    paths: tuple[str, ...] = key((), "Paths.")
+    hosts: tuple[str, ...] = key((), 'Hosts: "a.example", "*.example" or "~REGEX".')
+    paths: tuple[str, ...] = key((), 'Paths: "/a", "/a/*" or "~REGEX".')
     methods: tuple[str, ...] = key((), "Methods.")
-    headers: Mapping[str, str] = key((), "Fields of the request.")
-    cookies: Mapping[str, str] = key((), "Cookies.")
-    query: Mapping[str, str] = key((), "Parameters in the query.")
+    headers: Mapping[str, str] = key(
+        (), 'Fields of the request and what is in them: as above, "*", or "!" before.'
+    )
+    cookies: Mapping[str, str] = key((), "Cookies and what is in them.")
+    query: Mapping[str, str] = key((), "Parameters in the query and what they are.")
     networks: tuple[str, ...] = key((), "Networks that the client is in.")
 
 

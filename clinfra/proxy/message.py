@@ -181,6 +181,11 @@ class Request:
         """Have the rules asked about equal heads, too: chance or time decided here."""
         self.gates = (*self.gates, _never)
 
+    def ask_for_others(self) -> None:
+        """Have the rules asked about equal heads of others: who asks decided here."""
+        peer = self.exchange.client_ip
+        self.gates = (*self.gates, lambda exchange: exchange.client_ip == peer)
+
     def rewrite(self, host_path: str) -> None:
         """Change host, port and target to those of `host_path`.
 

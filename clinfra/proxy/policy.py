@@ -6,14 +6,13 @@ say of a page and its answers.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 
 from attrs import evolve, frozen
 
 from clinfra.config import Pattern, Seconds, key
 from clinfra.errors import ConfigProblems
-from clinfra.patterns import any_of
+from clinfra.patterns import Compiled, any_of, check_template, compile_pattern
 from clinfra.proxy.bans import split_tags
 from clinfra.proxy.freshness import Terms, Verdict, judge
 from clinfra.proxy.key import primary_key
@@ -127,13 +126,13 @@ class Policy:
         self._cache_404 = any_of(options.cache_404_match)
         self._set_cookie = any_of(options.set_cookie_match)
         self._one_encoding = any_of(options.one_encoding_match)
-        self._transformations: list[tuple[re.Pattern[str], str]] = []
+        self._transformations: list[tuple[Compiled, str]] = []
         problems = []
         for number, (pattern, replacement) in enumerate(options.key_transformations):
             try:
-                compiled = re.compile(pattern)
-                compiled.sub(replacement, "")  # refuses groups there are none of
-            except re.error as error:
+                compiled = compile_pattern(pattern)
+                check_template(replacement, compiled)
+            except ValueError as error:
                 problems.append(f"key_transformations[{number}]: {error}")
             else:
                 self._transformations.append((compiled, replacement))
@@ -164,7 +163,7 @@ class Policy:
     def name(self, host_path: str) -> str:
         """Return what a page is kept as: its host_path, transformations applied."""
         for pattern, replacement in self._transformations:
-            host_path = pattern.sub(replacement, host_path)
+            host_path = pattern.replaced(host_path, replacement)
         return host_path
 
     def tags(self, fields: Fields) -> tuple[bytes, ...]:

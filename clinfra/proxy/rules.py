@@ -50,7 +50,8 @@ rule matches:
 but only if every module with a hook before `hit` says `head_only = True`, which means
 that nothing else than the head, the port and the configuration matters.  A module for
 which that is nearly always so says it as well, and calls `request.ask_every_time()`
-for the others, or adds a function to `request.gates`.  Modules with `deliver` say
+for the others, `request.ask_for_others()` where the client decides, or adds a function
+to `request.gates`.  Modules with `deliver` say
 `ignores_hits` or `by_heads` where that is true.  Nothing in a hook may block.
 
 **Life.**  A module is made, then `attach` hands it `Surroundings`; `start` and `stop`

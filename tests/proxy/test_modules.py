@@ -22,6 +22,7 @@ from clinfra.proxy.modules.logger import (
     unix_datagram,
 )
 from tests.proxy.stage import Stage, response
+from tests.web.clients import Client
 
 
 class RedirectorTests(SynchronousTestCase):
@@ -64,6 +65,28 @@ class RedirectorTests(SynchronousTestCase):
         ):
             self.assert_redirect(stage, target, to=to, status=status)
         self.assertEqual(404, stage.get("/gone").status)
+
+    def test_by_client(self) -> None:
+        """Rules for some clients do not keep hits of each from the fast lane."""
+        stage = Stage(
+            self,
+            lambda asked: response(b"x", "Cache-Control: max-age=60"),
+            modules={
+                "Redirector": {
+                    "rules": [{"networks": ["10.0.0.0/8"], "redirect": "/inside"}]
+                }
+            },
+        )
+        inside = Client(stage.site, stage.clock, address="10.0.0.1")
+        outside = stage.client()
+        for _ in range(3):
+            for client in (outside, inside):
+                client.send(b"GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n")
+                stage.turn()
+        statuses = [[a.status for a in each.answers()] for each in (outside, inside)]
+
+        self.assertEqual([[200] * 3, [302] * 3], statuses)
+        self.assertGreater(stage.proxy.pipeline.hits, 0)
 
     def test_scheme(self) -> None:
         """A client that came by https stays there."""

@@ -177,7 +177,6 @@ class Redirector(RuleModule):
         if problems:
             raise ConfigProblems(problems)
         self._index = RuleIndex([condition for condition, _ in self._own])
-        self.head_only = not self._index.by_client
         steps: list[tuple[object, Callable[[Request], Reply | None]]] = [
             (self._own, self._by_rules),
             (self._cookie_redirects, self._by_cookie),
@@ -193,6 +192,8 @@ class Redirector(RuleModule):
 
     def received(self, request: Request) -> Reply | None:
         """Go through the tables; the first redirect ends it."""
+        if self._index.by_client:
+            request.ask_for_others()
         for step in self._steps:
             reply = step(request)
             if reply is not None:
