@@ -21,11 +21,11 @@ from zope.interface import implementer
 
 from clinfra.errors import Overloaded
 from clinfra.proxy.arrival import Plan
-from clinfra.proxy.forward import Relay
 from clinfra.proxy.member import Member
 from clinfra.proxy.message import Reply, Request
 from clinfra.proxy.origin_pool import OriginPool
 from clinfra.proxy.phases import ActiveRules
+from clinfra.proxy.relay import Relay
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import Fields, ResponseHead
 from clinfra.web.pool import Origin, OriginRequest, Pool
@@ -170,8 +170,11 @@ class Passage:
     # What the exchange asks.
 
     def pauseProducing(self) -> None:
-        """The client takes no more for now."""
-        self.asked.pauseProducing()
+        """The client takes no more for now: whoever is slow goes the long way."""
+        if self._exchange.status and self._way.pool.config.spool_answers:
+            self._leave().go_on(self._exchange)
+        else:
+            self.asked.pauseProducing()
 
     def resumeProducing(self) -> None:
         """The client takes more."""

@@ -255,7 +255,7 @@ class Relay(PooledProxyClient):
         if self.switched:
             log.debug("A tunnel ends: {reason}", reason=str(reason))
             return
-        self.member.failed()
+        self.member.failed(str(reason))
         log.warn(
             "{origin} cut its answer short: {reason}",
             origin=self.member.name,

@@ -27,13 +27,13 @@ from clinfra.errors import (
 )
 from clinfra.proxy.arrival import Plan
 from clinfra.proxy.connections import origin_of
-from clinfra.proxy.forward import Relay
 from clinfra.proxy.hygiene import ask_to_switch, request_fields, response_fields
 from clinfra.proxy.member import Member
 from clinfra.proxy.message import Reply, Request, drop_fields
 from clinfra.proxy.origin_pool import OriginPool
 from clinfra.proxy.passage import Way
 from clinfra.proxy.pipeline import PENDING
+from clinfra.proxy.relay import Relay
 from clinfra.proxy.routes import Routes
 from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.web.heads import Fields, ResponseHead
@@ -54,7 +54,11 @@ _IDEMPOTENT = _REPEATABLE | {b"PUT", b"DELETE", b"OPTIONS"}
 
 
 class Forwarder(RuleModule):
-    """Sends requests to origins."""
+    """Sends requests to origins.
+
+    Attributes:
+        spool: for what slow clients are sent.
+    """
 
     head_only = True
     reloadable = False
@@ -74,6 +78,7 @@ class Forwarder(RuleModule):
         self._fail = surroundings.pipeline.fail
         self._retries = 0
         self._tunnels = 0
+        self.spool = surroundings.spool
         self._open_tunnels = 0
 
     def route(self, request: Request) -> None:
@@ -177,6 +182,12 @@ class Forwarder(RuleModule):
     def tunnel_seconds(self, relay: Relay) -> float:
         """Return how long a tunnel may be silent."""
         return self._pool(relay.request).config.tunnel_timeout
+
+    def backlog_bytes(self, relay: Relay) -> int:
+        """Return how much of an answer may wait on disk for its client."""
+        if not self._pool(relay.request).config.spool_answers:
+            return 0
+        return self._surroundings.config.spool.answer_bytes
 
     def _count_tunnel(self, request: Request) -> None:
         self._tunnels += 1
