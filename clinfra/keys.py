@@ -72,6 +72,10 @@ class Limits:
     connections: int = key(10000, "Most client connections at a time.", least=1)
     head_timeout: Seconds = key(Seconds(20), "From first byte to end of the head.")
     body_timeout: Seconds = key(Seconds(60), "Longest silence inside a request body.")
+    body_rate: Bytes = key(
+        Bytes(128),
+        "Bytes of a body that make good for a second of silence; 0: one does for all.",
+    )
     idle_timeout: Seconds = key(Seconds(75), "Longest wait for the next request.")
     write_timeout: Seconds = key(
         Seconds(60), "Longest time a client may take no bytes of its answer."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -13,6 +14,7 @@ from clinfra.web.chunked import BadChunk, ChunkedDecoder
 from clinfra.web.exchange import IBody
 
 if TYPE_CHECKING:
+    from clinfra.config import Limits
     from clinfra.web.channel import Channel
 
 _ENDLESS = 1 << 62
@@ -53,13 +55,16 @@ class RequestBody:
 
     __slots__ = (
         "_channel",
+        "_counted",
         "_decoder",
         "_expects",
         "_held",
         "_left",
         "_limit",
+        "_patience",
         "_pieces",
         "_trouble",
+        "_waited_since",
         "_waiter",
         "broken",
         "complete",
@@ -72,8 +77,10 @@ class RequestBody:
     ) -> None:
         self._channel = channel
         self._decoder = ChunkedDecoder() if length is None else None
-        self._left = limit if length is None else length
+        self._left = self._counted = limit if length is None else length
         self._limit = limit
+        self._patience = inf
+        self._waited_since: float | None = None
         self._expects = expects
         self._pieces: deque[bytes] = deque()
         self._held = 0
@@ -98,6 +105,26 @@ class RequestBody:
     def read_wanted(self) -> bool:
         """Somebody is waiting for the next piece, or for the end."""
         return self._waiter is not None or self.discarding
+
+    def due(self, now: float, limits: Limits) -> float:
+        """Return when it will have been waited for long enough.
+
+        That is the configured silence; but silences add up, and what comes in between
+        makes good for them only at the configured rate.
+        """
+        came, self._counted = self._counted - self._left, self._left
+        self.rest(now)
+        rate = limits.body_rate
+        gained = came / rate if rate else came and inf
+        self._patience = min(self._patience + gained, limits.body_timeout)
+        self._waited_since = now
+        return now + self._patience
+
+    def rest(self, now: float) -> None:
+        """Nobody waits for it for now."""
+        if self._waited_since is not None:
+            self._patience -= now - self._waited_since
+            self._waited_since = None
 
     @property
     def droppable(self) -> bool:

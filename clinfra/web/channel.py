@@ -401,10 +401,13 @@ class Channel(Link):
         body = self._body
         if self._state > BUSY:
             return
+        if body is not None and body.read_wanted and not self.blocked:
+            self.deadline = body.due(site.now, site.limits)
+            return
+        if body is not None:
+            body.rest(site.now)
         if self.blocked:
             self.deadline = site.now
-        elif body is not None and body.read_wanted:
-            self.deadline = site.now + site.limits.body_timeout
         elif self._ended:
             self.deadline = site.now + _ENDED_SECONDS
         elif self._state == BUSY:

@@ -363,10 +363,10 @@ class SlowTests(SynchronousTestCase):
     def test_slow_body(self) -> None:
         """Silence inside a body gets 408; a slow but steady body does not."""
         _, clock, client = self.open()
-        client.send(put(10))
+        client.send(put(10_000))
         for _ in range(5):
             self.wait(clock, 5)
-            client.send(b"a")
+            client.send(b"a" * 1000)
         self.assertEqual(b"", bytes(client.received))
         self.wait(clock, 9)
 
