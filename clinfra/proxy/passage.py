@@ -38,6 +38,8 @@ log = Logger()
 _KNOWN_SECONDS = 1.0
 _MOST_ANSWERS = 16
 _MOST_MEMBERS = 256
+_OF_ONE_REQUEST = frozenset(("origin", "tries", "trouble"))
+"""Notes that the next such request has of its own."""
 
 
 @frozen
@@ -80,7 +82,11 @@ class Way:
             return
         if not self.answers:
             self.until = exchange.started_at + _KNOWN_SECONDS
-        notes = dict(exchange.notes)
+        notes = {
+            name: value
+            for name, value in exchange.notes.items()
+            if name not in _OF_ONE_REQUEST
+        }
         self.answers[head] = Known(reply.status, reply.fields, reply.length, notes)
 
     def take(self, exchange: IExchange) -> bool:
@@ -104,6 +110,7 @@ class Way:
             passage.asked = client.start(origin, b"GET", head, None, passage)
         except Overloaded:
             return False
+        exchange.notes["origin"] = member.name
         exchange.registerProducer(passage, True)
         self.rules.active += 1
         return True

@@ -344,3 +344,27 @@ class HostTests(SynchronousTestCase):
                 for asked in stage.asked
             },
         )
+
+
+class LogTests(SynchronousTestCase):
+    """What the access log says of origins."""
+
+    def test_notes(self) -> None:
+        """Who answered, after how many tries, and why nobody did."""
+        stage = Stage(self, pools=pools("o1:80", "o2:80", circuit_failures=0))
+        seen: list[dict[str, Any]] = []
+        stage.site.access_log = lambda exchange, seconds: seen.append(
+            dict(exchange.notes)
+        )
+        stage.dead.add("o1:80")
+        for _ in range(30):
+            stage.get("/", turns=20)
+        self.assertEqual({"o2:80"}, {notes["origin"] for notes in seen})
+        tries = [notes.get("tries") for notes in seen]
+        self.assertEqual({None, 2}, set(tries))
+        self.assertGreater(tries.count(None), 20)
+        stage.dead.add("o2:80")
+        for asked in stage.asked:
+            asked.line.hang_up()
+        stage.get("/", turns=30)
+        self.assertIn("cannot be reached", seen[-1]["trouble"])

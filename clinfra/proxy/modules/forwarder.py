@@ -154,14 +154,15 @@ class Forwarder(RuleModule):
         unwanted = request.over and not (
             request.flight is not None and request.flight.waiters
         )
-        if not unwanted and (waited or _replayable(request, reason)):
-            # Waiting once more for the same member would not help.
-            others = not waited or pool.has_other(tried)
-            if others and self._may_try_again(request, pool):
-                self._try_later(request, pool, tried)
-                return
-            if not isinstance(reason, OriginTimeout):
-                reason = OriginsDown(UNABLE, _RETRY_SECONDS)
+        harmless = not unwanted and (waited or _replayable(request, reason))
+        # Waiting once more for the same member would not help.
+        others = not waited or pool.has_other(tried)
+        if harmless and others and self._may_try_again(request, pool):
+            self._try_later(request, pool, tried)
+            return
+        request.exchange.notes["trouble"] = _words(reason)
+        if harmless and not isinstance(reason, OriginTimeout):
+            reason = OriginsDown(UNABLE, _RETRY_SECONDS)
         self._fail(request, reason)
 
     def _take_in(self, request: Request, pool: OriginPool) -> None:
@@ -319,6 +320,10 @@ class Forwarder(RuleModule):
             raise OriginsDown(UNABLE, _RETRY_SECONDS)
         request.attempt += 1
         request.origin = member.name
+        notes = request.exchange.notes
+        notes["origin"] = member.name
+        if request.attempt > 1:
+            notes["tries"] = request.attempt
         origin = member.origin or origin_of(member)
         exchange = request.exchange
         body = None
