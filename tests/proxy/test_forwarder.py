@@ -187,6 +187,17 @@ class RetryTests(SynchronousTestCase):
         self.assertEqual(b"Unable to process request, please try again.\n", answer.body)
         self.assertEqual({"o1:80", "o2:80"}, {str(each) for each in stage.dials})
 
+    def test_trouble_is_logged(self) -> None:
+        """The access log tells whose fault an error was, and what was wrong."""
+        stage = Stage(self, lambda asked: b"HTTP/1.1 200 OK\nX: y\n\n")
+        notes: list[dict[str, str]] = []
+        stage.site.access_log = lambda exchange, _: notes.append(exchange.notes)
+
+        self.assertEqual(502, stage.get("/").status)
+        self.assertRegex(
+            notes[0]["trouble"], r"\Ao1:80: .* is not an HTTP/1\.1 response"
+        )
+
     def test_empty_pool(self) -> None:
         """A pool without members answers 503 at once."""
         stage = Stage(self, pools={"origin": PoolConfig()})

@@ -145,7 +145,9 @@ class Forwarder(RuleModule):
         request: Request = relay.request
         waited = isinstance(reason, Overloaded)
         if isinstance(reason, OriginFailed):
-            relay.member.failed(_words(reason))
+            words = _words(reason)
+            relay.member.failed(words)
+            request.exchange.notes["trouble"] = f"{relay.member.name}: {words}"
         elif not waited:
             self._fail(request, reason)
             return
