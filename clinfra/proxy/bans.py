@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from math import floor
 
 from attrs import frozen
 
@@ -46,9 +47,10 @@ class Ban:
         return name == self.text
 
     def encode(self) -> bytes:
-        """Return it as a line."""
+        """Return it as a line; its time is rounded down."""
         mode = "s" if self.soft else "h"
-        return f"{self.at:.3f} {mode} {self.kind} {self.text}\n".encode()
+        at = floor(self.at * 1000) / 1000
+        return f"{at:.3f} {mode} {self.kind} {self.text}\n".encode()
 
 
 def decode_bans(raw: bytes) -> tuple[Ban, ...] | None:

@@ -1,7 +1,7 @@
 """A stored answer: how it is kept in memory and in memcached, how it answers.
 
 Pure.  In memcached an entry is a fixed head (see `_FIXED`), its name, tags and
-generations (a line each), its field lines, its body;
+generations (a line each), its fields as they go out, its body;
 a page whose answers vary has a record of the fields they vary on instead, and its
 entries are under keys of their own (see `key`).  Both begin with a mark that changes
 whenever the layout does; what has another mark is a miss.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
 from attrs import define, field, frozen
 
@@ -28,8 +29,9 @@ from clinfra.web.ranges import (
     unsatisfied_content_range,
 )
 
-ENTRY_MARK = b"clinfra3"
+ENTRY_MARK = b"clinfra4"
 VARY_MARK = b"clinfraV"
+_WHOLE = b"\0" + ENTRY_MARK
 _FIXED = struct.Struct("!8sHBdddddIII")
 """Mark, status, flags, born, lifetime, both windows, asked at, lengths of the rest."""
 
@@ -314,7 +316,7 @@ class Entry:
 
     def encode(self) -> bytes:
         """Return the record for memcached."""
-        block = b"\n".join(b"%b:%b" % pair for pair in self.fields)
+        block = b"".join([b"%b: %b\r\n" % pair for pair in self.fields])
         scope = b"\n".join(
             (self.name.encode(), b" ".join(self.tags), b" ".join(self.generations))
         )
@@ -352,9 +354,10 @@ def decode(key: bytes, primary: bytes, raw: bytes) -> Entry | Vary | None:
     if len(scope) != 3:
         return None
     fields = []
-    for line in raw[block:start].split(b"\n"):
-        name, _, value = line.partition(b":")
-        fields.append((name, value))
+    for line in raw[block:start].split(b"\r\n"):
+        name, colon, value = line.partition(b": ")
+        if colon:
+            fields.append((name, value))
     return Entry(
         key,
         primary,
@@ -371,4 +374,56 @@ def decode(key: bytes, primary: bytes, raw: bytes) -> Entry | Vary | None:
         tuple(scope[1].split()),
         tuple(scope[2].split()),
         asked_at,
+    )
+
+
+class Plain(NamedTuple):
+    """As much of a record as a plain hit needs.
+
+    Attributes:
+        fresh_until, born, asked_at: Unix seconds.
+        scope: its name, tags and generations, a line each.
+        block: its fields as they go out.
+    """
+
+    status: int
+    born: float
+    fresh_until: float
+    asked_at: float
+    scope: bytes
+    block: bytes
+    body: bytes
+    body_bytes: int
+
+
+def decode_plain(item: bytes) -> Plain | None:
+    """Read the record of an answer that may be used unasked; None when it is another.
+
+    Large ones are left to `decode`: clients share their bytes.
+
+    Args:
+        item: as memcached has it: a mark of `memcached`, then the record.
+    """
+    if item[:9] != _WHOLE or len(item) < _FIXED.size + 1:
+        return None
+    _, status, flags, born, lifetime, *rest = _FIXED.unpack_from(item, 1)
+    _, _, asked_at, scope_bytes, block_bytes, body_bytes = rest
+    scope = _FIXED.size + 1
+    block = scope + scope_bytes
+    body = block + block_bytes
+    if (
+        flags & _ALWAYS_VALIDATE
+        or body_bytes > _PREBUILT_BYTES
+        or len(item) != body + body_bytes
+    ):
+        return None
+    return Plain(
+        status,
+        born,
+        born + lifetime,
+        asked_at,
+        item[scope:block],
+        item[block:body],
+        item[body:],
+        body_bytes,
     )

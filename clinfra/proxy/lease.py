@@ -2,8 +2,8 @@
 
 Who wants to fetch a page adds a key of it, which only one can.  The holder renews the
 lease while it fetches, so one that dies blocks the others for no longer than the lease.
-They look for the answer in memcached every few milliseconds meanwhile.  Afterwards the
-key says for a moment what came of it, so that who is late does not fetch again.
+They look for the answer in memcached every few milliseconds meanwhile, and whoever has
+won the lease looks once more: it may have come in late.
 
 A memcached that is away costs the sharing, never the answer.
 """
@@ -21,19 +21,15 @@ from clinfra.proxy.entry import Entry
 from clinfra.proxy.memcached import Memcached
 
 _HELD = b"held "
-_DONE = b"done"
 _UNSHARED = b"unshared"
 
-_AFTERWARDS_SECONDS = 2
-"""How long the key says what came of a fetch."""
+_UNSHARED_SECONDS = 2
+"""How long the key says that an answer is for nobody else."""
 
 _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
-_STORING_SECONDS = 0.25
-"""Longest time from the holder's word that it is done to the answer being there."""
-
-_LATE_SECONDS = 0.5
-"""Who looked for the answer longer ago than this looks again before fetching it."""
+_STORING_SECONDS = 0.05
+"""From sending the answer to memcached to the end of the lease."""
 
 ALONE = object()
 """Nobody knows: fetch, and share with this process only."""
@@ -75,32 +71,35 @@ class Lease:
         )
 
     def done(self) -> None:
-        """The answer is in memcached."""
-        self._end(_DONE)
+        """The answer was sent to memcached."""
+        if self._stop_renewing():
+            memcached = self._leases.memcached
+            self._leases.reactor.callLater(
+                _STORING_SECONDS, memcached.delete, self.key, lambda known: None
+            )
 
     def unshared(self) -> None:
         """The answer cannot be shared."""
-        self._end(_UNSHARED)
+        if self._stop_renewing():
+            self._leases.memcached.set(self.key, _UNSHARED, _UNSHARED_SECONDS)
 
     def give_up(self) -> None:
         """There is no answer; another may try."""
-        self._end(None)
+        if self._stop_renewing():
+            self._leases.memcached.delete(self.key, lambda known: None)
 
     def _renew(self) -> None:
         leases = self._leases
         leases.memcached.set(self.key, self._value, leases.seconds)
         self.hold()
 
-    def _end(self, word: bytes | None) -> None:
+    def _stop_renewing(self) -> bool:
+        """Whether it had not ended before."""
         renewal, self._renewal = self._renewal, None
         if renewal is None:
-            return
+            return False
         renewal.cancel()
-        memcached = self._leases.memcached
-        if word is None:
-            memcached.delete(self.key, lambda known: None)
-        else:
-            memcached.set(self.key, word, _AFTERWARDS_SECONDS)
+        return True
 
 
 @define(eq=False)
@@ -164,7 +163,6 @@ class _Contest:
     settled: Callable[[Any], None]
     _began: float = field(init=False)
     _pause: float = field(default=_FIRST_PAUSE_SECONDS, init=False)
-    _done_at: float | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._began = self.leases.reactor.seconds()
@@ -185,15 +183,13 @@ class _Contest:
         leases.memcached.add(self.key, value, leases.seconds, answered)
 
     def _won(self, lease: Lease) -> None:
-        if self.leases.reactor.seconds() - self._began < _LATE_SECONDS:
-            self.settled(lease)
-            return
+        """Fetch, unless the answer has come in since it was looked for."""
 
         def looked(entry: Entry | None) -> None:
             if entry is None:
                 self.settled(lease)
             else:
-                lease.done()
+                lease.give_up()
                 self.settled(entry)
 
         self.look(looked)
@@ -212,15 +208,8 @@ class _Contest:
             self.settled(UNSHARED)
         elif now - self._began > self.leases.patience_seconds:
             self.settled(ALONE)
-        elif word is None:
-            self._pause_and(self.ask)
         else:
-            if word == _DONE:
-                self._done_at = now if self._done_at is None else self._done_at
-                if now - self._done_at > _STORING_SECONDS:
-                    self.settled(ALONE)  # it was evicted, or forgotten on purpose
-                    return
-            self._pause_and(self._see)
+            self._pause_and(self.ask if word is None else self._see)
 
     def _pause_and(self, then: Callable[[], None]) -> None:
         self.leases.reactor.callLater(self._pause, then)

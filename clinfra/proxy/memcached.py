@@ -294,6 +294,10 @@ class Memcached:
         reading = self._readings[key] = _Reading(self, key, [found])
         self.node_of(key).get(key, reading)
 
+    def get_item(self, key: bytes, found: Found) -> None:
+        """Ask for what is under a key as it is there; see the module's beginning."""
+        self.node_of(key).get(key, found)
+
     def set(self, key: bytes, value: bytes, ttl_seconds: float) -> None:
         """Keep a value for at most 30 days."""
         self._readings.pop(key, None)

@@ -49,8 +49,8 @@ _MEMO_ENTRIES = 8192
 _MEMO_BYTES = 4 << 20
 _MEMO_HEAD_BYTES = 2048
 
-_Known = tuple[bytes, int, bool, str, tuple[Callable[[Any], bool], ...]]
-"""What a head led to: key, local port, secure, client, and who is still asked."""
+_Known = tuple[bytes, int, bool, str, tuple[Callable[[Any], bool], ...], bool]
+"""What a head led to: key, local port, secure, client, who is still asked, varies."""
 
 
 class Pipeline:
@@ -63,6 +63,8 @@ class Pipeline:
 
     Attributes:
         hot: the hot tier's entries by key; set by the cache module.
+        elsewhere: answers an exchange from outside of the hot tier, or has `begin` do
+            so; set by the cache module.
         requests: how many went through the phases.
         hits: how many were answered by the lane.
         passes: how many took the short way of a pass.
@@ -83,6 +85,7 @@ class Pipeline:
         self._arrivals = arrivals
         self._memo: Memo[RequestHead, _Known] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.hot: dict[bytes, Entry] = {}
+        self.elsewhere: Callable[[IExchange, bytes], None] | None = None
         self._plans: Memo[RequestHead, Plan] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.requests = 0
         self.hits = 0
@@ -131,9 +134,20 @@ class Pipeline:
         head = exchange.head
         known = self._memo.get(head) or self._memo.recall(head, len(head.raw))
         if known is not None:
-            key, port, secure, peer, gates = known
+            key, port, secure, peer, gates, varies = known
             entry = self.hot.get(key)
-            if entry is not None:
+            if entry is None:
+                if (
+                    self.elsewhere is not None
+                    and not varies
+                    and exchange.local_port == port
+                    and exchange.secure == secure
+                    and (not peer or exchange.client_ip == peer)
+                    and (not gates or all(gate(exchange) for gate in gates))
+                ):
+                    self.elsewhere(exchange, key)
+                    return True
+            else:
                 now = self._now()
                 if (
                     now < entry.fresh_until
@@ -177,7 +191,8 @@ class Pipeline:
         exchange = request.exchange
         peer = exchange.client_ip if self._arrivals.peer_matters(head) else ""
         port, secure = exchange.local_port, exchange.secure
-        known = (entry.key, port, secure, peer, request.gates)
+        varies = entry.key != entry.primary
+        known = (entry.key, port, secure, peer, request.gates, varies)
         self._memo.keep(head, known, len(head.raw))
 
     def remember_pass(

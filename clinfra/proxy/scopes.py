@@ -51,6 +51,10 @@ class Scope:
     bans: tuple[Ban, ...]
     read_at: float
 
+    def settled_before(self, asked_at: float) -> bool:
+        """Whether no ban can be about what was asked for then."""
+        return not self.bans or self.bans[0].at + _CLOCK_SKEW_SECONDS <= asked_at
+
 
 @lru_cache(maxsize=16384)
 def host_scope(name: str) -> bytes:
@@ -139,6 +143,13 @@ class Scopes:
 
         self._read(keys, read)
 
+    def known(self, key: bytes, now: float) -> Scope | None:
+        """Return a scope whose record need not be read again yet."""
+        scope = self._known.get(key)
+        if scope is None or now >= scope.read_at + self.refresh_seconds:
+            return None
+        return scope
+
     def enter(self, entry: Entry, entered: Callable[[], None]) -> None:
         """Give an entry that is to be kept the generations of its scopes.
 
@@ -168,8 +179,8 @@ class Scopes:
         records: dict[bytes, Scope | None] = {}
         wanted = []
         for key in keys:
-            known = self._known.get(key)
-            if known is not None and now < known.read_at + self.refresh_seconds:
+            known = self.known(key, now)
+            if known is not None:
                 records[key] = known
             else:
                 wanted.append(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -68,8 +69,11 @@ class Fleet:
         self.held[number].line.send(response(body, *fields))
         self.turn(0.2)
 
-    def purge(self, *urls: str, proxy: int = 0, **more: Any) -> int:
+    def purge(
+        self, *urls: str, pages: Sequence[str] = (), proxy: int = 0, **more: Any
+    ) -> int:
         """Purge on one of them."""
+        urls = (*urls, *pages)
         purging = Deferred.fromCoroutine(self.stages[proxy].proxy.purge(urls, **more))
         known: list[int] = []
         purging.addCallback(known.append)

@@ -47,6 +47,7 @@ from clinfra.proxy.lease import Leases
 from clinfra.proxy.message import Reply, Request, drop_fields
 from clinfra.proxy.pipeline import PENDING
 from clinfra.proxy.policy import Options, Policy
+from clinfra.proxy.quick_hits import QuickHits
 from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.proxy.scopes import Scopes
 from clinfra.proxy.seeking import (
@@ -85,6 +86,7 @@ class DirectCache(RuleModule):
         """Take the cache tiers and the table of flights."""
         self._cache: PageCache = surroundings.cache
         self._cache.refresh_seconds = self._config.hot_cache_refresh
+        self._pipeline = surroundings.pipeline
         if self._cache.memcached is not None:
             self._cache.scopes = Scopes(
                 self._cache.memcached,
@@ -92,9 +94,15 @@ class DirectCache(RuleModule):
                 surroundings.reactor.seconds,
                 self._config.hot_cache_refresh,
             )
+            self._pipeline.elsewhere = QuickHits(
+                self._cache,
+                self._cache.scopes,
+                self._pipeline,
+                surroundings.reactor.seconds,
+                surroundings.rng,
+            ).take
         self._coalescer = surroundings.coalescer
         self._coalescer.patience_seconds = self._config.patience
-        self._pipeline = surroundings.pipeline
         self._pipeline.hot = self._cache.hot.entries
         self._now = surroundings.reactor.seconds
         self._forgetting = Forgetting(

@@ -1,0 +1,111 @@
+"""Hits from memcached that need not be read: they are sent on almost as they are.
+
+A head that led to a page before leads there again (`pipeline`).  When that page is not
+in this process, its record is asked for at once, without asking the rules; fields and
+body in it are as they go out.  Whatever is not plain (stale, tagged, varying, banned,
+large) takes the long way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from random import Random
+
+from attrs import define
+
+from clinfra.proxy.cache import PageCache
+from clinfra.proxy.entry import Plain, decode_plain
+from clinfra.proxy.pipeline import Pipeline
+from clinfra.proxy.scopes import Scopes, host_scope
+from clinfra.web.answer_head import status_line
+from clinfra.web.exchange import IExchange
+
+_ADMITTED = 8
+"""One in so many pages is kept in memory when that is full: a scan empties it late."""
+
+
+@define(eq=False)
+class QuickHits:
+    """Answers exchanges with what memcached has.
+
+    Args:
+        pipeline: takes exchanges the long way, and counts.
+        now: returns Unix seconds.
+        rng: draws what is kept in memory.
+    """
+
+    cache: PageCache
+    scopes: Scopes
+    pipeline: Pipeline
+    now: Callable[[], float]
+    rng: Random
+
+    def take(self, exchange: IExchange, key: bytes) -> None:
+        """Answer an exchange whose page does not vary and has this key."""
+        memcached = self.cache.memcached
+        hot = self.cache.hot
+        if memcached is None or (
+            hot.max_bytes
+            and (
+                hot.bytes_used < hot.max_bytes * 0.9
+                or not self.rng.randrange(_ADMITTED)
+            )
+        ):
+            self.pipeline.begin(exchange)
+            return
+        purges = self.cache.purges
+
+        def found(item: bytes | None) -> None:
+            if exchange.finished:
+                return
+            now = self.now()
+            plain = decode_plain(item) if item is not None else None
+            if (
+                plain is None
+                or purges != self.cache.purges
+                or now >= plain.fresh_until
+                or not self._passes(plain, now)
+            ):
+                self.pipeline.begin(exchange)
+                return
+            self.pipeline.hits += 1
+            exchange.notes["cache"] = "hit"
+            age = max(0.0, now - plain.born)
+            message = (
+                b"%b\r\n%bAge: %d\r\nCache-Status: clinfra; hit; ttl=%d\r\n%b%b"
+                % (
+                    status_line(plain.status),
+                    plain.block,
+                    age,
+                    plain.fresh_until - now,
+                    b"Content-Length: %d\r\n\r\n" % plain.body_bytes
+                    if plain.status != 204
+                    else b"\r\n",
+                    plain.body,
+                )
+            )
+            exchange.send(message, plain.status, plain.body_bytes)
+
+        memcached.get_item(key, found)
+
+    def _passes(self, plain: Plain, now: float) -> bool:
+        """Whether it is known that no ban holds for it."""
+        read = _host_and_generation(plain.scope)
+        if read is None:
+            return False
+        scope = self.scopes.known(read[0], now)
+        return (
+            scope is not None
+            and scope.generation == read[1]
+            and scope.settled_before(plain.asked_at)
+        )
+
+
+@lru_cache(maxsize=16384)
+def _host_and_generation(scope: bytes) -> tuple[bytes, bytes] | None:
+    """Return the key of the host's scope and its generation; None with tags."""
+    name, tags, generations = scope.split(b"\n")
+    if tags:
+        return None
+    return host_scope(name.decode("utf-8", "replace")), generations
