@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import re2
@@ -93,6 +94,7 @@ class Compiled:
         return found
 
 
+@lru_cache(maxsize=4096)
 def compile_pattern(text: str) -> Compiled:
     """Compile a pattern.  Raises ValueError with a plain sentence."""
     simple = _simple(text)

@@ -138,6 +138,16 @@ class ThrottlerTests(SynchronousTestCase):
             requests = [("/a", each) for each in (one, one, near, far)]
             self.assertEqual(expected, self.statuses(stage, *requests), per)
 
+    def test_clients_of_ipv6(self) -> None:
+        """Nobody gets a new bucket by taking another address of the same network."""
+        stage = self.stage(
+            {"per": "client", "rate": 0.1}, trusted_proxies=("192.0.2.7",)
+        )
+        clients = ("2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1")
+        requests = [("/a", f"X-Forwarded-For: {client}") for client in clients]
+
+        self.assertEqual([200, 429, 200], self.statuses(stage, *requests))
+
     def test_only_some(self) -> None:
         """A limit counts what it matches, and not those who are excepted."""
         stage = self.stage(

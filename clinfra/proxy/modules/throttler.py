@@ -74,7 +74,9 @@ class Limit(When):
         Bytes(0), "Answer at once, but with so many bytes a second; 0 refuses."
     )
     ipv4_bits: int = key(24, "Size of a network, IPv4.", least=8, most=32)
-    ipv6_bits: int = key(64, "Size of a network, IPv6.", least=16, most=128)
+    ipv6_bits: int = key(
+        64, "Size of a network, IPv6; a client counts as one.", least=16, most=128
+    )
     except_networks: tuple[str, ...] = key((), "Networks that are not counted.")
     shared: bool = key(False, "Count with all processes on the same memcached.")
 
@@ -111,9 +113,12 @@ class _Limit:
 
     def key_of_client(self, client: str) -> str:
         """Return the bucket of a client."""
-        if self.limit.per == "client":
+        alone = self.limit.per == "client"
+        if alone and ":" not in client:
             return client
-        return network_of(client, self.limit.ipv4_bits, self.limit.ipv6_bits)
+        # Whoever has one address of IPv6 has a whole network of them.
+        ipv4_bits = 32 if alone else self.limit.ipv4_bits
+        return network_of(client, ipv4_bits, self.limit.ipv6_bits)
 
     def key_of_request(self, request: Request) -> str | None:
         """Return the bucket of a request, whoever sends it; None for none."""
