@@ -78,10 +78,10 @@ class PoolConfig:
         "", "Host that the members are sent; empty means what the client sent."
     )
     choice: str = key(
-        "random",
-        "Who is asked: random, by weight and confidence; least_loaded of two drawn so;"
+        "least_loaded",
+        "Who is asked: least_loaded of two; random, by weight and confidence;"
         " round_robin; hash, always the same member for equal keys.",
-        choices=("random", "least_loaded", "round_robin", "hash"),
+        choices=("least_loaded", "random", "round_robin", "hash"),
     )
     hash_key: str = key(
         "host_path", "For hash: host_path, path, client_ip, header:NAME, cookie:NAME."

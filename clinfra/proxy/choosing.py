@@ -66,7 +66,11 @@ class Drawing:
 
 
 class LeastLoaded:
-    """The less loaded of two that are drawn, for its share."""
+    """The less loaded of two, for its share; of two idle ones, the one drawn by lot.
+
+    So shares hold with little to do as well, one that hangs is soon passed over by all
+    but few, and one that fails quickly does not win by being idle.
+    """
 
     def __init__(
         self,
@@ -76,23 +80,34 @@ class LeastLoaded:
         load: Load,
     ) -> None:
         self._members = members
-        self._shares = dict(zip(members, shares, strict=True))
+        self._shares = shares
+        self._sums = list(accumulate(shares))
         self._random = rng.random
+        self._rng = rng
         self._load = load
 
     def pick(self, key: bytes, skip: Collection[Member] = ()) -> Member:
-        """Draw two, keep one."""
-        members = _others(self._members, skip) if skip else self._members
-        count = len(members)
-        if count == 1:
+        """Draw one, and another; keep the better."""
+        members, shares, random = self._members, self._shares, self._random
+        last = len(members) - 1
+        if not last:
             return members[0]
-        first = int(self._random() * count)
-        second = int(self._random() * (count - 1))
-        one, other = members[first], members[second + (second >= first)]
-        shares, load = self._shares, self._load
-        if (load(one) + 1) * shares[other] <= (load(other) + 1) * shares[one]:
-            return one
-        return other
+        if skip:
+            others = _others(members, skip)
+            if len(others) < len(members):
+                share_of = dict(zip(members, shares, strict=True))
+                left = [share_of[member] for member in others]
+                return LeastLoaded(others, left, self._rng, self._load).pick(key)
+        first = min(bisect_right(self._sums, random() * self._sums[-1]), last)
+        second = int(random() * last)
+        second += second >= first
+        load = self._load(members[first])
+        other_load = self._load(members[second])
+        if (load or other_load) and (load + 1) * shares[second] > (
+            other_load + 1
+        ) * shares[first]:
+            return members[second]
+        return members[first]
 
 
 class Turns:

@@ -18,7 +18,7 @@ class ChoiceTests(SynchronousTestCase):
 
     def test_weights(self) -> None:
         """Drawn, in turn, or less loaded: each gets its share of the requests."""
-        for choice in ("random", "round_robin"):
+        for choice in ("random", "round_robin", "least_loaded"):
             shares = Stand("a:1=3", "b:1=1", choice=choice).shares()
             self.assertTrue(0.72 < shares["a:1"] < 0.78, (choice, shares))
 
@@ -41,11 +41,37 @@ class ChoiceTests(SynchronousTestCase):
     def test_least_loaded(self) -> None:
         """The one with less to do wins, for its weight."""
         it = Stand("a:1", "b:1", choice="least_loaded")
-        it.loads = {"a:1": 50, "b:1": 1}
-        self.assertGreater(it.shares()["b:1"], 0.7)
+        it.loads = {"a:1": 5, "b:1": 1}
+        self.assertEqual({"b:1": 1.0}, it.shares())
         heavy = Stand("a:1=10", "b:1", choice="least_loaded")
         heavy.loads = {"a:1": 5, "b:1": 1}
-        self.assertGreater(heavy.shares()["a:1"], 0.7)
+        self.assertEqual({"a:1": 1.0}, heavy.shares())
+
+    def test_idle_because_it_fails(self) -> None:
+        """One that fails at once is always idle; that does not make it the better."""
+        it = Stand("a:1", "b:1", "c:1", choice="least_loaded", circuit_failures=0)
+        it.fail("a:1", 7)
+        it.loads = {"a:1": 0, "b:1": 20, "c:1": 20}
+        self.assertLess(it.shares().get("a:1", 0), 0.01)
+
+    @given(
+        st.lists(st.floats(0.5, 5), min_size=2, max_size=6),
+        st.integers(0, 2**32),
+    )
+    @settings(deadline=None, max_examples=30)
+    def test_loads_become_even(self, weights: list[float], seed: int) -> None:
+        """Requests that stay under way are spread as the members weigh."""
+        names = [f"m{number}:1={weight}" for number, weight in enumerate(weights)]
+        it = Stand(*names, choice="least_loaded")
+        it.pool.rng.seed(seed)
+        for _ in range(600):
+            chosen = it.ask()
+            it.loads[chosen] = it.loads.get(chosen, 0) + 1
+        per_weight = [
+            it.loads.get(f"m{number}:1", 0) / weight
+            for number, weight in enumerate(weights)
+        ]
+        self.assertLess(max(per_weight), 1.35 * min(per_weight) + 8)
 
     def test_hash_is_steady(self) -> None:
         """Equal keys go to one member, in every process; keys spread over all."""

@@ -144,13 +144,13 @@ class Forwarder(RuleModule):
         """An origin failed before it answered."""
         request: Request = relay.request
         waited = isinstance(reason, Overloaded)
+        words = _words(reason)
         if isinstance(reason, OriginFailed):
-            words = _words(reason)
             relay.member.failed(words)
-            request.exchange.notes["trouble"] = f"{relay.member.name}: {words}"
         elif not waited:
             self._fail(request, reason)
             return
+        request.exchange.notes["trouble"] = f"{relay.member.name}: {words}"
         pool = self._pool(request)
         tried = (*request.annotations.get("tried", ()), relay.member)
         unwanted = request.over and not (
@@ -162,7 +162,6 @@ class Forwarder(RuleModule):
         if harmless and others and self._may_try_again(request, pool):
             self._try_later(request, pool, tried)
             return
-        request.exchange.notes["trouble"] = _words(reason)
         if harmless and not isinstance(reason, OriginTimeout):
             reason = OriginsDown(UNABLE, _RETRY_SECONDS)
         self._fail(request, reason)
