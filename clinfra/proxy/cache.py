@@ -273,6 +273,7 @@ class PageCache:
             "bytes": self.hot.bytes_used,
             "max_bytes": self.hot.max_bytes,
             "evicted": self.hot.evicted,
+            "tags": len(self.hot.tagged),
             "memcached": self.memcached.report() if self.memcached else {},
             **self.counters,
         }

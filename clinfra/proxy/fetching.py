@@ -158,6 +158,7 @@ class Fetching:
             if flight.landed or request.over:
                 return
             if isinstance(outcome, Entry):
+                self.cache.count("fetched_elsewhere")
                 known = self.cache.hot.varies.get(seeking.primary)
                 names = known.vary.names if known is not None else ()
                 flight.land(Landing(outcome, names, seeking.get))

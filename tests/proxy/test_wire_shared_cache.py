@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
+import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,3 +148,70 @@ def test_a_dead_memcached_costs_hits_only(origin: RealOrigin) -> None:
             # What the other one has still comes from there.
             lost = {path for path in origin.asked[fetched:]}
             assert 0 < len(lost) < 60
+
+
+def test_purges_reach_every_process(origin: RealOrigin) -> None:
+    """By tag and by prefix, told to one process, and for what it never saw."""
+    origin.answer = lambda handler: say(
+        handler,
+        handler.path.encode(),
+        Cache_Control="max-age=600",
+        Surrogate_Key=handler.path.strip("/").replace("/", " "),
+    )
+    paths = [b"/blog/a", b"/blog/b", b"/shop/a"]
+    with memcached() as first, memcached() as second:
+        config = shared_config(origin.port, (first, second), hot_cache_refresh="200ms")
+        with ClinfraProcess(config) as one, ClinfraProcess(config) as two:
+            wait_for_both(one, two)
+            ports = [one.ports["proxy"], two.ports["proxy"]]
+
+            def fetched() -> list[str]:
+                origin.asked.clear()
+                for port in ports:
+                    assert ask_many([port], paths) == [(200, path) for path in paths]
+                return sorted(origin.asked)
+
+            assert fetched() == ["/blog/a", "/blog/b", "/shop/a"]
+            assert fetched() == []
+            for kind, text, again in (
+                ("tags", "a", ["/blog/a", "/shop/a"]),
+                ("prefixes", "shared.example/blog/", ["/blog/a", "/blog/b"]),
+            ):
+                assert b"memcached is told" in purge(two, kind, text)
+                time.sleep(0.4)
+                assert fetched() == again, kind
+                assert fetched() == []
+
+
+def purge(clinfra: ClinfraProcess, kind: str, text: str) -> bytes:
+    """Have a process purge; return what it says."""
+    url = f"http://127.0.0.1:{clinfra.ports['admin']}/purge/{kind}"
+    with urllib.request.urlopen(url, text.encode(), timeout=10) as answer:
+        said: bytes = answer.read()
+        return said
+
+
+def test_an_origin_that_dies_leaves_its_pages(origin: RealOrigin) -> None:
+    """Stale pages are used while it is away, and while it is slow to answer."""
+    origin.answer = lambda handler: say(
+        handler, b"page", Cache_Control="max-age=1, stale-while-revalidate=1"
+    )
+    with ClinfraProcess(proxy_config(origin.port)) as clinfra:
+        port = clinfra.ports["proxy"]
+        assert ask_many([port], [b"/page"]) == [(200, b"page")]
+        time.sleep(1.1)
+        origin.answer = slowly
+        began = time.monotonic()
+        assert ask_many([port], [b"/page"] * 5) == [(200, b"page")] * 5
+        assert time.monotonic() - began < 1
+        wait_until(lambda: len(origin.asked) == 2, "the page is fetched anew")
+        origin.close()
+        time.sleep(2.2)
+        assert ask_many([port], [b"/page"] * 3) == [(200, b"page")] * 3
+        assert ask_many([port], [b"/other"])[0][0] in (502, 503)
+
+
+def slowly(handler: Any) -> None:
+    """Answer in good time, but not at once."""
+    time.sleep(1.5)
+    say(handler, b"page", Cache_Control="max-age=1")
