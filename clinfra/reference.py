@@ -122,6 +122,11 @@ def _list(name: str, cls: Any, doc: str, values: Any) -> Iterator[str]:
         if "doc" in attribute.metadata:
             yield from _comment(f"  {attribute.name}: {attribute.metadata['doc']}")
     if cls is config.ModuleConfig:
+        yield from _comment("  when: a table of what it is for; absent means all:")
+        yield from _comment(
+            "    match, hosts, paths, methods, headers, cookies, query,"
+        )
+        yield from _comment("    networks, as rules have them (clinfra proxy modules).")
         yield from _comment("  further keys are the module's own.")
 
 

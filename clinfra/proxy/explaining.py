@@ -128,7 +128,8 @@ class _Watcher:
             hooks[phase] = tuple(self._watched(phase, hook) for hook in each)
 
     def _watched(self, phase: str, hook: Hook) -> Hook:
-        module = type(getattr(hook, "__self__", hook)).__name__
+        method = getattr(hook, "func", hook)  # of a module that has a condition
+        module = type(getattr(method, "__self__", method)).__name__
         if phase == "forward" and module == "Forwarder":
             hook = self._forward
         return partial(self._run, phase, module, hook)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 from attrs import define, field, frozen
 from twisted.plugin import getPlugins
 
@@ -29,6 +30,8 @@ from clinfra.config import ModuleConfig, ProxyConfig
 from clinfra.errors import ConfigProblems
 from clinfra.interfaces import IRuleModuleMaker
 from clinfra.proxy.clients import TrustedProxies
+from clinfra.proxy.conditional import limited
+from clinfra.proxy.conditions import Condition, When
 from clinfra.proxy.connections import name_server_of, pool_problems
 from clinfra.proxy.routes import Route
 from clinfra.proxy.rule_files import (
@@ -277,6 +280,11 @@ class _Loading:
     def _make(self, found: type[Any], options: Mapping[str, Any], where: str) -> Any:
         config_class = getattr(found, "Config", None)
         try:
+            when, options = _without_when(config_class, options)
+            if when is not None:
+                condition = Condition(structure(When, when, f"{where}.when"))
+                module = self._make(found, options, where)
+                return None if module is None else limited(module, condition)
             if config_class is not None:
                 return found(structure(config_class, options, where))
             if options:
@@ -295,3 +303,17 @@ class _Loading:
                 f"{where}: {found.__name__} cannot be made: {describe(error)}"
             )
         return None
+
+
+def _without_when(
+    config_class: Any, options: Mapping[str, Any]
+) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
+    """Return what limits a module, if anything does, and its own options."""
+    own = config_class is not None and hasattr(attrs.fields(config_class), "when")
+    if own or "when" not in options:
+        return None, options
+    rest = dict(options)
+    when = rest.pop("when")
+    if not isinstance(when, Mapping):
+        raise ConfigProblems([f"when: a table is needed, not {when!r}"])
+    return when, rest

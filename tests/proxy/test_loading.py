@@ -134,6 +134,54 @@ class LoadingTests(RulesDirectory):
         (problem,) = self.problems("Slow", Slow={"wait": "soon", "wiat": 3})[:1]
         self.assertTrue(problem.startswith("proxy.modules[0].wait: "), problem)
 
+    def test_when(self) -> None:
+        """A module is asked only about what its table says it is for."""
+        stage = Stage(
+            self,
+            lambda asked: response(b"x", "Cache-Control: max-age=60"),
+            first=(
+                ModuleConfig(
+                    "Redirector",
+                    {
+                        "when": {"hosts": ["*.example.com"], "networks": ["::/0"]},
+                        "moves": [["^", "^.*$", "/never"]],
+                    },
+                ),
+                ModuleConfig(
+                    "Redirector",
+                    {
+                        "when": {"paths": ["/a"], "networks": ["192.0.2.0/24"]},
+                        "moves": [["^", "^.*$", "example.com/b"]],
+                    },
+                ),
+            ),
+        )
+        statuses = [stage.get(path).status for path in ("/a", "/b", "/b", "/a")]
+        self.assertEqual([301, 200, 200, 301], statuses)
+        self.assertGreater(stage.proxy.pipeline.hits + len(stage.asked), 0)
+        self.assertIn("Redirector", type(stage.proxy.pipeline.modules[0]).__name__)
+
+        for when, expected in (
+            ({"host": ["x"]}, "proxy.modules[0].when.host: there is no such key"),
+            ({"match": "("}, "proxy.modules[0].when.match: '(' is not a regular"),
+            ({"networks": ["x"]}, "proxy.modules[0]"),
+            ("/a", "proxy.modules[0].when: a table is needed"),
+        ):
+            options = {"Welcome": {"when": when}}
+            self.assertIn(expected, self.problems("Welcome", **options)[0])
+
+    def test_when_takes_too_long(self) -> None:
+        """A condition that is given up is answered 400, by whatever pages there are."""
+        stage = Stage(
+            self, modules={"Exceptions": {"when": {"match": "(a|aa)+$(?!x)"}}}
+        )
+        stage.dead.add("o1:80")
+        self.assertEqual(503, stage.get("/" + "a" * 200 + "b").status)
+        stage = Stage(
+            self, modules={"Redirector": {"when": {"match": "(a|aa)+$(?!x)"}}}
+        )
+        self.assertEqual(200, stage.get("/b").status)
+
     def test_problems_come_together(self) -> None:
         """Everything wrong is told at once, with its place."""
         bad = self.write("bad.py", "import os", "this is no Python")
