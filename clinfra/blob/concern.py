@@ -23,7 +23,7 @@ from clinfra.blob.ahead import NOTHING_BEGUN, Begun, HeadStart
 from clinfra.blob.delivery import Delivery
 from clinfra.blob.destinations import peers_of
 from clinfra.blob.parameters import integer, split
-from clinfra.blob.peers import PeerFailed, Peers
+from clinfra.blob.peers import PeerFailed, PeerRefused, Peers
 from clinfra.blob.records import CLUSTERS, EVERYWHERE, PEERS, Row
 from clinfra.blob.sending import Sender
 from clinfra.blob.topology import Topology
@@ -106,6 +106,7 @@ class Concern:
     Args:
         deliveries: by key of the destination.
         clock: Twisted's IReactorTime.
+        refused: told when a peer refused a change, whatever the reason.
     """
 
     log = Logger()
@@ -115,6 +116,7 @@ class Concern:
     _sender: Sender
     _deliveries: dict[str, Delivery]
     _clock: Any
+    _refused: Callable[[], object] = lambda: None
     _bucket: tuple[str, ...] = field(init=False)
 
     @_bucket.default
@@ -213,6 +215,8 @@ class Concern:
         def failed(failure: Any, key: str) -> bool:
             if not failure.check(PeerFailed, NotFound):
                 self.log.failure("cannot push to {key}", failure=failure, key=key)
+            elif failure.check(PeerRefused):
+                self._refused()
             return False
 
         race = _Race(list(keys), needed, start, self._is_slow)

@@ -130,10 +130,15 @@ class Replica:
             self.free_bytes -= needed
 
     def check_stamps(self, write: Write) -> None:
-        """Raise InvalidRequest for stamps from outside that cannot be true."""
-        for stamp in (write.modified, write.modified_deleted):
-            if stamp is not None:
-                self._stamps.check(stamp)
+        """Raise InvalidRequest for stamps from outside that cannot be true.
+
+        Raises Overloaded when it is for us to give one, and we cannot.
+        """
+        given = [each for each in (write.modified, write.modified_deleted) if each]
+        for stamp in given:
+            self._stamps.check(stamp)
+        if not given:
+            self._stamps.check_clock()
 
     async def put(
         self,

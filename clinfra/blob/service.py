@@ -18,6 +18,7 @@ from clinfra.blob import stores
 from clinfra.blob.admin import Admin, ReplicaAdmin
 from clinfra.blob.batch import Batches, Receiver
 from clinfra.blob.between import Between
+from clinfra.blob.clocks import Clocks
 from clinfra.blob.cluster_file import read_topology
 from clinfra.blob.commit import Committer
 from clinfra.blob.concern import Concern
@@ -37,6 +38,7 @@ from clinfra.blob.lane import BlobLane
 from clinfra.blob.local import LocalBlobs
 from clinfra.blob.peers import Peers
 from clinfra.blob.pulling import Pulling
+from clinfra.blob.purging import Purging
 from clinfra.blob.recovery import Recovery
 from clinfra.blob.refill import Refill
 from clinfra.blob.rejoin import make_fence
@@ -139,6 +141,9 @@ class BlobService(Service):
             rng=rng,
             connect=connect,
         )
+        self.clocks = Clocks(
+            self.topology, self.peers, stamps, reactor, now, config.max_clock_skew
+        )
         self._batches = Batches(self.peers, reactor)
         forget = config.expiration_delay
         sender = Sender(self.replica, self.peers, now, forget, self._batches)
@@ -232,7 +237,12 @@ class BlobService(Service):
             fence=self.fence,
             standing=standing,
             concern=Concern(
-                self.topology, self.peers, sender, self.replication.deliveries, reactor
+                self.topology,
+                self.peers,
+                sender,
+                self.replication.deliveries,
+                reactor,
+                self.clocks.doubt,
             ),
             default_ttl_seconds=default_ttl,
             serve_deleted=config.serve_deleted,
@@ -249,6 +259,9 @@ class BlobService(Service):
             now,
             forget,
             self.repair.may_forget,
+        )
+        self.purging = Purging(
+            self.reaper, lambda: self.refill.busy, reactor, config.purge_interval
         )
         self.counters = Counters()
         puller = Puller(
@@ -269,13 +282,14 @@ class BlobService(Service):
             repair=self.repair.report,
             rejoin=self.fence.report,
             refill=self.refill.report,
+            clock=self.clocks.report,
         )
         self._replica_admin = ReplicaAdmin(
             replica=self.replica,
             workers=self.workers,
             status=self._status,
             puller=puller,
-            purge=self.purge_soon,
+            purge=self.purging.soon,
             send=self.replication.hurry,
             scrubber=self.scrubber,
             fence=self.fence,
@@ -303,11 +317,8 @@ class BlobService(Service):
             cloner=self._cloner,
         )
         self.resource = BlobResource(handler)
-        self._purge_interval = config.purge_interval
-        self._purging = LoopingCall(self.purge_soon)
         self._measuring = LoopingCall(self._measure)
-        self._purging.clock = self._measuring.clock = reactor
-        self._reaping: Deferred[Any] | None = None
+        self._measuring.clock = reactor
         self._facts: tuple[Mapping[str, object], Mapping[str, object]] = ({}, {})
         self._opened = False
 
@@ -339,7 +350,7 @@ class BlobService(Service):
         super().startService()
         self.workers.start()
         self.writer.start()
-        self._purging.start(self._purge_interval, now=False)
+        self.purging.start()
         self._measuring.start(SPACE_SECONDS, now=False)
         self.scrubber.start(self._directory.was_killed)
         self.reaper.dropper.start()
@@ -348,17 +359,17 @@ class BlobService(Service):
             self.repair.start()
             self.peers.came_back = self.replication.came_back
             self.peers.say_hello()
+            self.clocks.start()
             self.refill.start()
         self._handoff.start()
 
     def stopService(self) -> Deferred[None]:
         """Finish what is waiting to be committed, then close everything."""
         super().stopService()
-        for loop in (self._purging, self._measuring):
-            if loop.running:
-                loop.stop()
-        if self._reaping is not None:
-            self._reaping.cancel()
+        if self._measuring.running:
+            self._measuring.stop()
+        self.purging.stop()
+        self.clocks.stop()
         self.reaper.dropper.stop()
         self._replica_admin.stop()
         self._healer.stop()
@@ -392,28 +403,11 @@ class BlobService(Service):
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
-        return {**self._status.told(*self._facts), "healing": self._healer.report()}
+        told = self._status.told(*self._facts)
+        healing, not_ready = self._healer.report(), self.clocks.not_ready()
+        return {**told, "healing": healing, "not_ready": not_ready}
 
     # In the background
-
-    def purge_soon(self) -> bool:
-        """Begin to purge; False when that is under way, or cannot be now."""
-        if self._reaping is not None or self.refill.busy:
-            return False
-        self._reaping = Deferred.fromCoroutine(self.reaper.run())
-
-        def over(result: object) -> None:
-            self._reaping = None
-
-        def failed(failure: Any) -> None:
-            self.reaper.status = f"failed ({failure.value})"
-            if self.running:
-                self.log.failure("purging failed", failure=failure)
-
-        self._reaping.addErrback(failed).addCallback(over)
-        if self._reaping is not None and self._reaping.called:
-            self._reaping = None
-        return True
 
     def _measure_disk(self) -> None:
         self.replica.free_bytes = self._free_bytes()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from attrs import define
 
-from clinfra.errors import InvalidRequest
+from clinfra.errors import InvalidRequest, Overloaded
 
 LIMIT = 1 << 64
 """Stamps are below this."""
@@ -56,15 +56,32 @@ class Stamps:
         now: returns unix seconds.
         low_bits: returns 0..4095, so that two replicas seldom give the same stamp.
         max_skew_seconds: how far ahead of our clock a stamp from outside may be.
+
+    Attributes:
+        trouble: a sentence that says why our clock cannot be relied on (see `clocks`).
     """
 
     _now: Callable[[], float]
     _low_bits: Callable[[], int]
     _max_skew_seconds: float
     _last: int = 0
+    trouble: str = ""
+
+    def check_clock(self) -> None:
+        """Raise Overloaded while our clock is known to be wrong."""
+        if self.trouble:
+            raise Overloaded(self.trouble, 10)
+
+    def set_back(self) -> None:
+        """The clock was wrong and is right: follow it, not what was given before."""
+        self.trouble, self._last = "", 0
 
     def next(self, *after: int) -> int:
-        """Return a stamp later than all given before and later than `after`."""
+        """Return a stamp later than all given before and later than `after`.
+
+        Raises Overloaded while our clock is known to be wrong.
+        """
+        self.check_clock()
         bits = self._low_bits()
         clock = stamp_at(self._now(), bits)
         # Behind a stamp from the future, too, two replicas must not give the same.

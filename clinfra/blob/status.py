@@ -76,6 +76,7 @@ class Status:
         handoff: returns how many changes are kept for replicas that are away.
         rejoin: returns whether this replica is fenced.
         refill: returns how the filling of this replica goes.
+        clock: returns what time it is here, and how far that is ahead of others.
 
     Attributes:
         logstatus: what the logging of the status is doing.
@@ -94,6 +95,7 @@ class Status:
     _repair: Callable[[], Mapping[str, Any]] = dict
     _rejoin: Callable[[], Mapping[str, Any]] = dict
     _refill: Callable[[], Mapping[str, Any]] = dict
+    _clock: Callable[[], Mapping[str, Any]] = dict
     logstatus: str = field(init=False, default="start delay")
 
     def measure(self) -> Deferred[None]:
@@ -137,6 +139,7 @@ class Status:
             "repair": self._repair(),
             "rejoin": self._rejoin(),
             "refill": self._refill(),
+            "clock": self._clock(),
         }
 
     def _replicas(

@@ -87,10 +87,9 @@ class Rig:
 
     def crash(self) -> None:
         """Let go of everything without finishing anything."""
-        for loop in (self.service._purging, self.service._measuring):
-            loop.stop()
-        if self.service._reaping is not None:
-            self.service._reaping.cancel()
+        if self.service._measuring.running:
+            self.service._measuring.stop()
+        self.service.purging.stop()
         self.client.hang_up()
         self.service.close()
         shutil.rmtree(self._own)
@@ -157,13 +156,13 @@ class Rig:
         """Purge and tidy now; return how many blobs were purged."""
         self._let_reaper_end()
         before = self.service.reaper.purged
-        self.service.purge_soon()
+        self.service.purging.soon()
         self._let_reaper_end()
         return self.service.reaper.purged - before
 
     def _let_reaper_end(self) -> None:
         for _ in range(1000):
-            busy = self.service._reaping is not None
+            busy = self.service.purging._running is not None
             if not busy and not self.service.reaper.dropper.is_running:
                 break
             self.clock.advance(0.1)

@@ -61,7 +61,7 @@ class PurgeTests(DiskCase):
         """_purge from this machine runs one now."""
         self.rig.put(f"/x?ttl={-2 * DAY}")
 
-        self.assertTrue(self.rig.service.purge_soon())
+        self.assertTrue(self.rig.service.purging.soon())
         self.assertIsNone(self.rig.info("/000_x"))
 
     def test_put_meanwhile(self) -> None:

@@ -243,6 +243,7 @@ class ForwardTests(RouterCase):
 
     def test_nowhere(self) -> None:
         """What nobody has is 404, also when one keeper cannot say."""
+        self.cluster.run(2)
         (name,) = self.elsewhere()
         stored = self.cluster.topology.place(name, encoded=False).stored
         self.assertEqual(404, self.ask(self.first, "GET", f"/{stored}").status)

@@ -16,7 +16,7 @@ from clinfra.blob.stamps import (
     stamp_at,
     to_signed,
 )
-from clinfra.errors import InvalidRequest
+from clinfra.errors import InvalidRequest, Overloaded
 
 STAMPS = st.integers(0, LIMIT - 1)
 END_OF_31_BITS = 2_147_483_648
@@ -93,3 +93,13 @@ class StampsTests(SynchronousTestCase):
         for stamp in (stamp_at(self.now + 301), (1 << 63) - 2, 1 << 64, -1):
             with self.assertRaises(InvalidRequest):
                 self.stamps.check(stamp)
+
+    def test_wrong_clock(self) -> None:
+        """With a clock known to be wrong there are none; then they begin anew."""
+        ahead = self.stamps.next()
+        self.now -= 1000
+        self.stamps.trouble = "It is wrong"
+        self.assertRaises(Overloaded, self.stamps.next)
+        self.stamps.set_back()
+
+        self.assertLess(self.stamps.next(), ahead)
