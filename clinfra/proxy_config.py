@@ -227,6 +227,7 @@ class ProxyConfig:
                 "Welcome",
                 "Redirector",
                 "HeaderStamper",
+                "Compressor",
                 "DirectCache",
                 "BlobForwarder",
                 "Forwarder",

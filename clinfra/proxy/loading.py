@@ -53,6 +53,7 @@ BUILT_IN = {
     "Exceptions": "clinfra.proxy.modules.exceptions",
     "Forwarder": "clinfra.proxy.modules.forwarder",
     "HeaderStamper": "clinfra.proxy.modules.header_stamper",
+    "Compressor": "clinfra.proxy.modules.compressor",
     "Logger": "clinfra.proxy.modules.logger",
     "Redirector": "clinfra.proxy.modules.redirector",
     "StatusPage": "clinfra.proxy.modules.status_page",

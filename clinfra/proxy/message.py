@@ -32,6 +32,7 @@ class Reply:
         length: of a streamed body, when it was announced.
         served_by: the module that made it, for the logs.
         taps: objects with data(bytes) and end(complete) that see a streamed body.
+        coder: codes a streamed body on its way (an encoding.Coder), for taps as well.
         muted: the client gets no body, only the taps do.
     """
 
@@ -42,6 +43,7 @@ class Reply:
     length: int | None = None
     served_by: str = ""
     taps: list[Any] = field(factory=list)
+    coder: Any = None
     muted: bool = False
 
     def get(self, name: bytes) -> bytes | None:

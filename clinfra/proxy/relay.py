@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from clinfra.errors import ClientGone
+from clinfra.proxy.encoding import Coder
 from clinfra.proxy.forward import PooledProxyClient
 from clinfra.web.backlog import Backlog
 from clinfra.web.exchange import IExchange, ISwitchable
@@ -44,6 +45,7 @@ class Relay(PooledProxyClient):
         self._paused = False
         self._over = False
         self._backlog: Backlog | None = None
+        self._coder: Coder | None = None
         self.switched = False
 
     @property
@@ -72,6 +74,7 @@ class Relay(PooledProxyClient):
     def deliver(self, exchange: IExchange | None) -> None:
         """Begin to hand the body on: to the exchange, if any, and to the taps."""
         self._taps = self.request.reply.taps
+        self._coder = self.request.reply.coder
         if self._over:
             if exchange is not None:
                 exchange.abort()
@@ -103,7 +106,7 @@ class Relay(PooledProxyClient):
     @property
     def plain(self) -> bool:
         """The answer goes to the client as it comes, and to nobody else."""
-        return self.father is not None and not self._taps
+        return self.father is not None and not self._taps and self._coder is None
 
     def discard(self) -> None:
         """The answer has no body, and another is given in its place."""
@@ -122,6 +125,12 @@ class Relay(PooledProxyClient):
         if not self._delivering:
             self._pieces.append(data)
             return
+        if self._coder is None:
+            self._hand_on(data)
+        elif coded := self._coder.add(data):
+            self._hand_on(coded)
+
+    def _hand_on(self, data: bytes) -> None:
         for tap in self._taps:
             tap.data(data)
         if self._backlog is not None:
@@ -134,6 +143,9 @@ class Relay(PooledProxyClient):
         self._complete = True
         if not self._delivering or self._over:
             return
+        coder, self._coder = self._coder, None
+        if coder is not None:
+            self._hand_on(coder.end())
         if self._backlog is not None:
             # The origin is free; the client gets the rest in its own time.
             self._end_taps(True)

@@ -347,7 +347,7 @@ class VaryTests(SynchronousTestCase):
         stage = Stage(self, script)
         for accept, expected in (
             ("gzip, br", b"br"),
-            ("br;q=0.5,gzip", b"br"),
+            ("br,gzip;q=0.5", b"br"),
             ("gzip", b"none"),
             ("gzip;q=0", b"none"),
             ("GZIP ; q=1.0", b"none"),

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.proxy.test_encoding import decoded
 from tests.support import ClinfraProcess, free_ports, memcached, wait_until
 
 
@@ -94,13 +95,18 @@ def proxy_config(*ports: int, cache: dict[str, Any] | None = None) -> dict[str, 
 
 
 def ask(
-    clinfra: ClinfraProcess, path: str, method: str = "GET", product: str = "proxy"
+    clinfra: ClinfraProcess,
+    path: str,
+    method: str = "GET",
+    product: str = "proxy",
+    **fields: str,
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Send a request; return status, fields and body."""
+    named = {name.replace("_", "-"): value for name, value in fields.items()}
     port = clinfra.ports[product]
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=named)
         answer = connection.getresponse()
         return answer.status, answer.msg, answer.read()
     finally:
@@ -347,3 +353,20 @@ def test_slow_clients_hold_no_origin(origin: RealOrigin) -> None:
         answer.begin()
         assert answer.read() == body
         wait_until(lambda: spooled(clinfra) == 0, "nothing is left")
+
+
+def test_compressed_once_for_each_coding(origin: RealOrigin) -> None:
+    """Every client reads the page; its origin is asked once for each coding."""
+    page = b"<p>the same again and again</p>" * 5000
+
+    def tell(handler: Any) -> None:
+        say(handler, page, Content_Type="text/html", Cache_Control="max-age=600")
+
+    origin.answer = tell
+    with ClinfraProcess(proxy_config(origin.port)) as clinfra:
+        for accepted in ("gzip", "br, gzip", "zstd", "gzip, deflate, br") * 3:
+            _, answer, body = ask(clinfra, "/page", Accept_Encoding=accepted)
+            assert decoded(str(answer["Content-Encoding"]), body) == page
+            assert len(body) < len(page) / 50
+        assert ask(clinfra, "/page")[2] == page
+    assert len(origin.asked) == 4
