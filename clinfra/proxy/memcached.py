@@ -324,9 +324,10 @@ class Memcached:
         """Keep a small value unless there is one already.
 
         Args:
+            ttl_seconds: 0 is for ever.
             done: called once, with whether it is kept; None when nobody knows.
         """
-        ttl = int(min(MAX_TTL_SECONDS, max(1, ttl_seconds)))
+        ttl = int(min(MAX_TTL_SECONDS, max(1, ttl_seconds))) if ttl_seconds else 0
         self.node_of(key).add(key, b"\0" + value, ttl, done)
 
     def delete(self, key: bytes, done: Callable[[bool], None]) -> None:

@@ -23,7 +23,7 @@ from attrs import define, field, frozen
 
 from clinfra.proxy.bans import TAG, Ban, decode_bans
 from clinfra.proxy.entry import Entry
-from clinfra.proxy.memcached import MAX_TTL_SECONDS, Memcached
+from clinfra.proxy.memcached import Memcached
 
 _MARK = b"clinfraS"
 _GENERATION_DIGITS = 16
@@ -224,7 +224,7 @@ class Scopes:
             self.memcached.add(
                 key,
                 _MARK + generation,
-                MAX_TTL_SECONDS,
+                0,
                 lambda stored, key=key: added(key),  # type: ignore[misc] # bound now
             )
 

@@ -120,4 +120,7 @@ def behind(request: Request, now: float) -> Request:
         flight=None,
         cache_state=None,
         waiting=None,
+        upgrade=b"",
+        intake=None,
+        plan=None,
     )

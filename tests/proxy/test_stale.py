@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
+from clinfra.proxy.unattended import Unattended
+from clinfra.web.exchange import IBody, IExchange
+from clinfra.web.heads import parse_request_head
 from tests.proxy.stage import Asked, Stage, response
 
 REFRESHED = "Cache-Control: max-age=10, stale-while-revalidate=20"
@@ -149,6 +153,26 @@ class RefreshTests(SynchronousTestCase):
 
         report = stage.proxy.report()["modules"]["DirectCache"]
         self.assertEqual(1, report["stale_while_revalidate"])
+
+
+class UnattendedTests(SynchronousTestCase):
+    """The exchange of a request that no client waits for."""
+
+    def test_is_an_exchange(self) -> None:
+        """It can be used like any other; only nobody reads what is written."""
+        head = parse_request_head(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        exchange = Unattended(head, "1.2.3.4", 80, False, 0.0)
+        heard: list[bool] = []
+        exchange.on_done(heard.append)
+        exchange.start(200, (), None)
+        exchange.write(b"x")
+        exchange.finish()
+        exchange.abort()
+
+        self.assertTrue(verifyObject(IExchange, exchange))
+        self.assertTrue(verifyObject(IBody, exchange.body))
+        self.assertEqual([True], heard)
+        self.assertEqual(200, exchange.status)
 
 
 class ErrorTests(SynchronousTestCase):
