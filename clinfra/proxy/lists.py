@@ -9,7 +9,7 @@ nobody has to wait for a long one; when anything in it is wrong the list stays a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -83,8 +83,7 @@ class ListFile:
     def read(self) -> None:
         """Read it at once.  Raises ValueError with file and line."""
         self._version = self._look()
-        for _ in self._reading():
-            pass
+        self.values = self._finish(self._reading())
 
     def changed(self) -> bool:
         """Whether the file is another than was last read."""
@@ -92,13 +91,16 @@ class ListFile:
 
     def reread(self, reactor: IReactorTime, done: Callable[[], None]) -> None:
         """Read it a little in each turn of the reactor; keep the old if it is wrong."""
-        self._version = self._look()
+        version = self._version = self._look()
         reading = self._reading()
 
         def go_on() -> None:
+            if self._version is not version:
+                return  # it has changed again, and is being read again
             try:
                 next(reading)
-            except StopIteration:
+            except StopIteration as end:
+                self.values = end.value
                 self.problem = ""
                 self.log.info(
                     "{path} was read again: {count} entries",
@@ -116,6 +118,15 @@ class ListFile:
 
         go_on()
 
+    def _finish(self, reading: Generator[None, None, Values]) -> Values:
+        """Read to the end."""
+        while True:
+            try:
+                next(reading)
+            except StopIteration as end:
+                values: Values = end.value
+                return values
+
     def _look(self) -> object:
         try:
             status = os.stat(self.path)
@@ -123,8 +134,8 @@ class ListFile:
             return error.strerror
         return (status.st_mtime_ns, status.st_size, status.st_ino)
 
-    def _reading(self) -> Iterator[None]:
-        """Read; yield now and then; the new values hold at the end."""
+    def _reading(self) -> Generator[None, None, Values]:
+        """Read; yield now and then; return the new values."""
         try:
             with self.path.open("rb") as file:
                 raw = file.read(_MOST_BYTES + 1)
@@ -144,7 +155,7 @@ class ListFile:
             if number % _LINES_A_TURN == 0:
                 yield
         values.seal()
-        self.values = values
+        return values
 
 
 class Watch:

@@ -119,7 +119,7 @@ def import_file(path: Path) -> ModuleType:
         # Not through importlib's loaders: they take a file changed within a second and
         # of equal length for the one they have compiled before.
         exec(compile(raw, str(path), "exec"), vars(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ValueError(import_problem(error, str(path))) from error
     return module

@@ -194,3 +194,18 @@ class ListFileTests(Directory):
         self.assertTrue(done)
         self.assertEqual(5000, len(values.values))
         self.assertFalse(values.changed())
+
+    def test_changed_while_being_read(self) -> None:
+        """What was begun to be read before is not what holds in the end."""
+        path = self.write("list", "old")
+        values = ListFile(Path(path), of_networks=False)
+        values.read()
+        clock, done = Clock(), list[str]()
+        self.write("list", *(f"name-{n}" for n in range(5000)))
+        values.reread(clock, lambda: done.append("first"))
+        self.write("list", "new")
+        values.reread(clock, lambda: done.append("second"))
+        clock.advance(0)
+
+        self.assertEqual(["second"], done)
+        self.assertTrue(values.values.has("new") and len(values.values) == 1)

@@ -65,6 +65,13 @@ class StatusPageTests(SynchronousTestCase):
 
         self.assertEqual(1, len(stage.asked))
 
+    def test_proxies_that_are_not_trusted(self) -> None:
+        """Who asks through one is not known: the page is not there."""
+        stage = self.stage(networks=["192.0.2.7"])
+        stage.ask("/status", "Via: 1.1 somebody")
+
+        self.assertEqual(1, len(stage.asked))
+
     def test_off(self) -> None:
         """Without a pattern there is none."""
         stage = self.stage(match="")

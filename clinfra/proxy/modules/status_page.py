@@ -6,7 +6,8 @@
     networks = ["127.0.0.0/8", "::1", "10.0.0.0/8"]
 
 It shows the requests under way and what every module reports; with `?json` the same
-for programs.  Only clients in `networks` see it: for others the page is not there.
+for programs.  Only clients in `networks` see it, and nobody through a proxy that is not
+among `trusted_proxies`: for others the page is not there.
 Requests that are answered from memory are over before they could be shown.
 """
 
@@ -32,6 +33,7 @@ from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.web.heads import Field
 
 _MOST_SHOWN = 200
+_FORWARDED = (b"x-forwarded-for", b"forwarded", b"via")
 
 _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222;
@@ -105,6 +107,7 @@ class StatusPage(RuleModule):
             request.method not in (b"GET", b"HEAD")
             or self._match.search(request.host_path.partition("?")[0]) is None
             or self._networks.find(request.client_ip) is None
+            or _through_strangers(request)
         ):
             return None
         sections = dict(self._sections())
@@ -170,6 +173,12 @@ class StatusPage(RuleModule):
             f"<title>{title}</title><style>{_STYLE}</style></head>"
             f"<body><h1>{title}</h1><nav>{links}</nav>{shown}</body></html>\n"
         )
+
+
+def _through_strangers(request: Request) -> bool:
+    """Whether it came through a proxy that is not trusted: who asks is not known."""
+    seen_through = request.client_ip != request.exchange.client_ip
+    return not seen_through and any(name in request.head.index for name in _FORWARDED)
 
 
 def _html(value: Any) -> str:

@@ -302,7 +302,7 @@ class Throttler(RuleModule):
         """
         memcached = self._memcached
         assert memcached is not None
-        told = f"{limit.name}\0{limit.limit.per}\0{bucket}".encode()
+        told = f"{limit.limit}\0{bucket}".encode()  # other limits have other buckets
         key = b"throttle:" + sha256(told).hexdigest()[:32].encode()
         buckets = limit.buckets
 
