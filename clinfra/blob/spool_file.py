@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from zope.interface import implementer
@@ -91,10 +92,12 @@ class FileSpool:
         """Forget the body."""
         with self._lock:
             self._over = True
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
                 self._path.unlink(missing_ok=True)
+                # What could not be written does not matter any more.
+                with suppress(OSError):
+                    os.close(fd)
 
     def place(self, path: Path, head: VolumeHead, record_head: bytes) -> int:
         """Become the volume at `path`; return its size."""
