@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
+from io import BytesIO
 from pathlib import Path
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -144,8 +145,8 @@ class ListFile:
         if len(raw) > _MOST_BYTES:
             raise ValueError(f"{self.path}: is larger than {_MOST_BYTES} bytes")
         values = Values(self._of_networks)
-        lines = raw.decode("utf-8", "surrogateescape").split("\n")
-        for number, line in enumerate(lines, start=1):
+        for number, read in enumerate(BytesIO(raw), start=1):
+            line = read.decode("utf-8", "surrogateescape")
             entry = "" if line.startswith("#") else line.partition(" #")[0].strip()
             if entry:
                 try:
