@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from clinfra.config import Pattern
 from clinfra.proxy.conditions import Condition, Text, When
 from clinfra.proxy.message import Request
 from clinfra.proxy.networks import Networks, network_of
@@ -200,3 +201,34 @@ class RuleIndexTests(SynchronousTestCase):
             if number >= first and condition.holds(it)
         ]
         self.assertEqual(expected, list(RuleIndex(conditions).matching(it, first)))
+
+    def test_a_thousand(self) -> None:
+        """Of a thousand rules only those are asked that may hold."""
+        whens = [
+            (
+                When(match=Pattern(rf"^shop{n}\.example/")),
+                When(paths=(f"/old/{n}/*", f"/exactly/{n}")),
+                When(headers={"User-Agent": f"*Robot{n}*"}),
+                When(hosts=(f"h{n}.example",), cookies={"a": "b"}),
+                When(networks=(f"10.{n >> 8}.{n & 255}.0/24",)),
+            )[n % 5]
+            for n in range(1000)
+        ]
+        asked: list[int] = []
+
+        class Watched(Condition):
+            def __init__(self, number: int) -> None:
+                super().__init__(whens[number])
+                self._number = number
+
+            def holds(self, request: Request) -> bool:
+                asked.append(self._number)
+                return super().holds(request)
+
+        index = RuleIndex([Watched(number) for number in range(1000)])
+        self.assertEqual([], list(index.matching(request("/new", "User-Agent: x"))))
+        self.assertEqual([], asked)
+
+        it = request("/old/1/x", "User-Agent: Robot2", client="10.0.4.1")
+        self.assertEqual([1, 2, 4], list(index.matching(it)))
+        self.assertEqual([1, 2, 4], asked)
