@@ -15,6 +15,8 @@ from clinfra.web.spool import SpoolFile
 _PIECE = 128 * 1024
 _WRITE_PIECE = 256 * 1024
 """Bodies up to this stay in memory; longer ones are written in such pieces."""
+_SMALL_PIECE = 16 * 1024
+"""The same while many others are taken in, so that they do not fill the memory."""
 
 
 class Intake:
@@ -52,7 +54,8 @@ class Intake:
         while piece := await body.read():
             pieces.append(piece)
             waiting += len(piece)
-            if waiting >= _WRITE_PIECE:
+            room = self._file.hold(waiting)
+            if waiting >= _WRITE_PIECE or (waiting >= _SMALL_PIECE and not room):
                 data = b"".join(pieces)
                 if not await self._file.append(data):
                     self._tail = data
@@ -60,6 +63,10 @@ class Intake:
                     return
                 pieces.clear()
                 waiting = 0
+                self._file.hold(0)
+                # While the next piece is waited for, nothing of this one is kept.
+                del data
+            del piece
         self._tail = b"".join(pieces)
         self.length = self._file.length + waiting
         self.whole = True

@@ -19,6 +19,7 @@ from clinfra.web.streams import Threads, read_piece, unnamed_file
 log = Logger()
 
 _COMPLAINT_SECONDS = 60.0
+_MOST_HELD = 64 << 20
 
 
 class Spool:
@@ -33,6 +34,7 @@ class Spool:
     Attributes:
         used: bytes in files, or on their way there.
         files: how many are open.
+        held: bytes in memory that wait to be enough for a file.
         refusals: how often there was no room.
     """
 
@@ -47,6 +49,7 @@ class Spool:
         self.threads = threads
         self.used = 0
         self.files = 0
+        self.held = 0
         self.refusals = 0
         self._directory = directory
         self._now = now
@@ -100,6 +103,7 @@ class Spool:
             "bytes": self.used,
             "max_bytes": self.max_bytes,
             "files": self.files,
+            "held": self.held,
             "refusals": self.refusals,
         }
 
@@ -115,7 +119,15 @@ class SpoolFile:
         self.length = 0
         self._spool = spool
         self._fd = -1
+        self._held = 0
         self._closed = False
+
+    def hold(self, count: int) -> bool:
+        """Say how many bytes wait in memory; False when all do with too many."""
+        if not self._closed or not count:
+            self._spool.held += count - self._held
+            self._held = count
+        return self._spool.held <= _MOST_HELD
 
     async def append(self, data: bytes) -> bool:
         """Add some bytes; False when there is no room: then nothing was added.
@@ -163,6 +175,7 @@ class SpoolFile:
         if self._closed:
             return
         self._closed = True
+        self.hold(0)
         self._spool.give_back(self.length)
         self.length = 0
         if self._fd >= 0:

@@ -119,6 +119,22 @@ class IntakeTests(SpoolTestCase):
         self.assertEqual(intake.length, 3)
         self.assertEqual(self.spool.files, 0)
 
+    def test_many_at_once(self) -> None:
+        """Many that come slowly go to files sooner, so that memory stays bounded."""
+        self.spool.max_bytes = 1 << 30
+        crowd = []
+        for _ in range(600):
+            body = Body(None, (b"x" * 200_000,))
+            crowd.append(self.take(body))
+        self.assertLess(self.spool.held, (64 << 20) + 200_000 + 600 * 16_384)
+        self.assertEqual(self.spool.report()["held"], self.spool.held)
+        self.assertGreater(self.spool.files, 0)
+        for intake, taken in crowd:
+            intake.close()
+            taken.cancel()
+            self.failureResultOf(taken)
+        self.assertEqual((0, 0), (self.spool.held, self.spool.used))
+
     def test_large(self) -> None:
         """A large one is in a file, and can be read more than once."""
         data = os.urandom(700_000)
