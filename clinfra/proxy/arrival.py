@@ -9,7 +9,7 @@ from attrs import define, frozen
 
 from clinfra.proxy.clients import TrustedProxies, hops_of, proto_of
 from clinfra.proxy.message import Request, split_authority
-from clinfra.web.exchange import IExchange, ISwitchable
+from clinfra.web.exchange import IExchange, IOwnExchange
 from clinfra.web.headers import meant_for_all, split_list
 from clinfra.web.heads import Fields, RequestHead
 
@@ -72,7 +72,7 @@ class Arrivals:
         )
         if (
             b"upgrade" in head.index
-            and ISwitchable.providedBy(exchange)
+            and IOwnExchange.providedBy(exchange)
             and exchange.can_switch
         ):
             request.upgrade = wanted_protocol(head, self.upgrades)

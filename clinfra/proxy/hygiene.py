@@ -153,6 +153,12 @@ def response_fields(head: ResponseHead) -> Fields:
     return (*fields, (b"Via", via + b", " + ours if via else ours))
 
 
+def interim_fields(head: ResponseHead) -> Fields:
+    """Return the fields of an interim answer that go on."""
+    fields = end_to_end(head.fields, head.index)
+    return tuple(pair for pair in fields if pair[0].lower() not in _FRAMING)
+
+
 def _via(via: bytes | None, http11: bool) -> bytes:
     ours = b"1.1 clinfra" if http11 else b"1.0 clinfra"
     if not via:

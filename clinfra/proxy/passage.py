@@ -25,7 +25,7 @@ from clinfra.proxy.member import Member
 from clinfra.proxy.message import Reply, Request
 from clinfra.proxy.origin_pool import OriginPool
 from clinfra.proxy.phases import ActiveRules
-from clinfra.proxy.relay import Relay
+from clinfra.proxy.relay import Relay, hint
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import Fields, ResponseHead
 from clinfra.web.pool import Origin, OriginRequest, Pool
@@ -145,6 +145,10 @@ class Passage:
         if known.notes:
             exchange.notes.update(known.notes)
         exchange.start(known.status, known.fields, known.length)
+
+    def interim_received(self, head: ResponseHead) -> None:
+        """The origin says something before it answers."""
+        hint(self._exchange, head)
 
     def body_received(self, data: bytes) -> None:
         """A piece of the body is in."""

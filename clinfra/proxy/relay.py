@@ -14,11 +14,18 @@ from twisted.logger import Logger
 from clinfra.errors import ClientGone
 from clinfra.proxy.encoding import Coder
 from clinfra.proxy.forward import PooledProxyClient
+from clinfra.proxy.hygiene import interim_fields
 from clinfra.web.backlog import Backlog
-from clinfra.web.exchange import IExchange, ISwitchable
+from clinfra.web.exchange import IExchange, IOwnExchange
 from clinfra.web.heads import BadHead, Fields, ResponseHead
 
 log = Logger()
+
+
+def hint(exchange: IExchange, head: ResponseHead) -> None:
+    """Pass an interim answer on, where that is possible."""
+    if IOwnExchange.providedBy(exchange):
+        exchange.hint(head.status, interim_fields(head))
 
 
 class Relay(PooledProxyClient):
@@ -62,7 +69,11 @@ class Relay(PooledProxyClient):
         self.answer_started = True
         self.forwarder.head_received(self, head)
 
-    def switch(self, exchange: ISwitchable, fields: Fields) -> None:
+    def interim_received(self, head: ResponseHead) -> None:
+        """The origin says something before it answers."""
+        hint(self.request.exchange, head)
+
+    def switch(self, exchange: IOwnExchange, fields: Fields) -> None:
         """The origin has answered 101: so do we, and join the client with it."""
         sent = exchange.switch(fields)
         self.switched = True

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from clinfra.errors import ClientGone
 from clinfra.web.answer_head import BODILESS, field_block, status_line
-from clinfra.web.exchange import FileBody, IBody, ISwitchable
+from clinfra.web.exchange import FileBody, IBody, IOwnExchange
 from clinfra.web.heads import Fields, RequestHead
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _JOINED = 64 * 1024
 """A body up to this many bytes is sent in one piece with its head."""
 
 
-@implementer(ISwitchable)
+@implementer(IOwnExchange)
 class Exchange:
     """One request on one of our own connections; see `IExchange`.
 
@@ -185,6 +185,13 @@ class Exchange:
         if self._channel.put(message, body):
             self.answered()
 
+    def hint(self, status: int, fields: Fields) -> None:
+        """Send an interim answer; see `IOwnExchange`."""
+        block = field_block(fields, b"", b"")
+        if self.head.http11 and not (self.finished or self.status):
+            head = b"%b%b\r\n\r\n" % (status_line(status), block)
+            self._channel.transport.write(head)
+
     # Answers as they come.
 
     def start(self, status: int, fields: Fields, length: int | None) -> None:
@@ -221,7 +228,7 @@ class Exchange:
         site.flush_later(self)
 
     def switch(self, fields: Fields) -> IBody:
-        """Answer 101; see `ISwitchable`."""
+        """Answer 101; see `IOwnExchange`."""
         if self.finished:
             raise ClientGone
         self._may_start()

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _BEGINNING = b"HTTP/1."
 _MOST_HEADS = 512
+_MOST_INTERIMS = 16
+"""Answers before the answer, for each request on a connection."""
+
 _LONGEST_REMEMBERED_HEAD = 2048
 
 
@@ -82,6 +85,7 @@ class OriginConnection(Protocol):
         self._room: Deferred[None] | None = None
         self._read_wait = peer.pool.read_wait
         self._switched = False
+        self._interims = 0
 
     # What the pool asks.
 
@@ -241,6 +245,14 @@ class OriginConnection(Protocol):
                 if getattr(request.receiver, "may_switch", False):
                     break
                 raise BadHead(502, "It switches protocols unasked.")
+            self._interims += 1
+            if self._interims > _MOST_INTERIMS * (self.served + 1):
+                raise BadHead(502, "It promises an answer without end.")
+            hear = getattr(request.receiver, "interim_received", None)
+            if hear is not None and head.status != 100:
+                hear(head)
+                if self._request is not request:
+                    return None
         self._head = head
         self._decoder = None
         if head.status == 101:

@@ -125,10 +125,16 @@ class IExchange(Interface):
         """Call back once: True when answered whole, False when the client is gone."""
 
 
-class ISwitchable(IExchange):
-    """One after which another protocol may be spoken on the connection."""
+class IOwnExchange(IExchange):
+    """One on a connection of our own, where more is possible."""
 
-    can_switch = Attribute("True for requests after which that is possible")
+    can_switch = Attribute("True for requests after which `switch` is possible")
+
+    def hint(status: int, fields: Fields) -> None:
+        """Send an interim answer (102, 103), if the client knows such.
+
+        Does nothing when the answer was begun.  Raises ValueError as `respond` does.
+        """
 
     def switch(fields: Fields) -> IBody:
         """Answer 101 Switching Protocols; return what the client sends from now on.

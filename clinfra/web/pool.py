@@ -117,10 +117,10 @@ class Receiver(Shape):
     """
 
     def response_started(self, head: ResponseHead) -> None:
-        """The final head is in (1xx are skipped, but 101 where `may_switch` is true).
+        """The final head is in (with `may_switch` true, 101; else 1xx are skipped, or
+        handed to `interim_received`).
 
-        Equal heads of one pool may be one object: what is derived from a head can be
-        kept in a dict by the head itself.
+        Equal heads of one pool may be one object: a dict can have them as keys.
         """
 
     def body_received(self, data: bytes) -> None:
