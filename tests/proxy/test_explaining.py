@@ -98,6 +98,7 @@ class ExplainingTests(Directory):
             "received Redirector: answers 301",
             "answer 301",
             "Location: http://www.example.com/new/1",
+            "the access log has rule=moves[0]",
         )
         lines = self.explain(
             "https://x/",

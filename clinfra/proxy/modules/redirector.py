@@ -4,7 +4,8 @@ Rules are lists: `[match, search, replacement]`.  `match` is searched in host/pa
 in the field the table is named for); `search` is what is replaced, once.  Without a
 replacement the answer is 404.  A replacement is literal text, but for `\\1` and
 `\\g<name>`: those stand for groups of `search`.  A redirect to where the request is
-already is skipped.  The tables are gone through in the order of `Options`.
+already is skipped.  The tables are gone through in the order of `Options`.  Which rule
+answered is in the access log: `rule=moves[3]`.
 
 `rules` are this product's own, gone through before the tables: each says when it holds
 (see `conditions`) and what is done, e.g.
@@ -97,6 +98,7 @@ class Options:
 class Rule:
     """One line of a table."""
 
+    where: str
     match: Compiled
     search: Compiled
     replacement: str | None
@@ -206,12 +208,14 @@ class Redirector(RuleModule):
             number = next(self._index.matching(request, first), None)
             if number is None:
                 return None
-            reply = self._take(request, *self._own[number])
+            reply = self._take(request, f"rules[{number}]", *self._own[number])
             if reply is not None:
                 return reply
             first = number + 1
 
-    def _take(self, request: Request, condition: Condition, step: Step) -> Reply | None:
+    def _take(
+        self, request: Request, where: str, condition: Condition, step: Step
+    ) -> Reply | None:
         """Do what a rule says."""
         match = condition.match
         found = None if match is None else match.search(request.host_path)
@@ -221,8 +225,9 @@ class Redirector(RuleModule):
             request.rewrite(_cleaned(_absolute(request, expand(step.rewrite, found))))
         if step.redirect:
             result = _absolute(request, expand(step.redirect, found))
-            return _redirect(request, result, step.status or 302)
+            return _redirect(request, result, where, step.status or 302)
         if step.status:
+            request.exchange.notes["rule"] = where
             text = HTTPStatus(step.status).phrase.encode("ascii")
             fields = ((b"Content-Type", b"text/plain"),)
             return Reply(step.status, fields, text + b"\n", served_by="Redirector")
@@ -234,7 +239,8 @@ class Redirector(RuleModule):
             if value is None:
                 continue
             for rule in rules.matching(request.host_path):
-                reply = _redirect(request, rule.applied(request.host_path, value))
+                result = rule.applied(request.host_path, value)
+                reply = _redirect(request, result, rule.where)
                 if reply is not None:
                     return reply
         return None
@@ -275,15 +281,16 @@ class Redirector(RuleModule):
             if rule.search.search(referer) is None:
                 continue
             if rule.replacement is None:
-                raise NotFound("There is nothing of that name.")
-            reply = _redirect(request, rule.applied(bare))
+                raise _gone(request, rule)
+            reply = _redirect(request, rule.applied(bare), rule.where)
             if reply is not None:
                 return reply
         return None
 
     def _move(self, request: Request) -> Reply | None:
         for rule in self._moves.matching(request.host_path):
-            reply = _redirect(request, rule.applied(request.host_path), 301)
+            result = rule.applied(request.host_path)
+            reply = _redirect(request, result, rule.where, 301)
             if reply is not None:
                 return reply
         return None
@@ -315,14 +322,22 @@ def _outcome(
     if result is None:
         return None
     if rule.replacement is None:
-        raise NotFound("There is nothing of that name.")
-    return _redirect(request, result, status)
+        raise _gone(request, rule)
+    return _redirect(request, result, rule.where, status)
 
 
-def _redirect(request: Request, result: str | None, status: int = 302) -> Reply | None:
+def _gone(request: Request, rule: Rule) -> NotFound:
+    request.exchange.notes["rule"] = rule.where
+    return NotFound("There is nothing of that name.")
+
+
+def _redirect(
+    request: Request, result: str | None, where: str, status: int = 302
+) -> Reply | None:
     """Return the redirect to host/path `result`; None when it leads nowhere new."""
     if result is None or result == request.host_path:
         return None
+    request.exchange.notes["rule"] = where
     url = result if _SCHEME.match(result) else f"{request.scheme}://{result}"
     location = _cleaned(url).encode("ascii")
     return Reply(
@@ -353,7 +368,7 @@ def _compiled(
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
-        yield Rule(match, search, replacement)
+        yield Rule(where, match, search, replacement)
 
 
 def _steps(
