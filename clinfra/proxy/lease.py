@@ -89,9 +89,15 @@ class Lease:
             self._leases.memcached.delete(self.key, lambda known: None)
 
     def _renew(self) -> None:
+        # Not if it is gone: a purge has ended it, and must not be undone.
         leases = self._leases
-        leases.memcached.set(self.key, self._value, leases.seconds)
         self.hold()
+
+        def checked(holds: bool) -> None:
+            if holds and self._renewal is not None:
+                leases.memcached.set(self.key, self._value, leases.seconds)
+
+        self.check(checked)
 
     def _stop_renewing(self) -> bool:
         """Whether it had not ended before."""

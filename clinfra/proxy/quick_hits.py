@@ -24,6 +24,9 @@ from clinfra.web.exchange import IExchange
 _ADMITTED = 8
 """One in so many pages is kept in memory when that is full: a scan empties it late."""
 
+_TAIL = b"Age: %d\r\nCache-Status: clinfra; hit; ttl=%d\r\nContent-Length: %b\r\n\r\n"
+_TAIL_WITHOUT_BODY = b"Age: %d\r\nCache-Status: clinfra; hit; ttl=%d\r\n%b\r\n"
+
 
 @define(eq=False)
 class QuickHits:
@@ -71,17 +74,15 @@ class QuickHits:
                 return
             self.pipeline.hits += 1
             exchange.notes["cache"] = "hit"
-            age = max(0.0, now - plain.born)
-            message = (
-                b"%b\r\n%bAge: %d\r\nCache-Status: clinfra; hit; ttl=%d\r\n%b%b"
-                % (
+            length = b"" if plain.status == 204 else b"%d" % plain.body_bytes
+            tail = _TAIL if length else _TAIL_WITHOUT_BODY
+            said = (max(0.0, now - plain.born), plain.fresh_until - now, length)
+            message = b"".join(
+                (
                     status_line(plain.status),
+                    b"\r\n",
                     plain.block,
-                    age,
-                    plain.fresh_until - now,
-                    b"Content-Length: %d\r\n\r\n" % plain.body_bytes
-                    if plain.status != 204
-                    else b"\r\n",
+                    tail % said,
                     plain.body,
                 )
             )

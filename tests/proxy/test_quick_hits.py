@@ -131,6 +131,14 @@ class QuickHitTests(SynchronousTestCase):
         self.assertTrue(self.quick())
         self.assertEqual((404, b"no"), (self.get().status, self.get().body))
 
+    def test_no_content(self) -> None:
+        """A 204 has no length."""
+        self.make(FRESH, status="204 No Content", body=b"")
+        self.assertTrue(self.quick())
+        answer = self.get()
+        self.assertEqual((204, b""), (answer.status, answer.body))
+        self.assertIsNone(answer.fields["Content-Length"])
+
     def test_nonsense(self) -> None:
         """Whatever memcached has under the key, nothing breaks."""
         entry = Entry.of(b"k", 200, (), b"body", Verdict("", 9), 0)
