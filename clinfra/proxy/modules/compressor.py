@@ -59,8 +59,8 @@ class Options:
         "Pages (host/path) never compressed, for the secrets in them (BREACH).",
     )
     gzip_level: int = key(5, "How hard gzip tries.", least=1, most=9)
-    br_level: int = key(4, "How hard Brotli tries.", most=11)
-    zstd_level: int = key(3, "How hard Zstandard tries.", least=1, most=19)
+    br_level: int = key(4, "How hard Brotli tries.", most=7)
+    zstd_level: int = key(3, "How hard Zstandard tries.", least=1, most=9)
 
 
 class Compressor(RuleModule):
