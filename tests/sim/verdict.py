@@ -23,7 +23,11 @@ class Verdict:
     _world: World
 
     def agrees(self) -> bool:
-        """Return whether all replicas show the same of every name."""
+        """Return whether all replicas show the same of every name, and a lawful end.
+
+        What only the damaged host has is passed over: others may still get it.
+        """
+        now = self._world.cluster.clock.seconds()
         rows = {host.name: host.rows() for host in self._world.cluster.hosts.values()}
         for stored, name in self._world.names.items():
             if len(set(self._shown(name, rows))) > 1:
@@ -31,6 +35,11 @@ class Verdict:
             state = self._visible(name, rows)
             for original in self._world.cluster.keeping_originals(stored):
                 if self._original_differs(name, original.blobs.get(stored), state):
+                    return False
+            if self._shown(name, rows):
+                try:
+                    name.check(state, self._world.damaged, now)
+                except Broken:
                     return False
         return True
 
