@@ -31,7 +31,15 @@ from clinfra.errors import RequestTimeout
 from clinfra.web.bodies import EMPTY_BODY, RequestBody, SwitchedBody
 from clinfra.web.channel_exchange import Exchange
 from clinfra.web.heads import BadHead, RequestHead, is_spoilt
-from clinfra.web.link import BUSY, GONE, LINGERING, READY, Link
+from clinfra.web.link import (
+    BUSY,
+    ENDED_SECONDS,
+    GONE,
+    LINGERING,
+    LOOK_SECONDS,
+    READY,
+    Link,
+)
 from clinfra.web.transport import Wire, read_at_a_time
 
 if TYPE_CHECKING:
@@ -41,9 +49,6 @@ _USUAL_READ = 1 << 16
 _LARGEST_READ = 1 << 20
 """Most bytes that are read at once, of a body that somebody waits for: every turn of
 the reactor costs as much as reading 100 KB."""
-
-_ENDED_SECONDS = 5.0
-"""How long an answer may take to begin when the client sends no more."""
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
@@ -207,7 +212,7 @@ class Channel(Link):
                 self.ends()
             self._state = BUSY
             self._in_head = False
-            self.deadline = site.now + _ENDED_SECONDS if self._ended else inf
+            self.deadline = site.now + ENDED_SECONDS if self._ended else inf
             if head.content_length == 0:
                 self._exchange = exchange = Exchange(
                     self, head, EMPTY_BODY, site.time()
@@ -346,6 +351,8 @@ class Channel(Link):
             full = full or too_many or len(held) > limits.head_bytes
         if full != self._paused:
             self.read_on(not full)
+            if full and self.deadline == inf:
+                self.deadline = self.site.now + LOOK_SECONDS
 
     # What exchanges and bodies ask for.
 
@@ -409,9 +416,9 @@ class Channel(Link):
         if self.blocked:
             self.deadline = site.now
         elif self._ended:
-            self.deadline = site.now + _ENDED_SECONDS
+            self.deadline = site.now + ENDED_SECONDS
         elif self._state == BUSY:
-            self.deadline = inf
+            self.deadline = site.now + LOOK_SECONDS if self._paused else inf
 
     def late(self, now: float) -> None:
         """The deadline has passed."""
@@ -427,8 +434,11 @@ class Channel(Link):
                 self.deadline = inf
             else:
                 self.abort()
-        elif self._body is not None:
+        elif self._body is not None and self._body.read_wanted:
             if self._exchange is None:
                 self.close()
             else:
                 self._body.fail(RequestTimeout("The body did not come in time."))
+        else:
+            exchange = self._exchange
+            self.look(now, exchange is not None and exchange.status > 0)

@@ -17,13 +17,25 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 
 from clinfra.web.answer_head import status_line
-from clinfra.web.transport import Wire, backlog
+from clinfra.web.transport import (
+    TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    Wire,
+    backlog,
+    peer_state,
+)
 
 if TYPE_CHECKING:
     from clinfra.web.site import Site
 
 _PIECE = 128 * 1024
 """Largest part of an answer given to the transport at once, in bytes."""
+
+ENDED_SECONDS = 5.0
+"""How long an answer may take to begin when the client sends no more."""
+
+LOOK_SECONDS = 1.0
+"""How often a client from whom nothing is read is looked at."""
 
 _LINGER_BYTES = 1 << 20
 _LINGER_SECONDS = 2.0
@@ -50,6 +62,7 @@ class Link:
     __slots__ = (
         "_allowance",
         "_ends",
+        "_left_at",
         "_paused",
         "_seen",
         "_seen_at",
@@ -74,6 +87,7 @@ class Link:
         self.secure = False
         self._tail: memoryview | None = None
         self._allowance = 0
+        self._left_at: float | None = None
         self._seen: int | None = None
         self._seen_at = 0.0
 
@@ -199,3 +213,20 @@ class Link:
             if now - self._seen_at >= patience:
                 self.abort()
         self.deadline = now
+
+    def look(self, now: float, begun: bool) -> None:
+        """See whether a client is still there from whom nothing is read for now.
+
+        Args:
+            begun: it is being answered.
+        """
+        self.deadline = now + LOOK_SECONDS if self._paused else inf
+        state = peer_state(self.transport)
+        if state == TCP_CLOSE_WAIT and not begun:
+            self._left_at = self._left_at or now
+            if now - self._left_at >= ENDED_SECONDS:
+                self.abort()
+        elif state == TCP_CLOSE:
+            self.abort()
+        else:
+            self._left_at = None

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from fcntl import ioctl
+from socket import AF_UNIX, IPPROTO_TCP, TCP_INFO
 from struct import Struct
 from termios import TIOCOUTQ
 from typing import Any, Protocol
@@ -24,6 +25,10 @@ from typing import Any, Protocol
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import ClientFactory
+
+TCP_CLOSE = 7
+TCP_CLOSE_WAIT = 8
+"""States that Linux tells: reset, and shut down by the peer."""
 
 _INT = Struct("i")
 _NOTHING = bytes(_INT.size)
@@ -181,6 +186,21 @@ def read_at_a_time(transport: object, most_bytes: int = 0) -> None:
     """
     if isinstance(transport, Eager):
         transport.bufferSize = most_bytes or Eager.bufferSize
+
+
+def peer_state(transport: object) -> int:
+    """Return the state of a TCP connection (`TCP_CLOSE_WAIT` ...); 0 of no such one.
+
+    It tells that a peer has left although nothing is read from it for now.
+    """
+    layer: Any = transport
+    while layer is not None and not isinstance(layer, tcp.Connection):
+        layer = getattr(layer, "transport", None)
+    if layer is None or not layer.connected or layer.socket.family == AF_UNIX:
+        return 0
+    with suppress(OSError):
+        return int(layer.socket.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0])
+    return 0
 
 
 def backlog(transport: object) -> int | None:
