@@ -164,6 +164,7 @@ class PageCache:
         get: Getter,
         now: float,
         may_be_hot: bool = True,
+        stored: Callable[[], None] = lambda: None,
     ) -> None:
         """Keep an answer in both tiers.
 
@@ -171,12 +172,14 @@ class PageCache:
             entry: its key is set here.
             names: what the answer varies on.
             get: the fields of the request it answers.
+            stored: called when it is there.
         """
         primary = entry.primary
         known = self.hot.varies.get(primary)
         if known is not None or names:
             vary = self._vary(known, names)
             if len(vary.names) > MAX_VARY_NAMES:
+                stored()
                 return
             entry.key = variant_key(primary, vary.generation, vary.names, get)
             if known is None or known.vary is not vary:
@@ -190,17 +193,22 @@ class PageCache:
             entry.key = primary
         if may_be_hot:
             self._keep_hot(entry, now)
-        if self.memcached is None:
+        memcached = self.memcached
+        if memcached is None:
+            stored()
             return
-        if self.scopes is None:
-            self._write(entry, now)
-        else:
-            self.scopes.enter(entry, lambda: self._write(entry, now))
 
-    def _write(self, entry: Entry, now: float) -> None:
-        """Put an entry into memcached."""
-        assert self.memcached is not None
-        self.memcached.set(entry.key, entry.encode(), self._ttl(entry, now))
+        def write(entered: bool) -> None:
+            if entered:
+                ttl = self._ttl(entry, now)
+                memcached.set(entry.key, entry.encode(), ttl, stored)
+            else:
+                stored()
+
+        if self.scopes is None:
+            write(True)
+        else:
+            self.scopes.enter(entry, write)
 
     def ban(self, ban: Ban, done: Callable[[], None]) -> int:
         """Forget what a ban covers, or take it for stale, in both tiers.

@@ -17,7 +17,6 @@ from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from clinfra.errors import Trouble
 from clinfra.proxy.lease import Lease
 
 log = Logger()
@@ -58,12 +57,10 @@ class Flight:
         self.landed = True
         lease, self.lease = self.lease, None
         if lease is not None:
-            if self.doomed or outcome is AGAIN or isinstance(outcome, Trouble):
-                lease.give_up()
-            elif outcome is None:
+            if outcome is None and not self.doomed:
                 lease.unshared()
             else:
-                lease.done()
+                lease.end()
         self._release(outcome)
 
     def _release(self, outcome: Any) -> None:

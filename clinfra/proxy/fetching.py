@@ -152,7 +152,7 @@ class Fetching:
             nonlocal settled_at_once
             if isinstance(outcome, Lease):
                 if flight.landed:
-                    outcome.give_up()
+                    outcome.end()
                 else:
                     flight.lease = outcome
             if flight.landed or request.over:

@@ -137,7 +137,13 @@ class Keeping:
             and self.cache.heed_bans(entry, seeking.purges)
         ):
             hot = self.policy.may_be_hot(host_path)
-            self.cache.store(entry, names, seeking.get, self.now(), hot)
+            get, now = seeking.get, self.now()
+            if flight is not None and flight.lease is not None:
+                # Other processes wait until it is there.
+                lease, flight.lease = flight.lease, None
+                self.cache.store(entry, names, get, now, hot, lease.end)
+            else:
+                self.cache.store(entry, names, get, now, hot)
             self.cache.count("stored")
         if flight is not None:
             flight.doomed = flight.doomed or purged

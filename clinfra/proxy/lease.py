@@ -28,9 +28,6 @@ _UNSHARED_SECONDS = 2
 
 _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
-_STORING_SECONDS = 0.05
-"""From sending the answer to memcached to the end of the lease."""
-
 ALONE = object()
 """Nobody knows: fetch, and share with this process only."""
 
@@ -70,21 +67,13 @@ class Lease:
             self.key, lambda value: checked(value == self._value)
         )
 
-    def done(self) -> None:
-        """The answer was sent to memcached."""
-        if self._stop_renewing():
-            memcached = self._leases.memcached
-            self._leases.reactor.callLater(
-                _STORING_SECONDS, memcached.delete, self.key, lambda known: None
-            )
-
     def unshared(self) -> None:
         """The answer cannot be shared."""
         if self._stop_renewing():
             self._leases.memcached.set(self.key, _UNSHARED, _UNSHARED_SECONDS)
 
-    def give_up(self) -> None:
-        """There is no answer; another may try."""
+    def end(self) -> None:
+        """The answer is in memcached, or there is none and another may try."""
         if self._stop_renewing():
             self._leases.memcached.delete(self.key, lambda known: None)
 
@@ -195,7 +184,7 @@ class _Contest:
             if entry is None:
                 self.settled(lease)
             else:
-                lease.give_up()
+                lease.end()
                 self.settled(entry)
 
         self.look(looked)

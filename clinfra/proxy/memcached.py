@@ -56,6 +56,10 @@ _MOST_OWED = 65536
 _MANIFEST = struct.Struct("!c16sII")
 
 
+def _nothing() -> None:
+    """Nobody waits."""
+
+
 @define(eq=False)
 class Node(ClientFactory):
     """One memcached server: connected, or left alone until it is tried again."""
@@ -106,13 +110,18 @@ class Node(ClientFactory):
             self.reactor.callLater(0, self._flush)
         self._next[key] = self.waiting[key] = [found]
 
-    def set(self, key: bytes, value: bytes, ttl_seconds: int) -> None:
-        """Keep a value; whether that worked shows when it is asked for."""
+    def set(
+        self, key: bytes, value: bytes, ttl_seconds: int, done: Callable[[], None]
+    ) -> None:
+        """Keep a value; `done` is told when that is over, however it went."""
         protocol = self.protocol_in_use
-        if protocol is not None:
-            self._flush()
-            self.waiting.pop(key, None)
-            protocol.set(key, value, expireTime=ttl_seconds).addErrback(self._unset)
+        if protocol is None:
+            done()
+            return
+        self._flush()
+        self.waiting.pop(key, None)
+        setting = protocol.set(key, value, expireTime=ttl_seconds)
+        setting.addErrback(self._unset).addCallback(lambda result: done())
 
     def append(
         self, key: bytes, value: bytes, done: Callable[[bool | None], None]
@@ -298,21 +307,32 @@ class Memcached:
         """Ask for what is under a key as it is there; see the module's beginning."""
         self.node_of(key).get(key, found)
 
-    def set(self, key: bytes, value: bytes, ttl_seconds: float) -> None:
-        """Keep a value for at most 30 days."""
+    def set(
+        self,
+        key: bytes,
+        value: bytes,
+        ttl_seconds: float,
+        done: Callable[[], None] = _nothing,
+    ) -> None:
+        """Keep a value for at most 30 days.
+
+        Args:
+            done: called once it is there, or will not be; whether shows when it is
+                asked for.
+        """
         self._readings.pop(key, None)
         ttl = int(min(MAX_TTL_SECONDS, max(1, ttl_seconds)))
         if len(value) < PART_BYTES:
-            self.node_of(key).set(key, b"\0" + value, ttl)
+            self.node_of(key).set(key, b"\0" + value, ttl, done)
             return
         name = b"%016x" % self.rng.getrandbits(64)
         starts = range(0, len(value), PART_BYTES)
         for number, start in enumerate(starts):
             part_key = b"%b:%b:%d" % (key, name, number)
             part = value[start : start + PART_BYTES]
-            self.node_of(part_key).set(part_key, part, ttl)
+            self.node_of(part_key).set(part_key, part, ttl, _nothing)
         manifest = _MANIFEST.pack(b"\1", name, len(starts), len(value))
-        self.node_of(key).set(key, manifest, ttl)
+        self.node_of(key).set(key, manifest, ttl, done)
 
     def add(
         self,

@@ -150,11 +150,11 @@ class Scopes:
             return None
         return scope
 
-    def enter(self, entry: Entry, entered: Callable[[], None]) -> None:
+    def enter(self, entry: Entry, entered: Callable[[bool], None]) -> None:
         """Give an entry that is to be kept the generations of its scopes.
 
         Args:
-            entered: called when it may be kept; not when memcached does not play along.
+            entered: called once, with whether it may be kept now.
         """
         keys = scope_keys(entry.name, entry.tags)
 
@@ -168,9 +168,8 @@ class Scopes:
         def made(records: Mapping[bytes, Scope | None]) -> None:
             scopes = [records[key] for key in keys]
             found = [scope.generation for scope in scopes if scope is not None]
-            if len(found) == len(keys):
-                entry.generations = tuple(found)
-                entered()
+            entry.generations = tuple(found)
+            entered(len(found) == len(keys))
 
         self._read(keys, read)
 

@@ -193,6 +193,7 @@ def test_memcached_outlives_the_proxy(origin: RealOrigin) -> None:
         with ClinfraProcess(proxy_config(origin.port, cache=cache)) as clinfra:
             wait_for_memcached(clinfra)
             ask(clinfra, "/big")
+            wait_until(lambda: items(server.port) >= 6, "memcached has all parts")
             clinfra.running.terminate()
             clinfra.restart()
             wait_for_memcached(clinfra)
@@ -207,6 +208,16 @@ def test_memcached_outlives_the_proxy(origin: RealOrigin) -> None:
             ask(clinfra, "/big")
             clinfra.running.terminate()
             assert origin.asked[1:] == ["/big"], purged
+
+
+def items(port: int) -> int:
+    """Return how many items a memcached has."""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(b"stats\r\n")
+        for line in connection.makefile("rb"):
+            if line.startswith(b"STAT curr_items "):
+                return int(line.split()[2])
+    raise AssertionError("memcached told no statistics")
 
 
 def wait_for_memcached(clinfra: ClinfraProcess) -> None:
