@@ -322,6 +322,8 @@ def front() -> Iterator[Front]:
 def seen(data: bytes, method: str) -> tuple[str, bytes]:
     """Return what a client makes of all it got: a status, or "cut"; and the body."""
     head, _, body = data.partition(b"\r\n\r\n")
+    while head.startswith(b"HTTP/1.1 1"):
+        head, _, body = body.partition(b"\r\n\r\n")
     status = head[9:12].decode()
     lines = dict(
         line.lower().split(b": ", 1)
