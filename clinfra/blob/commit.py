@@ -189,7 +189,7 @@ class Committer:
                 self._run([job])
 
     def _commit(self, jobs: Sequence[Job]) -> None:
-        rows = self.index.get_many({job.name for job in jobs})
+        rows = self.index.get_many(dict.fromkeys(job.name for job in jobs))
         changes: dict[str, _Change] = {}
         entries: list[Entry] = []
         ahead: list[Callable[[], object]] = []

@@ -24,8 +24,9 @@ class Peer:
         self.pool = pool
         self._origin = origin
         self._idle: list[OriginConnection] = []
-        self._connections: set[OriginConnection] = set()
-        self._dialling: set[OriginRequest] = set()
+        # In order of coming: what is done to all of them is then done in order.
+        self._connections: dict[OriginConnection, None] = {}
+        self._dialling: dict[OriginRequest, None] = {}
         self._waiting: deque[OriginRequest] = deque()
 
     def dispatch(self, request: OriginRequest, fresh: bool = False) -> None:
@@ -49,7 +50,7 @@ class Peer:
             self._waiting.remove(request)
 
     def _dial(self, request: OriginRequest) -> None:
-        self._dialling.add(request)
+        self._dialling[request] = None
         settings = self.pool.settings
         request.connector = self.pool.connect(
             self._origin, _Dial(self, request), settings.connect_timeout
@@ -57,14 +58,14 @@ class Peer:
 
     def connected(self, request: OriginRequest, connection: OriginConnection) -> None:
         """The connection made for `request` is there."""
-        self._dialling.discard(request)
-        self._connections.add(connection)
+        self._dialling.pop(request, None)
+        self._connections[connection] = None
         request.connector = None
         connection.begin(request)
 
     def not_connected(self, request: OriginRequest, reason: Failure) -> None:
         """The connection for `request` was refused, took too long, or was given up."""
-        self._dialling.discard(request)
+        self._dialling.pop(request, None)
         request.connector = None
         if reason.check(ConnectTimeout):
             trouble: OriginFailed = OriginTimeout(
@@ -93,7 +94,7 @@ class Peer:
 
     def connection_lost(self, connection: OriginConnection) -> None:
         """The connection is gone; `next` follows when its request has been told."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         self.connection_unusable(connection)
 
     def connection_unusable(self, connection: OriginConnection) -> None:

@@ -67,7 +67,7 @@ class Site(server.Site):
         date: the Date field alone.
         threads: where to wait for disks; None when the reactor has no threads.
         memo: heads parsed before, by their bytes.
-        channels: every open connection.
+        channels: every open connection, the oldest first.
         draining: no further request is accepted on any connection.
         requests: how many were received.
         refusals: how many heads and connections were turned away, by status.
@@ -97,13 +97,13 @@ class Site(server.Site):
         self.access_log = access_log
         self.time = reactor.seconds
         self.threads = Threads.of(reactor)
-        self.channels: set[Channel] = set()
+        self.channels: dict[Channel, None] = {}
         self.memo: Memo[bytes, RequestHead] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.draining = False
         self.requests = 0
         self.refusals: Counter[int] = Counter()
         self.evicted = 0
-        self._leaving: set[Channel] = set()
+        self._leaving: dict[Channel, None] = {}
         self._full_at = -inf
         self._server = b"\r\nServer: " + server
         self._sweeping: IDelayedCall | None = None
@@ -135,7 +135,7 @@ class Site(server.Site):
 
     def opened(self, channel: Channel) -> bool:
         """Take note of a connection; False when it is one too many."""
-        self.channels.add(channel)
+        self.channels[channel] = None
         if self._sweeping is None:
             self._tick()
             self._sweeping = self.reactor.callLater(_SWEEP_SECONDS, self._sweep)
@@ -154,13 +154,13 @@ class Site(server.Site):
             return False
         idle = [
             each
-            for each in self.channels - self._leaving
-            if each.dispensable and each is not newcomer
+            for each in self.channels
+            if each not in self._leaving and each.dispensable and each is not newcomer
         ]
         some = max(1, self.limits.connections // _AT_A_TIME)
         for channel in nsmallest(some, idle, key=attrgetter("deadline")):
             self.evicted += 1
-            self._leaving.add(channel)
+            self._leaving[channel] = None
             channel.close()
             channel.close_now()  # if it was lingering
         if self._present() <= self.limits.connections:
@@ -170,8 +170,8 @@ class Site(server.Site):
 
     def closed(self, channel: Channel) -> None:
         """Forget a connection."""
-        self.channels.discard(channel)
-        self._leaving.discard(channel)
+        self.channels.pop(channel, None)
+        self._leaving.pop(channel, None)
         if not self.channels:
             if self._sweeping is not None:
                 self._sweeping.cancel()

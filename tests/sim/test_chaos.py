@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -34,6 +37,17 @@ QUICKLY_FOUND = {
 
 FEW_SEEDS = 80
 
+TELL = """
+import hashlib
+from tests.sim.chaos import Chaos
+
+for seed in (0, 23):
+    chaos = Chaos(seed)
+    chaos.run()
+    print(seed, hashlib.sha256(repr(chaos.world.history).encode()).hexdigest())
+"""
+"""Seed 23 has connections that come to their ends together."""
+
 
 class ChaosTests(SynchronousTestCase):
     """Each seed is a cluster, its clients and its bad days; a seed replays exactly."""
@@ -64,6 +78,23 @@ class ChaosTests(SynchronousTestCase):
             histories.append(chaos.world.history)
 
         self.assertEqual(histories[0], histories[1])
+
+    def test_replays_elsewhere(self) -> None:
+        """It is the same story in any process, however that hashes."""
+        root = Path(__file__).parents[2]
+        told = [
+            subprocess.run(
+                [sys.executable, "-c", TELL],
+                env={**os.environ, "PYTHONHASHSEED": hash_seed},
+                cwd=root,
+                stdout=subprocess.PIPE,
+                check=True,
+            ).stdout
+            for hash_seed in ("1", "2", "3")
+        ]
+
+        self.assertEqual(2, told[0].count(b"\n"))
+        self.assertEqual([told[0]] * 3, told)
 
     def test_plants(self) -> None:
         """A bug that is planted is found."""

@@ -239,7 +239,7 @@ class GoneTests(SynchronousTestCase):
 
         self.assertIsInstance(self.later.trouble[0], CancelledError)
         self.assertEqual([False], self.later.done)
-        self.assertEqual(set(), self.site.channels)
+        self.assertEqual({}, self.site.channels)
 
     def test_shut_down_soon_answered(self) -> None:
         """A client that shuts down its side still gets an answer that comes soon."""

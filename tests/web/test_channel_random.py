@@ -133,7 +133,7 @@ class RandomTests(SynchronousTestCase):
         client.hang_up()
         world.clock.advance(0)
         self.assertEqual(len(world.begun), len(world.done))
-        self.assertEqual(set(), world.site.channels)
+        self.assertEqual({}, world.site.channels)
         self.assertEqual([], world.clock.getDelayedCalls())
 
     @settings(deadline=None, max_examples=120)
@@ -155,5 +155,5 @@ class RandomTests(SynchronousTestCase):
             world.clock.advance(1)
         targets = [target for target, _ in world.done]
         self.assertEqual(world.begun, targets)
-        self.assertEqual(set(), world.site.channels)
+        self.assertEqual({}, world.site.channels)
         self.assertEqual([], world.clock.getDelayedCalls())

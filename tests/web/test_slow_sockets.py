@@ -58,7 +58,7 @@ class SlowFileTests(SynchronousTestCase):
     def end(self) -> None:
         self.peer.close()
         self.wait(3)
-        self.assertEqual(set(), self.site.channels)
+        self.assertEqual({}, self.site.channels)
 
     def test_slow(self) -> None:
         """Whoever takes a little now and then is served on, for as long as it takes."""
