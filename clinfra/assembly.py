@@ -17,12 +17,13 @@ import attrs
 from attrs import define, field
 
 from clinfra import config
+from clinfra.access_log import AccessLog
 from clinfra.admin.service import make_admin_service
 from clinfra.daemon import Daemon, Part
 from clinfra.errors import Trouble
 from clinfra.interfaces import IBlobs, IMaintenance, IProduct, IPurge
 from clinfra.listening import Listener
-from clinfra.logs import AccessLog, LineWriter
+from clinfra.logs import LineWriter
 from clinfra.schema import read_table, to_table
 from clinfra.settings import SECTIONS
 from clinfra.web.site import Site

@@ -1,8 +1,9 @@
-"""What the process writes down: events, and one line per request.
+"""What the process writes down: its events, and the file that all logs go to.
 
-Nothing here knows a product.  Formatting happens where the event happens; writing is
-done by one thread, so that neither a slow disk nor a stalled pipe holds the reactor,
-and a full disk costs lines, never service (how many is written once there is room).
+Nothing here knows a product; one line per request is `access_log`'s.  Formatting
+happens where the event happens; writing is done by one thread, so that neither a slow
+disk nor a stalled pipe holds the reactor, and a full disk costs lines, never service
+(how many is written once there is room).
 
 Both logs escape whatever is not plain printable text, so nobody can forge a line,
 and show no value whose name sounds like a secret.
@@ -17,7 +18,6 @@ import select
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -34,8 +34,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from clinfra.config import LoggingConfig
-from clinfra.web.exchange import IExchange
-from clinfra.web.heads import RequestHead
 
 PENDING_BYTES = 8 << 20
 """Most that waits for the disk; what comes on top is counted and dropped."""
@@ -93,7 +91,7 @@ class LineWriter:
         factory=lambda: sys.__stdout__.fileno() if sys.__stdout__ else 1
     )
     lost_lines: int = 0
-    _pending: deque[str] = field(factory=deque)
+    _pending: list[str] = field(factory=list)
     _pending_bytes: int = 0
     _torn: bool = False
     _wake: threading.Event = field(factory=threading.Event)
@@ -131,9 +129,9 @@ class LineWriter:
     def flush(self) -> None:
         """Write all that is pending; never raises."""
         with self._lock:
-            lines = []
-            while self._pending:
-                lines.append(self._pending.popleft())
+            # Both steps are atomic, and others only add to the end.
+            lines = self._pending[:]
+            del self._pending[: len(lines)]
             self._pending_bytes = 0
             if not lines:
                 return
@@ -241,16 +239,16 @@ def format_text(event: LogEvent) -> str:
     return line
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Return a value as JSON has it, or as text."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
+        return {str(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return str(value)
 
 
@@ -266,7 +264,7 @@ def format_json(event: LogEvent) -> str:
     }
     for name, value in event.items():
         if not name.startswith("log_") and name not in _LEGACY and name not in record:
-            record[name] = _plain(value)
+            record[name] = plain(value)
     failure = event.get("log_failure")
     if isinstance(failure, Failure):
         record["traceback"] = failure.getTraceback()
@@ -306,92 +304,3 @@ def make_event_log(config: LoggingConfig, writer: LineWriter) -> ILogObserver:
         for namespace in ("twisted", "log_legacy"):
             predicate.setLogLevelForNamespace(namespace, LogLevel.warn)
     return FilteringLogObserver(EventLog(writer.write, form), [predicate])
-
-
-_MEMO_REQUESTS = 1024
-_MEMO_HEAD_BYTES = 2048
-"""How many heads, and how long ones, are remembered with their text: sites give equal
-short heads as one object."""
-
-
-def _request_text(head: RequestHead) -> str:
-    """Return "METHOD host/target", printable and without secrets."""
-    target = hide_secrets((head.host + head.target).decode("latin-1"))
-    return f"{escape_word(head.method.decode('latin-1'))} {escape_word(target)}"
-
-
-class AccessLog:
-    """One line per request, for `web.site.Site`.
-
-    Text: time, service, client, method, host and target, status, body bytes, ms,
-    then what products noted: "… GET example.org/a 200 1024 0.8ms cache=hit".
-    A status of 0 means the client went away before there was one.
-
-    Args:
-        write: takes a line; `LineWriter.write`.
-        service: name of the product.
-        clock: returns unix seconds.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[str], None],
-        service: str,
-        *,
-        json_lines: bool = False,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._write = write
-        self._service = service
-        self._clock = clock
-        self._second = -1
-        self._stamp = ""
-        self._begin = ""
-        self._requests: dict[RequestHead, str] = {}
-        self._format = self._json if json_lines else self._text
-
-    def __call__(self, exchange: IExchange, seconds: float) -> None:
-        now = int(self._clock())
-        if now != self._second:
-            self._second = now
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
-            self._begin = f"{self._stamp} {self._service} "
-        self._write(self._format(exchange, seconds))
-
-    def _text(self, exchange: IExchange, seconds: float) -> str:
-        head = exchange.head
-        request = self._requests.get(head) or self._remember(head)
-        tail = ""
-        if exchange.notes:
-            for name, value in exchange.notes.items():
-                tail += f" {name}={escape_word(str(value))}"
-        return (
-            f"{self._begin}{exchange.client_ip or '-'} {request} {exchange.status}"
-            f" {exchange.bytes_out} {seconds * 1000:.1f}ms{tail}\n"
-        )
-
-    def _remember(self, head: RequestHead) -> str:
-        if len(self._requests) >= _MEMO_REQUESTS:
-            self._requests.clear()
-        request = _request_text(head)
-        if len(head.raw) <= _MEMO_HEAD_BYTES:
-            self._requests[head] = request
-        return request
-
-    def _json(self, exchange: IExchange, seconds: float) -> str:
-        head = exchange.head
-        record = {
-            "time": self._stamp,
-            "event": "request",
-            "service": self._service,
-            "client": exchange.client_ip,
-            "method": head.method.decode("latin-1"),
-            "host": head.host.decode("latin-1"),
-            "target": hide_secrets(head.target.decode("latin-1")),
-            "status": exchange.status,
-            "bytes": exchange.bytes_out,
-            "ms": round(seconds * 1000, 1),
-        }
-        for name, value in exchange.notes.items():
-            record.setdefault(name, _plain(value))
-        return json.dumps(record) + "\n"

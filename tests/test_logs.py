@@ -14,10 +14,10 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from clinfra.access_log import AccessLog
 from clinfra.config import LoggingConfig
 from clinfra.logs import (
     PENDING_BYTES,
-    AccessLog,
     LineWriter,
     escape_line,
     escape_word,

@@ -252,7 +252,7 @@ class _Exchange:
         self.bytes_out = 0
         self.started_at = 0.0
         self.finished = False
-        self.threads = None
+        self.threads = self.trace = None
         self._fields: Fields = ()
         self._body = b""
         self._done: list[Callable[[bool], None]] = []

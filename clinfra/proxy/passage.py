@@ -105,6 +105,8 @@ class Way:
             asking = self.forwarder.asking(request, self.pool, member)
             self.asking[member] = asking
         client, origin, head = asking
+        if exchange.trace is not None:
+            head = exchange.trace.put_into(head)
         passage = Passage(self, exchange, member)
         try:
             passage.asked = client.start(origin, b"GET", head, None, passage)

@@ -48,6 +48,7 @@ class Unattended:
     bytes_out: int = 0
     finished: bool = False
     threads: Any = None
+    trace: Any = None
     _done: list[Callable[[bool], None]] = field(factory=list)
 
     def respond(self, status: int, fields: Fields = (), body: bytes = b"") -> None:

@@ -17,6 +17,7 @@ from clinfra.web.heads import Fields, RequestHead
 if TYPE_CHECKING:
     from clinfra.web.channel import Channel
     from clinfra.web.streams import Threads
+    from clinfra.web.tracing import Trace
 
 log = Logger()
 
@@ -42,6 +43,7 @@ class Exchange:
         "_notes",
         "_producer",
         "_pulling",
+        "_trace",
         "_waiters",
         "_whole",
         "body",
@@ -67,6 +69,7 @@ class Exchange:
         self._callbacks: list[Callable[[bool], None]] | None = None
         self._notes: dict[str, Any] | None = None
         self._waiters: list[Deferred[None]] | None = None
+        self._trace: Trace | None = None
         self._producer: Any = None
         self._pulling = False
         self._head_bytes = b""
@@ -117,6 +120,15 @@ class Exchange:
         if self._notes is None:
             self._notes = {}
         return self._notes
+
+    @property
+    def trace(self) -> Trace | None:
+        """Its ids, made when first asked for; None when nobody traces requests."""
+        if self._trace is None:
+            tracing = self._channel.site.tracing
+            if tracing is not None:
+                self._trace = tracing.trace_of(self.head, self.client_ip)
+        return self._trace
 
     # Answers at once.
 

@@ -65,6 +65,7 @@ class IExchange(Interface):
     local_port = Attribute("port the request came in on, 0 for UNIX sockets")
     secure = Attribute("True over TLS")
     notes = Attribute("dict for the access log: what products add (cache=hit ...)")
+    trace = Attribute("its tracing.Trace, or None when requests are not traced")
     status = Attribute("status of the answer, 0 until it is started")
     bytes_out = Attribute("body bytes of the answer so far")
     started_at = Attribute("reactor seconds when the head was complete")

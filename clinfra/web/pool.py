@@ -13,8 +13,7 @@ never sent again from the middle or without its beginning.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
-from typing import Protocol as Shape
+from typing import Any, Protocol, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
@@ -30,6 +29,7 @@ from clinfra.web.headers import HOP_BY_HOP
 from clinfra.web.heads import Field, ResponseHead, format_request_head
 from clinfra.web.peer import Peer
 from clinfra.web.responses import OriginResponse
+from clinfra.web.tracing import carried
 from clinfra.web.transport import connect_tcp, connect_unix
 
 
@@ -109,7 +109,7 @@ def connector(reactor: Any) -> Connect:
     return connect
 
 
-class Receiver(Shape):
+class Receiver(Protocol):
     """Who hears of one response; called by the reactor, never from inside `start`.
 
     Either response_finished or response_failed comes last, once, unless the request was
@@ -384,7 +384,7 @@ class Pool:
             Exception: what reading `body` raised.
         """
         response = OriginResponse()
-        head = make_request_head(origin, method, target, fields, body)
+        head = make_request_head(origin, method, target, (*fields, *carried()), body)
         request = self.start(origin, method, head, body, response)
         request.patience = patience
         return await response.expect(request)

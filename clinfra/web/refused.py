@@ -33,3 +33,4 @@ class Refused:
     started_at: float
     head: RequestHead = _UNREADABLE
     finished: bool = True
+    trace: None = None

@@ -22,6 +22,7 @@ from clinfra import errors
 from clinfra.web.exchange import FileBody, Handler, IExchange, Response
 from clinfra.web.heads import Field, Fields
 from clinfra.web.streams import read_piece
+from clinfra.web.tracing import carrying
 
 log = Logger()
 
@@ -95,6 +96,15 @@ def answer(exchange: IExchange, handler: Handler) -> None:
 
     A coroutine that never has to wait costs no Deferred.
     """
+    trace = exchange.trace
+    if trace is None:
+        _answer(exchange, handler)
+    else:
+        with carrying(trace):
+            _answer(exchange, handler)
+
+
+def _answer(exchange: IExchange, handler: Handler) -> None:
     running = handler(exchange)
     try:
         awaited = running.send(None)

@@ -29,6 +29,7 @@ from clinfra.web.memo import Memo
 from clinfra.web.refused import Refused
 from clinfra.web.request import serve
 from clinfra.web.streams import Threads
+from clinfra.web.tracing import Tracing
 
 if TYPE_CHECKING:
     from clinfra.interfaces import Lane
@@ -60,6 +61,7 @@ class Site(server.Site):
         lane: asked first with each exchange; True when it has taken it.
         access_log: called once per request, with the seconds it took.
         server: what the Server field of answers says.
+        tracing: gives requests their ids; None when nobody wants to see them.
 
     Attributes:
         now: the reactor's seconds, as of the last sweep.
@@ -90,11 +92,13 @@ class Site(server.Site):
         lane: Lane | None = None,
         access_log: Callable[[IExchange, float], None] | None = None,
         server: bytes = b"clinfra",
+        tracing: Tracing | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor)
         self.limits = limits if limits is not None else Limits()
         self.lane = lane
         self.access_log = access_log
+        self.tracing = tracing
         self.time = reactor.seconds
         self.threads = Threads.of(reactor)
         self.channels: dict[Channel, None] = {}

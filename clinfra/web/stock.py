@@ -41,6 +41,7 @@ class StockBody:
 class StockExchange:
     """One request of a foreign Site; see `IExchange`."""
 
+    trace = None
     threads = None
     """The reactor of a foreign Site is not known: files are read at once."""
 

@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from clinfra.access_log import AccessLog
 from clinfra.config import Bytes, Limits
-from clinfra.logs import AccessLog
 from clinfra.web.exchange import IExchange, Response
 from clinfra.web.site import Site
 from tests.web.clients import Client, get, make_site

@@ -36,6 +36,7 @@ from clinfra.proxy.pipeline import PENDING
 from clinfra.proxy.relay import Relay
 from clinfra.proxy.routes import Routes
 from clinfra.proxy.rules import RuleModule, Surroundings
+from clinfra.web import tracing
 from clinfra.web.heads import Fields, ResponseHead
 from clinfra.web.intake import Intake
 from clinfra.web.pool import Origin, OriginRequest, Pool, make_request_head
@@ -335,6 +336,8 @@ class Forwarder(RuleModule):
         head = self._head(request, pool, origin, body)
         relay = Relay(self, request, member)
         request.origin_request = relay
+        if exchange.trace is not None:
+            head = exchange.trace.put_into(head)
         try:
             relay.origin_request = client.start(
                 origin, request.method, head, body, relay
@@ -369,6 +372,9 @@ class Forwarder(RuleModule):
                 return known
         trusted = self._surroundings.trusted.trusts(peer)
         fields = request_fields(request, peer, trusted)
+        if request.exchange.trace is not None:
+            # Its own are put in as it is sent: the rest may be another request's.
+            fields = drop_fields(fields, tracing.NAMES)
         if pool.authority:
             fields = ((b"Host", pool.authority), *drop_fields(fields, _HOST))
         made = make_request_head(
