@@ -1,8 +1,9 @@
-"""One line per request.
+"""One line per request, and its count.
 
-Nothing here knows a product.  Busy sites answer the same few heads over and over, so
-what a line says of a request and its answer is made once for equal ones: the rest is
-the time, the client and how long it took.
+Nothing here knows a product.  Busy sites give the same answer to the same head over and
+over, so what is said of it is remembered: in one second, equal answers to one client
+have one line, and are counted together.  That is most of what makes hits from memory
+cheap to log.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import define
+
 from clinfra.logs import escape_word, hide_secrets, plain
+from clinfra.tally import NO_CACHE, Tally
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import RequestHead
+from clinfra.web.tracing import Trace
 
 _MEMO_REQUESTS = 1024
 _MEMO_HEAD_BYTES = 2048
@@ -23,9 +28,11 @@ short heads as one object."""
 
 _MOST_CLIENTS = 4096
 
-_SHORT_SECONDS = 0.1
-_SHORT = tuple(f"{tenth / 10:.1f}" for tenth in range(1001))
-"""Milliseconds up to `_SHORT_SECONDS`, by their tenths, as they are written."""
+_TENTHS = 10_000
+"""Of milliseconds in a second: as exactly as times are told."""
+
+_SHORT = tuple(f"{tenth / 10:.1f}" for tenth in range(1000))
+"""Milliseconds by their tenths, as they are written."""
 
 _RESERVED = frozenset(
     (
@@ -34,8 +41,30 @@ _RESERVED = frozenset(
     )
 )
 
-Known = tuple[int, int, Mapping[str, Any], str, str]
-"""Of an answer: status, body bytes, notes; then the text before and after its ms."""
+
+@define(eq=False)
+class _Run:
+    """Equal answers to one head.
+
+    Attributes:
+        status, size, notes, client_ip: what is equal.
+        tenths: of milliseconds that each took; None when there is no line for others.
+        before, after: the text on both sides of the ms.
+        line: the whole, this second.
+        count: how many are not in the tally yet.
+        seconds: that those took in all.
+    """
+
+    status: int
+    size: int
+    notes: Mapping[str, Any]
+    before: str
+    after: str
+    client_ip: str = ""
+    tenths: int | None = None
+    line: str = ""
+    count: int = 0
+    seconds: float = 0.0
 
 
 def _request_text(head: RequestHead) -> str:
@@ -56,6 +85,7 @@ class AccessLog:
         write: takes a line; `LineWriter.write`.
         service: name of the product.
         clock: returns unix seconds.
+        tally: counts them as well.
     """
 
     def __init__(
@@ -65,38 +95,47 @@ class AccessLog:
         *,
         json_lines: bool = False,
         clock: Callable[[], float] = time.time,
+        tally: Tally | None = None,
     ) -> None:
         self._write = write
         self._service = service
         self._clock = clock
         self._json = json_lines
-        self._until = 0.0
+        self._tally = tally
+        if tally is not None:
+            tally.before_report = self._count_all
+        self._since = self._until = 0.0
         self._begin = ""
         self._unit = "" if json_lines else "ms"
-        self._known: dict[RequestHead, Known] = {}
+        self._runs: dict[RequestHead, _Run] = {}
         self._clients: dict[str, str] = {}
 
     def __call__(self, exchange: IExchange, seconds: float) -> None:
         now = self._clock()
-        if not self._until - 1 <= now < self._until:
+        if not self._since <= now < self._until:
             self._turn(int(now))
-        notes, status, size = exchange.notes, exchange.status, exchange.bytes_out
-        known = self._known.get(exchange.head)
-        if known is None or known[0] != status or known[1] != size or known[2] != notes:
-            known = self._say(exchange.head, status, size, notes)
-        ip = exchange.client_ip
-        client = self._clients.get(ip) or self._say_client(ip)
-        if 0 <= seconds < _SHORT_SECONDS:
-            ms = _SHORT[int(seconds * 10_000 + 0.5)]
+        run = self._runs.get(exchange.head)
+        tenths = int(seconds * _TENTHS)
+        if (
+            run is not None
+            and run.tenths == tenths
+            and run.status == exchange.status
+            and run.size == exchange.bytes_out
+            and run.client_ip == exchange.client_ip
+            and run.notes == exchange.notes
+        ):
+            run.count += 1
+            run.seconds += seconds
+            self._write(run.line)
         else:
-            ms = f"{seconds * 1000:.1f}"
-        trace = exchange.trace
-        ids = "" if trace is None else self._say_trace(trace)
-        self._write(f"{self._begin}{client}{known[3]}{ms}{self._unit}{ids}{known[4]}")
+            self._write(self._say(run, exchange, seconds, tenths))
 
     def _turn(self, second: int) -> None:
-        """Begin another second."""
-        self._until = second + 1
+        """Begin another second: no line holds any more."""
+        self._count_all()
+        for run in self._runs.values():
+            run.tenths = None
+        self._since, self._until = second, second + 1
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
         if self._json:
             head = {"time": stamp, "event": "request", "service": self._service}
@@ -104,24 +143,69 @@ class AccessLog:
         else:
             self._begin = f"{stamp} {self._service} "
 
+    def _count_all(self) -> None:
+        for run in self._runs.values():
+            if run.count:
+                self._count(run)
+
+    def _count(self, run: _Run) -> None:
+        """Put equal requests into the tally."""
+        count, run.count = run.count, 0
+        seconds, run.seconds = run.seconds, 0.0
+        if self._tally is not None:
+            state = run.notes.get("cache", NO_CACHE)
+            # Just inside of its tenth, which is all inside of one bucket.
+            about = ((run.tenths or 0) + 0.5) / _TENTHS
+            self._tally.add(run.status, state, run.size, about, count, seconds)
+
+    def _say(
+        self, run: _Run | None, exchange: IExchange, seconds: float, tenths: int
+    ) -> str:
+        """Return the line of a request unlike the one before with its head."""
+        if run is not None and run.count:
+            self._count(run)
+        notes = exchange.notes
+        if (
+            run is None
+            or run.status != exchange.status
+            or run.size != exchange.bytes_out
+            or run.notes != notes
+        ):
+            run = self._begin_run(exchange.head, exchange, dict(notes))
+        ip = run.client_ip = exchange.client_ip
+        client = self._clients.get(ip) or self._say_client(ip)
+        ms = _SHORT[tenths] if 0 <= tenths < len(_SHORT) else f"{seconds * 1000:.1f}"
+        run.count = 1
+        run.seconds = seconds
+        run.tenths = tenths
+        trace = exchange.trace
+        ids = "" if trace is None else self._say_trace(trace)
+        if trace is not None or len(exchange.head.raw) > _MEMO_HEAD_BYTES:
+            self._count(run)
+            run.tenths = None
+        run.line = f"{self._begin}{client}{run.before}{ms}{self._unit}{ids}{run.after}"
+        return run.line
+
+    def _begin_run(
+        self, head: RequestHead, exchange: IExchange, notes: Mapping[str, Any]
+    ) -> _Run:
+        """Put a request and its answer into words, and remember them."""
+        status, size = exchange.status, exchange.bytes_out
+        say = self._say_json if self._json else self._say_text
+        run = _Run(status, size, notes, *say(head, status, size, notes))
+        if len(head.raw) <= _MEMO_HEAD_BYTES:
+            if len(self._runs) >= _MEMO_REQUESTS:
+                self._count_all()
+                self._runs.clear()
+            self._runs[head] = run
+        return run
+
     def _say_client(self, ip: str) -> str:
         if len(self._clients) >= _MOST_CLIENTS:
             self._clients.clear()
         said = json.dumps(ip) if self._json else escape_word(ip) or "-"
         self._clients[ip] = said
         return said
-
-    def _say(
-        self, head: RequestHead, status: int, size: int, notes: Mapping[str, Any]
-    ) -> Known:
-        """Put a request and its answer into words, and remember them."""
-        say = self._say_json if self._json else self._say_text
-        known = (status, size, dict(notes), *say(head, status, size, notes))
-        if len(head.raw) <= _MEMO_HEAD_BYTES:
-            if len(self._known) >= _MEMO_REQUESTS:
-                self._known.clear()
-            self._known[head] = known
-        return known
 
     def _say_text(
         self, head: RequestHead, status: int, size: int, notes: Mapping[str, Any]
@@ -140,10 +224,10 @@ class AccessLog:
             "bytes": size,
         }
         noted = {k: plain(v) for k, v in notes.items() if k not in _RESERVED}
-        tail = f", {json.dumps(noted)[1:]}" if noted else "}"
-        return f', {json.dumps(request)[1:-1]}, "ms": ', tail + "\n"
+        after = f", {json.dumps(noted)[1:]}" if noted else "}"
+        return f', {json.dumps(request)[1:-1]}, "ms": ', after + "\n"
 
-    def _say_trace(self, trace: Any) -> str:
+    def _say_trace(self, trace: Trace) -> str:
         if self._json:
             return (
                 f', "trace_id": "{trace.trace_id}"'

@@ -8,7 +8,7 @@ worker is put together here too, of the one product it was told to run.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,14 @@ from clinfra.errors import Trouble
 from clinfra.interfaces import IBlobs, IMaintenance, IProduct, IPurge
 from clinfra.listening import Listener
 from clinfra.logs import LineWriter
+from clinfra.metrics.process import Pulse, Vitals
+from clinfra.metrics.scrape import Told
 from clinfra.schema import read_table, to_table
 from clinfra.settings import SECTIONS
+from clinfra.tally import Tally
+from clinfra.web.exchange import IExchange
 from clinfra.web.site import Site
+from clinfra.web.tracing import Tracing
 from clinfra.workers.child import hiring
 from clinfra.workers.crew import Crew, Hire
 from clinfra.workers.orders import Orders
@@ -87,10 +92,14 @@ class Assembly:
     locate: Locate | None = None
     purge: IPurge | None = None
     maintenance: IMaintenance | None = None
+    _vitals: Vitals | None = field(default=None, init=False)
+    _tallies: dict[str, Tally] = field(factory=dict, init=False)
 
     def add_all(self) -> None:
         """Add what the configuration asks for; a worker adds what it was told to."""
         whole, orders = self.configuration, self.orders
+        if self._counting:
+            self._add_vitals()
         if orders is not None:
             if orders.product == "image" and whole.image is not None:
                 self.add_image(whole.image)
@@ -148,19 +157,61 @@ class Assembly:
             self.reactor_name,
         )
 
+    def told(self, part: Part) -> Mapping[str, Any]:
+        """Return what a part reports, with its listener, and its process if it has one.
+
+        Workers tell this every second.
+        """
+        report: dict[str, Any] = {"not_ready": [], **part.product.report()}
+        if part.site is not None:
+            report["listener"] = part.site.report()
+        if part.name in self._tallies:
+            report["tally"] = self._tallies[part.name].report()
+        if self.orders is not None and self._vitals is not None:
+            report["process"] = self._vitals.report()
+        return report
+
+    def _tell_all(self) -> Sequence[Told]:
+        """Return what metrics are made of."""
+        told = [Told(part.name, self.told(part)) for part in self.daemon.parts]
+        if self._vitals is not None:
+            told.insert(0, Told("main", {"process": self._vitals.report()}))
+        return told
+
+    @property
+    def _counting(self) -> bool:
+        """Whether somebody wants numbers."""
+        admin = self.configuration.admin
+        return admin is not None and admin.metrics
+
+    def _add_vitals(self) -> None:
+        """Watch this process."""
+        pulse = Pulse(self.reactor)
+        self._vitals = Vitals(pulse, lambda: self.writer.lost_in_all)
+        self.daemon.ready.append(pulse.start)
+        self.daemon.closing.append(pulse.stop)
+
+    def _access_log(self, name: str) -> Callable[[IExchange, float], None] | None:
+        """Return what is told of each request to a product; None when nobody asks."""
+        logging, tally = self.configuration.logging, None
+        if self._counting:
+            tally = self._tallies[name] = Tally()
+        if not logging.access:
+            return tally
+        json_lines = logging.format == "json"
+        write = self.writer.write
+        return AccessLog(write, name, json_lines=json_lines, tally=tally)
+
     def _add(self, product: IProduct, section: _Section) -> None:
         logging = self.configuration.logging
-        access_log = None
-        if logging.access:
-            access_log = AccessLog(
-                self.writer.write, product.name, json_lines=logging.format == "json"
-            )
+        traced = logging.trace or (logging.access and logging.format == "json")
         site = Site(
             product.resource,
             reactor=self.reactor,
             limits=section.limits,
             lane=product.lane,
-            access_log=access_log,
+            access_log=self._access_log(product.name),
+            tracing=Tracing.of(logging.trace_from) if traced else None,
         )
         site.noisy = False
         listening = self.orders.listening if self.orders is not None else {}
@@ -248,10 +299,9 @@ class Assembly:
             proxy_ports=lambda: daemon.ports("proxy"),
             default_port=proxy.default_port,
             listeners=lambda: {
-                part.name: part.site.report()
-                for part in daemon.parts
-                if part.site is not None
+                part.name: self.told(part).get("listener", {}) for part in daemon.parts
             },
+            metrics=self._tell_all if section.metrics else None,
         )
         self._add(admin, section)
 

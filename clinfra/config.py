@@ -289,6 +289,7 @@ class AdminConfig:
     listen: tuple[Endpoint, ...] = key(
         (Endpoint("tcp:8090:interface=127.0.0.1"),), "Where the admin pages listen."
     )
+    metrics: bool = key(True, "Count every request, for Prometheus at /metrics.")
     limits: Limits = table(Limits, "What the admin listener accepts.")
 
 
@@ -304,6 +305,18 @@ class LoggingConfig:
     )
     access: bool = key(True, "One line per request.")
     file: str = key("", "File to append to; empty means standard output.")
+    trace: bool = key(
+        False,
+        "Give requests ids (W3C traceparent, X-Request-Id) that go along to whoever is"
+        " asked because of them, and show them in the access log; JSON always does.",
+    )
+    trace_from: tuple[str, ...] = key(
+        (
+            *("127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
+            "fc00::/7",
+        ),
+        "Networks of clients whose ids are taken; others get new ones.",
+    )
 
 
 @frozen

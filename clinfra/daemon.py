@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
@@ -143,7 +143,7 @@ class Daemon(Service):
     notifier: Notifier = field(factory=Notifier)
     parts: list[Part] = field(factory=list, init=False)
     opening: list[Callable[[], None]] = field(factory=list, init=False)
-    closing: list[Callable[[], Deferred[None]]] = field(factory=list, init=False)
+    closing: list[Callable[[], Awaitable[None]]] = field(factory=list, init=False)
     joining: list[Callable[[], Deferred[None]]] = field(factory=list, init=False)
     ready: list[Callable[[], None]] = field(factory=list, init=False)
     state: State = field(default=State.STARTING, init=False)

@@ -91,6 +91,7 @@ class LineWriter:
         factory=lambda: sys.__stdout__.fileno() if sys.__stdout__ else 1
     )
     lost_lines: int = 0
+    lost_in_all: int = 0
     _pending: list[str] = field(factory=list)
     _pending_bytes: int = 0
     _torn: bool = False
@@ -118,6 +119,7 @@ class LineWriter:
         """
         if self._pending_bytes > PENDING_BYTES:
             self.lost_lines += 1
+            self.lost_in_all += 1
             return
         self._pending_bytes += len(line)
         self._pending.append(line)
@@ -148,7 +150,9 @@ class LineWriter:
                     done += self._write(data[done:])
             except OSError:
                 # A full disk, a closed pipe: say so once there is room again.
-                self.lost_lines += bytes(data[max(done, len(preface)) :]).count(b"\n")
+                lines_lost = bytes(data[max(done, len(preface)) :]).count(b"\n")
+                self.lost_lines += lines_lost
+                self.lost_in_all += lines_lost
                 if done < len(preface):
                     self.lost_lines += lost
             if done:

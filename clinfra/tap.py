@@ -260,7 +260,6 @@ def compose_worker(descriptor: int, *, reactor: Any) -> Daemon:
         configuration, reactor, daemon.data_dir, writer, daemon, orders=orders
     )
     assembly.add_all()
-    product = daemon.parts[0].product
     handlers: dict[str, Callable[..., Any]] = {"reopen_logs": writer.reopen}
     purge, maintenance = assembly.purge, assembly.maintenance
     if purge is not None and maintenance is not None:
@@ -272,12 +271,13 @@ def compose_worker(descriptor: int, *, reactor: Any) -> Daemon:
     line = Line(
         reactor,
         descriptor,
-        product.report,
+        lambda: assembly.told(daemon.parts[0]),
         lambda seconds: Deferred.fromCoroutine(daemon.retire(seconds)),
         handlers,
         orders.calls,
     )
     daemon.ready.append(line.open)
+    daemon.closing.append(line.close)
     # What a terminal sends to all of its processes is the main process's to obey.
     ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR2)
     daemon.on_signal = {

@@ -14,7 +14,6 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.access_log import AccessLog
 from clinfra.config import LoggingConfig
 from clinfra.logs import (
     PENDING_BYTES,
@@ -26,8 +25,6 @@ from clinfra.logs import (
     hide_secrets,
     make_event_log,
 )
-from clinfra.web.exchange import IExchange, Response
-from tests.web.clients import Client, make_site
 
 WHEN = 1_795_325_396.25
 STAMP = "2026-11-22T05:29:56"
@@ -174,66 +171,6 @@ class EscapingTests(SynchronousTestCase):
         """Hiding takes no long time, however odd the target."""
         for odd in ("?" * 16000, "&token" * 3000, "a=" * 8000, "?token&" * 2000 + "="):
             hide_secrets(odd + "=")
-
-
-class AccessLogTests(SynchronousTestCase):
-    """One line per request, through a real site."""
-
-    def lines(self, request: bytes, *, json_lines: bool = False) -> list[str]:
-        """Return what is logged of a request."""
-        lines: list[str] = []
-
-        async def respond(exchange: IExchange) -> Response:
-            exchange.notes["cache"] = "hit"
-            exchange.notes["why"] = "a b\n"
-            return Response(200, (), b"12345")
-
-        access_log = AccessLog(
-            lines.append, "proxy", json_lines=json_lines, clock=lambda: WHEN
-        )
-        site, clock = make_site(respond, access_log=access_log)
-        Client(site, clock).send(request)
-        return lines
-
-    def test_text(self) -> None:
-        """Time, service, client, method, host and target, status, bytes, ms, notes."""
-        self.assertEqual(
-            [
-                f"{STAMP}Z proxy 192.0.2.7 GET example.com/a?b 200 5 0.0ms"
-                " cache=hit why=a\\x20b\\x0a\n"
-            ],
-            self.lines(b"GET /a?b HTTP/1.1\r\nHost: example.com\r\n\r\n"),
-        )
-
-    def test_json(self) -> None:
-        """The same as fields."""
-        (line,) = self.lines(
-            b"GET /a?token=b HTTP/1.1\r\nHost: example.com\r\n\r\n", json_lines=True
-        )
-
-        self.assertEqual(
-            {
-                "time": f"{STAMP}Z",
-                "event": "request",
-                "service": "proxy",
-                "client": "192.0.2.7",
-                "method": "GET",
-                "host": "example.com",
-                "target": "/a?token=***",
-                "status": 200,
-                "bytes": 5,
-                "ms": 0.0,
-                "cache": "hit",
-                "why": "a b\n",
-            },
-            json.loads(line),
-        )
-
-    def test_each_request(self) -> None:
-        """Every request of a connection has its line."""
-        request = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
-
-        self.assertEqual(3, len(self.lines(request * 3)))
 
 
 class LineWriterTests(SynchronousTestCase):

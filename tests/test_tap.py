@@ -124,12 +124,17 @@ class CompositionTests(SynchronousTestCase):
         )
 
         self.assertEqual(["image", "admin"], [part.name for part in daemon.parts])
-        self.assertEqual(1, len(daemon.closing))
+        pulse, client = daemon.closing
+        self.assertIn("Pulse", repr(pulse))
+        self.assertIn("BlobClient", repr(client))
 
     def test_access_log_is_optional(self) -> None:
-        """[logging] access = false leaves the sites without one."""
+        """[logging] access = false , and nobody who counts: sites tell nobody."""
         for wanted in (True, False):
-            daemon = self.compose(logging=config.LoggingConfig(access=wanted))
+            daemon = self.compose(
+                logging=config.LoggingConfig(access=wanted),
+                admin=config.AdminConfig(metrics=wanted),
+            )
 
             for part in daemon.parts:
                 assert part.site is not None

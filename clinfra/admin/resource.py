@@ -3,6 +3,7 @@
     GET /               what there is, for people
     GET /health/live    200 while the process runs
     GET /health/ready   200 when it can serve, else 503 and the reasons, a line each
+    GET /metrics        the same numbers for Prometheus, by names that last
     GET /status         JSON: version, state, uptime, each product's report
     PURGE URL-or-path   forget the page of that Host and path (with a body: the pages
                         it lists, one per line)
@@ -67,6 +68,8 @@ class AdminResource(Resource):
         proxy_ports: returns where the proxy listens.
         default_port: the port that host_paths leave out.
         maintenance: the proxy's origins, if there is a proxy.
+        metrics: returns the content type and body of /metrics, by what a client
+            accepts; None when there is no such page.
     """
 
     def __init__(
@@ -78,9 +81,11 @@ class AdminResource(Resource):
         proxy_ports: Callable[[], Collection[int]],
         default_port: int,
         maintenance: IMaintenance | None = None,
+        metrics: Callable[[str], tuple[str, bytes]] | None = None,
     ) -> None:
         super().__init__()
         self._maintenance = maintenance
+        self._metrics = metrics
         self._status = status
         self._unready = unready
         self._purge = purge
@@ -105,6 +110,13 @@ class AdminResource(Resource):
             return await self._purge_page(exchange)
         if path == _MAINTENANCE or path.startswith(_MAINTENANCE + b"/"):
             return await self._maintain(exchange, method, path)
+        if path == b"/metrics" and self._metrics is not None:
+            if method not in (b"GET", b"HEAD"):
+                raise errors.MethodNotAllowed(["GET", "HEAD"])
+            accept = (exchange.head.get(b"accept") or b"").decode("latin-1")
+            content_type, body = self._metrics(accept)
+            fields: Fields = ((b"Content-Type", content_type.encode()), *_SAFE)
+            return Response(200, fields, body)
         if page := self._pages.get(path):
             if method not in (b"GET", b"HEAD"):
                 raise errors.MethodNotAllowed(["GET", "HEAD"])
@@ -119,7 +131,7 @@ class AdminResource(Resource):
         status = self._status()
         links = "".join(
             f'<li><a href="{html.escape(path)}">{html.escape(path)}</a></li>'
-            for path in ("/status", "/health/live", "/health/ready")
+            for path in ("/status", "/metrics", "/health/live", "/health/ready")
         )
         products = ", ".join(html.escape(name) for name in status.get("products", {}))
         page = (

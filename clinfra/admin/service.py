@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from zope.interface import implementer
 
 from clinfra.admin.resource import AdminResource
 from clinfra.interfaces import IMaintenance, IProduct, IPurge, Lane
+from clinfra.metrics.scrape import Collector, Metrics, Told
 
 
 @implementer(IProduct)
@@ -42,6 +44,7 @@ def make_admin_service(
     default_port: int,
     maintenance: IMaintenance | None = None,
     listeners: Callable[[], Mapping[str, Any]] = dict,
+    metrics: Callable[[], Sequence[Told]] | None = None,
 ) -> AdminService:
     """Return the admin service.
 
@@ -55,6 +58,7 @@ def make_admin_service(
         default_port: the port that host_paths leave out.
         maintenance: the proxy's origins, if there is a proxy.
         listeners: returns what each product's listener has seen.
+        metrics: returns what /metrics is made of; None when there shall be none.
     """
 
     def status() -> Mapping[str, Any]:
@@ -74,6 +78,10 @@ def make_admin_service(
                 reasons.append(f"{each.name}: {reason}")
         return reasons
 
+    page = None
+    if metrics is not None:
+        began = time.time()
+        page = Metrics(Collector(metrics, lambda: not unready(), began)).page
     return AdminService(
         AdminResource(
             status=status,
@@ -82,5 +90,6 @@ def make_admin_service(
             proxy_ports=proxy_ports,
             default_port=default_port,
             maintenance=maintenance,
+            metrics=page,
         )
     )

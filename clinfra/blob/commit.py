@@ -416,6 +416,10 @@ class Committer:
         self.index.apply(Batch(marks={number: None}))
         self.marks.pop(number, None)
 
+    def facts(self) -> Mapping[str, object]:
+        """Return what status pages show; from any thread."""
+        return {"live_bytes": sum(mark.live for mark in list(self.marks.values()))}
+
 
 def _digest_of(row: Row | None) -> bytes:
     return row.digest if row is not None else b""

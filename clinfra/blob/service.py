@@ -426,7 +426,8 @@ class BlobService(Service):
         return min(self.committer.store.free_bytes(), self._directory.free_bytes())
 
     def _collect_facts(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
-        return self.committer.index.facts(), self.committer.store.facts()
+        store = {**self.committer.store.facts(), **self.committer.facts()}
+        return self.committer.index.facts(), store
 
 
 def make_blob_service(

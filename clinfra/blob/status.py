@@ -118,6 +118,7 @@ class Status:
             "bucket": topology.bucket,
             "replica": topology.replica,
             "events": self._counters.told(),
+            "replication": deliveries,
             "replicas": replicas,
             "clusters": clusters,
             "buffer_status": _buffered(replicas, clusters),

@@ -428,6 +428,7 @@ class VolumeStore:
             "free_inodes": disk.f_favail,
             "device_id": f"{os.uname().nodename}:{os.stat(self._path).st_dev}",
             "volumes": len(self._volumes),
+            "volume_bytes": sum(each.size for each in list(self._volumes.values())),
         }
 
     def _path_of(self, number: int) -> Path:

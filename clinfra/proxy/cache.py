@@ -49,6 +49,7 @@ class PageCache:
     Attributes:
         counters: events by name, for the reports.
         purges: how many there have been.
+        memcached_hits: how many answers came from there.
         scopes: how bans reach memcached; None without it, or before there are any.
     """
 
@@ -59,6 +60,7 @@ class PageCache:
     refresh_seconds: float
     counters: dict[str, int] = field(factory=dict, init=False)
     purges: int = field(default=0, init=False)
+    memcached_hits: int = field(default=0, init=False)
     _last_raw: bytes | None = field(default=None, init=False)
     _last_record: Entry | Vary | None = field(default=None, init=False)
     scopes: Scopes | None = field(default=None, init=False)

@@ -73,6 +73,7 @@ class QuickHits:
                 self.pipeline.begin(exchange)
                 return
             self.pipeline.hits += 1
+            self.cache.memcached_hits += 1
             exchange.notes["cache"] = "hit"
             length = b"" if plain.status == 204 else b"%d" % plain.body_bytes
             tail = _TAIL if length else _TAIL_WITHOUT_BODY

@@ -413,8 +413,12 @@ class Exchange:
         self.finished = True
         self._whole = whole
         site = self._channel.site
-        if site.access_log is not None:
-            site.log_access(self)
+        access_log = site.access_log
+        if access_log is not None:
+            try:
+                access_log(self, site.time() - self.started_at)
+            except Exception:
+                log.failure("The access log failed.")
         callbacks = self._callbacks
         if callbacks is not None:
             self._callbacks = None

@@ -231,7 +231,10 @@ class Site(server.Site):
         if self.access_log is not None:
             why = {"refused": sentence}
             refused = Refused(client_ip, status, body_bytes, why, self.time())
-            self.log_access(cast(Any, refused))
+            try:
+                self.access_log(cast(Any, refused), 0.0)
+            except Exception:
+                log.failure("The access log failed.")
 
     def report(self) -> Mapping[str, Any]:
         """Return the numbers for the admin pages."""
@@ -253,14 +256,6 @@ class Site(server.Site):
         unflushed, self._unflushed = self._unflushed, []
         for exchange in unflushed:
             exchange.flush()
-
-    def log_access(self, exchange: IExchange) -> None:
-        """Call the access log, whatever it does."""
-        if self.access_log is not None:
-            try:
-                self.access_log(exchange, self.time() - exchange.started_at)
-            except Exception:
-                log.failure("The access log failed.")
 
     # Time.
 

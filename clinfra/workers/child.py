@@ -50,6 +50,7 @@ class Child(ProcessProtocol):
         on_gone: Callable[[str], None],
     ) -> None:
         self.report: Mapping[str, Any] = {}
+        self._reactor = reactor
         self._on_ready = on_ready
         self._on_gone = on_gone
         self._control = Control(
@@ -98,8 +99,11 @@ class Child(ProcessProtocol):
         return self._control.ask(name, *arguments)
 
     def processEnded(self, reason: Failure) -> None:
-        """The process is over, and reaped."""
-        self._on_gone(_told(reason))
+        """The process is over, and reaped.
+
+        What it said last is read in this turn of the reactor, so that comes first.
+        """
+        self._reactor.callLater(0, self._on_gone, _told(reason))
 
     def _ready(self, report: Mapping[str, Any]) -> None:
         self.report = report

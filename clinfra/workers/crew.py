@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from clinfra.workers.backoff import Backoff
 from clinfra.workers.control import CallFailed
-from clinfra.workers.reports import merged
+from clinfra.workers.reports import counts, merged
 
 log = Logger()
 
@@ -109,12 +109,15 @@ class Crew:
 
     Attributes:
         falls: how many workers ended that were not asked to.
+        bygone: the whole numbers that those who have ended reported last.  What is
+            counted in them must not be lost with the workers.
     """
 
     name: str
     _reactor: IReactorTime
     _shift: _Shift
     falls: int = field(default=0, init=False)
+    bygone: Mapping[str, Any] = field(factory=dict, init=False)
     _change: _Change | None = field(default=None, init=False)
     _retired: set[_Member] = field(factory=set, init=False)
     _backoffs: dict[int, Backoff] = field(factory=dict, init=False)
@@ -191,6 +194,9 @@ class Crew:
                 "ready": len(shift.ready()),
                 "finishing": len(self._retired),
                 "falls": self.falls,
+                "bygone": merged(
+                    [self.bygone, *(counts(m.worker.report) for m in self._retired)]
+                ),
             },
         }
         if not shift.ready():
@@ -243,6 +249,7 @@ class Crew:
     def _is_gone(self, member: _Member, end: str) -> None:
         """A worker's process has ended."""
         member.ready = False
+        self.bygone = merged([self.bygone, counts(member.worker.report)])
         if member.ending is not None:
             if member.ending.active():
                 member.ending.cancel()

@@ -11,7 +11,7 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from clinfra.workers.control import Control, Handler
@@ -67,7 +67,7 @@ class Line:
     handlers: Mapping[str, Handler]
     calls: Sequence[tuple[str, Sequence[Any]]] = ()
     _control: Control = field(init=False)
-    _reporting: LoopingCall = field(init=False)
+    _reporting: LoopingCall | None = field(default=None, init=False)
 
     def open(self) -> None:
         """Connect, and say that connections are accepted from now on."""
@@ -89,10 +89,17 @@ class Line:
         self._reporting.clock = self.reactor
         self._reporting.start(_REPORT_SECONDS, now=False)
 
+    async def close(self) -> None:
+        """Tell how things were at the end."""
+        if self._reporting is not None and self._reporting.running:
+            self._reporting.stop()
+            self._tell_report()
+            await deferLater(self.reactor, 0)  # it is sent in this turn
+
     def _tell_report(self) -> None:
         self._control.tell("report", self.report())
 
     def _lost(self) -> None:
-        if self._reporting.running:
+        if self._reporting is not None and self._reporting.running:
             self._reporting.stop()
         self.retire(0.0)

@@ -205,3 +205,31 @@ class CrewTests(SynchronousTestCase):
         one, two = self.get_ready()
         one.report, two.report = {"requests": 1}, {"requests": 2}
         self.assertEqual(3, self.crew.report()["requests"])
+
+    def test_what_the_fallen_counted(self) -> None:
+        """What workers counted is not lost with them: not while they finish, nor after.
+
+        Only numbers are kept, and only until the next report of each is there.
+        """
+        one, two = self.get_ready()
+        one.report, two.report = {"n": 1, "s": "a"}, {"n": 2}
+
+        def bygone() -> int:
+            told = self.crew.report()
+            return int(told["crew"]["bygone"].get("n", 0)) + int(told.get("n", 0))
+
+        one.gone("fell")
+        self.assertEqual(3, bygone())
+        self.assertEqual({"n": 1}, self.crew.bygone)
+        self.clock.advance(0)
+        self.hired[-1].ready()
+        self.hired[-1].report = {"n": 5}
+        self.assertEqual(8, bygone())
+        replaced = self.crew.again(1.0)
+        for worker in self.hired[-2:]:
+            worker.ready()
+        self.successResultOf(replaced)
+        self.assertEqual(8, bygone())
+        two.report = {"n": 4}
+        two.gone("ended")
+        self.assertEqual(10, bygone())

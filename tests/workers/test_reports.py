@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.workers.reports import merged
+from clinfra.workers.reports import counts, merged
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
@@ -51,3 +51,29 @@ class MergedTests(SynchronousTestCase):
         """Whatever they report, there is one report with all the names."""
         names = {name for report in reports for name in report}
         self.assertEqual(names, set(merged(reports)))
+
+
+class CountsTests(SynchronousTestCase):
+    """What is kept of workers that have ended."""
+
+    def test_whole_numbers(self) -> None:
+        """Whole numbers are kept, and the seconds that things took; nothing else is."""
+        report = {
+            "requests": 3,
+            "share": 0.5,
+            "on": True,
+            "why": ["x"],
+            "inner": {"n": 1, "took": {"count": 2, "seconds": 0.5}},
+        }
+
+        self.assertEqual(
+            {"requests": 3, "inner": {"n": 1, "took": {"count": 2, "seconds": 0.5}}},
+            counts(report),
+        )
+
+    def test_seconds_add_up(self) -> None:
+        """The seconds that counted things took are added, unlike other fractions."""
+        took = {"count": 2, "seconds": 0.5}
+
+        self.assertEqual({"count": 4, "seconds": 1.0}, merged([took, took]))
+        self.assertEqual({"seconds": 0.5}, merged([{"seconds": 0.5}] * 2))

@@ -66,6 +66,9 @@ _ORIGIN_TROUBLES = (OriginFailed, OriginTimeout, Overloaded)
 _SHORTEST_LEASE_SECONDS = 2.0
 """memcached may end a shorter one at once: it counts the ticks of its own clock."""
 
+_OUTCOMES = ("miss", "stale", "validated")
+"""What is counted of requests that the cache has no answer for, besides passes."""
+
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 
 
@@ -189,6 +192,8 @@ class DirectCache(RuleModule):
                     raise
                 self._pipeline.fail(request, error)
                 return
+            if entry is not None and result is not PENDING:
+                self._cache.memcached_hits += 1
             if not waiting:
                 outcome.append(result)
             elif result is not PENDING:
@@ -366,9 +371,15 @@ class DirectCache(RuleModule):
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
+        counters, elsewhere = self._cache.counters, self._cache.memcached_hits
+        hits = counters.get("hits", 0) + self._pipeline.hits
+        passes = counters.get("pass", 0) + self._pipeline.passes
+        outcomes = {each: counters.get(each, 0) for each in _OUTCOMES}
         return {
             **self._cache.report(),
-            "hits": self._cache.counters.get("hits", 0) + self._pipeline.hits,
-            "pass": self._cache.counters.get("pass", 0) + self._pipeline.passes,
+            "hits": hits,
+            "pass": passes,
+            "tiers": {"memory": hits - elsewhere, "memcached": elsewhere},
+            "outcomes": {**outcomes, "pass": passes},
             "fetching": len(self._coalescer.flights),
         }

@@ -1,0 +1,1 @@
+"""What Prometheus is told: the numbers in the products' reports, by names that last."""
