@@ -33,9 +33,7 @@ def test_one_way_through_all() -> None:
         def start(name: str, **tables: object) -> ClinfraProcess:
             form = "json" if name in ("image", "two") else "text"
             logging = {"format": form, "trace": True}
-            return stack.enter_context(
-                ClinfraProcess({"logging": logging, **tables})  # type: ignore[dict-item] # tables of tables
-            )
+            return stack.enter_context(ClinfraProcess({"logging": logging, **tables}))
 
         blobs = {
             name: start(
