@@ -25,6 +25,7 @@ from typing import Any, cast
 
 from attrs import define, field
 from pymemcache.client.rendezvous import RendezvousHash
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
@@ -75,6 +76,7 @@ class Node(ClientFactory):
     _retry: IDelayedCall | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
     _stopped: bool = field(default=False, init=False)
+    _left: Deferred[None] | None = field(default=None, init=False)
     _owed: dict[bytes, None] = field(factory=dict, init=False)
     log = Logger()
     noisy = False
@@ -84,13 +86,16 @@ class Node(ClientFactory):
         self._retry = None
         self.connect(Origin.parse(self.name), self, max(1.0, self.timeout_seconds * 4))
 
-    def stop(self) -> None:
-        """Disconnect for good."""
+    def stop(self) -> Deferred[None]:
+        """Disconnect for good, when what was asked is answered or it takes too long."""
         self._stopped = True
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
-        if self.protocol_in_use is not None:
-            cast(Any, self.protocol_in_use.transport).loseConnection()
+        if self.protocol_in_use is None:
+            return succeed(None)
+        self._left = Deferred()
+        self.protocol_in_use.leave()
+        return self._left
 
     @property
     def alive(self) -> bool:
@@ -198,6 +203,9 @@ class Node(ClientFactory):
             self._try_later()
         batch, self._next = self._next, {}
         Batch(self.waiting, batch).fail()
+        left, self._left = self._left, None
+        if left is not None:
+            left.callback(None)
 
     def buildProtocol(self, addr: IAddress | None) -> CacheProtocol:
         return CacheProtocol(self, self.timeout_seconds)
@@ -286,10 +294,9 @@ class Memcached:
         for node in self.nodes.values():
             node.start()
 
-    def stop(self) -> None:
-        """Disconnect."""
-        for node in self.nodes.values():
-            node.stop()
+    def stop(self) -> Deferred[list[None]]:
+        """Disconnect; what is on its way arrives, where a server answers in time."""
+        return gatherResults([node.stop() for node in self.nodes.values()])
 
     def get(self, key: bytes, found: Found) -> None:
         """Ask for a value; `found` is called once, perhaps at once for a miss.

@@ -87,6 +87,7 @@ class CacheProtocol(MemCacheProtocol):
         self._needed = 0
         self._deadline: float | None = None
         self._alarm: IDelayedCall | None = None
+        self._leaving = False
 
     @property
     def _wire(self) -> ITCPTransport:
@@ -98,6 +99,12 @@ class CacheProtocol(MemCacheProtocol):
             self.setTimeout(self.persistentTimeOut)
         self._queue.append(batch)
         self._wire.write(b"get " + b" ".join(batch.callbacks) + b"\r\n")
+
+    def leave(self) -> None:
+        """Disconnect as soon as everything asked is answered."""
+        self._leaving = True
+        if not self._queue:
+            self._wire.loseConnection()
 
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
@@ -202,4 +209,6 @@ class CacheProtocol(MemCacheProtocol):
             self.resetTimeout()
         else:
             self._deadline = None
+            if self._leaving:
+                self._wire.loseConnection()
         return position

@@ -90,12 +90,12 @@ class ProxyService(Service):
         stopping.append(self._surroundings.connections.stop())
         stopped: Deferred[Any] = DeferredList(stopping, consumeErrors=True)
 
-        def disconnect(results: list[tuple[bool, Any]]) -> None:
+        def disconnect(results: list[tuple[bool, Any]]) -> Deferred[Any] | None:
             for good, result in results:
                 if not good:
                     Logger().failure("A rule module failed to stop.", failure=result)
-            if self._surroundings.cache.memcached is not None:
-                self._surroundings.cache.memcached.stop()
+            memcached = self._surroundings.cache.memcached
+            return None if memcached is None else memcached.stop()
 
         return stopped.addCallback(disconnect)
 

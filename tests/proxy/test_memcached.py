@@ -193,6 +193,34 @@ class TroubleTests(SynchronousTestCase):
         line.send(b"NOT_FOUND\r\nDELETED\r\nEND\r\n")
         world.cache.stop()
 
+    def test_stop_lets_writes_arrive(self) -> None:
+        """Who stops waits until what was written is answered, then hangs up."""
+        world = World()
+        line = world.accept()
+        world.cache.set(b"a", b"1" * PART_BYTES, 60)
+        stopped = world.cache.stop()
+        line.send(b"STORED\r\n")
+        world.turn()
+        self.assertNoResult(stopped)
+        line.send(b"STORED\r\n")
+        world.turn()
+
+        self.successResultOf(stopped)
+        self.assertTrue(line.lost)
+        self.assertEqual([], world.clock.getDelayedCalls())
+
+    def test_stop_waits_for_nobody_silent(self) -> None:
+        """A server that does not answer in time holds no stop up, nor does one away."""
+        world = World("m1:11211", "m2:11211")
+        lines = [world.accept()]
+        world.cache.set(b"a", b"1", 60)
+        world.cache.set(b"b", b"1", 60)
+        stopped = world.cache.stop()
+        world.clock.pump([0.1] * 4)
+
+        self.successResultOf(stopped)
+        self.assertTrue(lines[0].disconnecting)
+
     def test_idle_is_not_stalled(self) -> None:
         """A server nobody asks anything is not slow."""
         world = World()
