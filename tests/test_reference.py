@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 import textwrap
@@ -51,13 +52,17 @@ class ReferenceTests(SynchronousTestCase):
         self.assertEqual({"NAME": config.PoolConfig()}, result.proxy.pools)
 
     def test_the_readmes_configuration(self) -> None:
-        """What the README shows as a configuration is a good one."""
+        """What the README shows as a configuration is a good one, where it is run."""
         readme = (ROOT / "README.rst").read_text(encoding="utf-8")
         blocks = re.findall(r"code-block:: toml\n\n((?:    .*\n|\n)+)", readme)
 
-        with tempfile.TemporaryDirectory(prefix="clinfra-test-") as directory:
+        with (
+            tempfile.TemporaryDirectory(prefix="clinfra-test-") as directory,
+            contextlib.chdir(directory),
+        ):
+            Path("rules.d").mkdir()
             for text in blocks:
-                path = Path(directory) / "x.toml"
+                path = Path("x.toml")
                 path.write_text(textwrap.dedent(text), encoding="utf-8")
                 load([path], check=check)
         self.assertEqual(2, len(blocks))
