@@ -14,6 +14,10 @@ IN_PARALLEL := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 TEST_PROGRAMS := memcached chromium chromedriver curl systemd-analyze
 TEST_PACKAGES := memcached chromium chromium-driver curl systemd
 
+# What Python compiles is kept, also where the environment says otherwise: the tests
+# start hundreds of processes, and compiling is half of what one needs to start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run cluster test sim soak check bench bench-image clean programs
 
 help:

@@ -17,7 +17,9 @@ os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".hypothesis"))
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in a directory of its own: trial's mktemp() makes files in the current one.
 
-    Children find `tests` all the same.
+    Children find `tests` all the same, and keep what they compile: there are hundreds,
+    and compiling is half of what one needs to start.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
