@@ -109,9 +109,9 @@ class Prober:
         """Return why the check failed; "" when it did not."""
         config = self._config
         said = config.host or self._pool.config.host
-        host = (said or member.place.name).encode("idna")
         fields: Fields = ((b"User-Agent", b"clinfra check"),)
         if said or not member.place.path:
+            host = (said or member.place.name).encode("idna")
             fields = ((b"Host", host), *fields)
         path = config.path.encode("latin-1")
         response = await self._client.request(origin, b"GET", path, fields)

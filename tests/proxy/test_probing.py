@@ -75,6 +75,13 @@ class ProberTests(SynchronousTestCase):
         self.answer(OK)
         self.assertIn(b"\r\nHost: www.example\r\n", self.asked)
 
+    def test_a_long_path(self) -> None:
+        """A UNIX socket's path may be longer than a name of DNS."""
+        self.prober(f"unix:/{'x' * 80}/o.sock")
+        self.answer(OK)
+        self.assertIn(b"\r\nHost: localhost\r\n", self.asked)
+        self.assertEqual([True], self.up())
+
     def test_when(self) -> None:
         """At once, and again after each interval, more or less."""
         self.prober("a.test:80", "b.test:80")
