@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -83,9 +84,10 @@ def workers(clinfra: ClinfraProcess, product: str = "proxy") -> list[int]:
     children = Path(f"/proc/{clinfra.pid}/task/{clinfra.pid}/children").read_text()
     found = []
     for pid in map(int, children.split()):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"clinfra.workers" in words and product.encode() in words:
-            found.append(pid)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"clinfra.workers" in words and product.encode() in words:
+                found.append(pid)
     return found
 
 
