@@ -21,6 +21,7 @@ from clinfra.blob.merge import merge
 from clinfra.blob.records import EVERYWHERE, Locator, Row
 from clinfra.blob.store import IBlobStore, VolumeFacts
 from clinfra.blob.volume import CHANGES_CLASS, VOLUME_HEAD_BYTES, Damage, Found
+from clinfra.errors import StorageFull
 
 _BATCH = 1000
 
@@ -232,7 +233,12 @@ class Recovery:
     def _flush(self) -> None:
         rows = [row for row in self._rows.values() if row is not None]
         forget = [name for name, row in self._rows.items() if row is None]
-        self.index.apply(Batch(rows, forget, dict(self._marks), seq=self._seq))
+        try:
+            self.index.apply(Batch(rows, forget, dict(self._marks), seq=self._seq))
+        except StorageFull:
+            if rows or forget:
+                raise
+            self.log.warn("no space to note what was read: it is read at the next start")
         self._rows.clear()
 
 

@@ -18,7 +18,7 @@ from clinfra.blob.index import Batch, VolumeMark
 from clinfra.blob.rebuild import rebuild_index
 from clinfra.blob.volume import VOLUME_HEAD_BYTES
 from clinfra.config import Bytes
-from clinfra.errors import StartupFailed
+from clinfra.errors import StartupFailed, StorageFull
 from tests.blob.support import NOW, Rig
 
 INHERITED = [HealthCheck.differing_executors]
@@ -159,6 +159,26 @@ class CrashTests(DiskCase):
 
         self.assertEqual(before, self.state())
         self.rig.put("/n1", b"works again")
+
+    def test_full_index(self) -> None:
+        """On a full disk a start reads what was refused again, and serves the rest."""
+        self.fill()
+        before = self.state()
+
+        def fail(index: Any, batch: Batch) -> None:
+            raise StorageFull("Not enough space to note this")
+
+        index = type(self.rig.service.replica.index)
+        full = self.patch(index, "apply", fail)
+        self.assertEqual(507, self.rig.ask("PUT", "/n1", b"new").status)
+        for _ in range(2):
+            self.reopen()
+            self.assertEqual(before, self.state())
+        full.restore()
+        self.rig.put("/n1", b"works again")
+        self.reopen()
+
+        self.assertEqual(b"works again", self.rig.get("/000_n1"))
 
     @given(st.data())
     @settings(deadline=None, max_examples=25, suppress_health_check=INHERITED)
