@@ -238,7 +238,7 @@ class Recovery:
         except StorageFull:
             if rows or forget:
                 raise
-            self.log.warn("no space to note what was read: it is read at the next start")
+            self.log.warn("no space to note what was read: the next start reads it")
         self._rows.clear()
 
 
