@@ -26,7 +26,7 @@ help:
 	@echo "make test     run the whole test suite"
 	@echo "make check    ruff and mypy"
 	@echo "make sim      put SEEDS=1000 simulated clusters through bad days"
-	@echo "make soak     put real clusters through them, for SECONDS=600"
+	@echo "make soak     put real clusters, and workers, through them, for SECONDS=600 each"
 	@echo "make bench    measure clinfra beside nginx, Varnish and twisted.web"
 	@echo "make bench-image  measure images beside Pillow, libvips, sharp, thumbor, ipx"
 	@echo "make clean    remove what was installed and made here"
@@ -46,6 +46,7 @@ sim: $(VENV)/test.stamp
 
 soak: $(VENV)/test.stamp
 	$(BIN)/python -m tests.wire $(or $(SECONDS),600) $(SEED)
+	$(BIN)/python -m tests.wire workers $(or $(SECONDS),600)
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -1,4 +1,10 @@
-"""Put a real cluster through bad days: ``python -m tests.wire SECONDS [SEED]``."""
+"""Put real processes through bad days.
+
+::
+
+    python -m tests.wire SECONDS [SEED]     a cluster of blob stores
+    python -m tests.wire workers [SECONDS]  workers, reloaded and killed under load
+"""
 
 from __future__ import annotations
 
@@ -8,11 +14,24 @@ import time
 from contextlib import ExitStack
 
 from tests.wire.chaos import Cluster, Day, go_through, hang, kill, restart, tear, wipe
+from tests.wire.crews import soak
 
 DAYS: tuple[Day, ...] = (kill, kill, hang, restart, tear, wipe)
 
 AT_A_TIME = 10
 """Bad days before a power cut and a check."""
+
+
+RELOADS = 200
+KILLS = 50
+
+
+def wear_out_workers(seconds: float) -> None:
+    """Reload and kill workers, for about so long or until all is done."""
+    began = time.monotonic()
+    pause = seconds / (RELOADS + KILLS) / 2
+    went = soak(RELOADS, KILLS, pause, lambda line: print(line, flush=True))
+    print(f"{went} in {time.monotonic() - began:.0f} s, nothing wrong", flush=True)
 
 
 def main(seconds: float, seed: int) -> None:
@@ -38,5 +57,8 @@ def main(seconds: float, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    numbers = [int(argument) for argument in sys.argv[1:]]
-    main(*(numbers + [600, 1][len(numbers) :]))
+    if sys.argv[1:2] == ["workers"]:
+        wear_out_workers(float((sys.argv[2:] or ["0"])[0]))
+    else:
+        numbers = [int(argument) for argument in sys.argv[1:]]
+        main(*(numbers + [600, 1][len(numbers) :]))

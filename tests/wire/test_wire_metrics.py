@@ -10,9 +10,9 @@ import urllib.request
 from prometheus_client.samples import Sample
 
 from tests.support import ClinfraProcess, wait_until
+from tests.wire.crews import workers
 from tests.wire.photographs import write_photograph
 from tests.wire.scraping import Scrape
-from tests.wire.test_wire_workers import workers
 
 
 def ask(clinfra: ClinfraProcess, path: str, product: str = "proxy") -> int:

@@ -2,156 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import ClinfraProcess, wait_until
+from tests.wire.crews import kill_one, soak, workers
 from tests.wire.photographs import write_photograph
 
-_CLIENTS = 6
 
+def test_reloads_and_kills_under_load() -> None:
+    """However often workers are replaced or killed: no request fails, nothing grows.
 
-class Load:
-    """Clients that ask for one page, over and over, on connections they keep.
-
-    As browsers do, they repeat a request on a new connection when the old one was
-    closed before anything was answered; nothing else is forgiven.
+    The long version is ``make soak``.
     """
-
-    def __init__(self, port: int, path: str, *, again: bool) -> None:
-        self.answers: Counter[int] = Counter()
-        self.failures: list[str] = []
-        self.repeated = 0
-        self._port = port
-        self._path = path
-        self._again = again
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(_CLIENTS)]
-        for thread in self._threads:
-            thread.start()
-
-    def _run(self) -> None:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=20)
-        while not self._over.is_set():
-            try:
-                self._ask(connection)
-            except (OSError, HTTPException) as error:
-                connection.close()
-                if not self._again:
-                    self.failures.append(repr(error))
-                    continue
-                self.repeated += 1
-                try:
-                    self._ask(connection)
-                except (OSError, HTTPException) as error:
-                    self.failures.append(repr(error))
-        connection.close()
-
-    def _ask(self, connection: HTTPConnection) -> None:
-        connection.request("GET", self._path)
-        answer = connection.getresponse()
-        answer.read()
-        self.answers[answer.status] += 1
-
-    def end(self) -> None:
-        """Have no more sent."""
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
+    went = soak(4, 2, 0.0, lambda line: None)
+    assert went.answers > 100
 
 
-def told(clinfra: ClinfraProcess, product: str = "proxy") -> dict[str, Any]:
-    """Return what /status says of a product."""
-    with urllib.request.urlopen(clinfra.url("admin", "/status"), timeout=20) as answer:
-        report: dict[str, Any] = json.load(answer)["products"][product]
-    return report
-
-
-def workers(clinfra: ClinfraProcess, product: str = "proxy") -> list[int]:
-    """Return the process ids of the workers of a product."""
-    children = Path(f"/proc/{clinfra.pid}/task/{clinfra.pid}/children").read_text()
-    found = []
-    for pid in map(int, children.split()):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"clinfra.workers" in words and product.encode() in words:
-                found.append(pid)
-    return found
-
-
-def descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def test_reloads_under_load() -> None:
-    """No request fails and no descriptor stays open however often it is reloaded."""
-    tables = {"stop_timeout": 5, "proxy": {"workers": 2}, "admin": {}}
-    with ClinfraProcess(tables) as clinfra:
-        before = descriptors(clinfra.pid)
-        load = Load(clinfra.ports["proxy"], "/", again=False)
-        try:
-            for turn in range(1, 5):
-                first = set(workers(clinfra))
-                number = signal.SIGHUP if turn % 2 else signal.SIGUSR2
-                clinfra.running.signal(number)
-                wait_until(
-                    lambda turn=turn: (  # type: ignore[misc] # bound here
-                        clinfra.running.output.count("new workers serve") >= turn
-                    ),
-                    "new workers serve",
-                )
-                wait_until(
-                    lambda first=first: not first & set(workers(clinfra)),  # type: ignore[misc] # bound here
-                    "the old ones are gone",
-                )
-        finally:
-            load.end()
-        assert load.failures == []
-        assert set(load.answers) == {200}
-        assert load.answers[200] > 100
-        assert len(workers(clinfra)) == 2
-        assert descriptors(clinfra.pid) <= before + 1
-        assert clinfra.running.terminate() == 0
-        assert "Traceback" not in clinfra.running.output
-
-
-def test_workers_killed_under_load() -> None:
-    """Killed workers are replaced; a client that asks again never waits in vain."""
+def test_what_lasts_beyond_a_worker() -> None:
+    """What operators asked of the fallen holds for their successors."""
     tables = {"stop_timeout": 2, "proxy": {"workers": 2}, "admin": {}, "blob": {}}
     with ClinfraProcess(tables) as clinfra:
-        load = Load(clinfra.ports["proxy"], "/", again=True)
         out = clinfra.url("admin", "/maintenance/blob")
         with urllib.request.urlopen(urllib.request.Request(out, method="PUT")):
             pass
-        try:
-            for _ in range(3):
-                victim = workers(clinfra)[0]
-                os.kill(victim, signal.SIGKILL)
-                wait_until(
-                    lambda victim=victim: (  # type: ignore[misc] # bound here
-                        victim not in workers(clinfra)
-                        and told(clinfra)["crew"]["ready"] == 2
-                    ),
-                    "its successor is ready",
-                )
-        finally:
-            load.end()
-        assert load.failures == []
-        assert set(load.answers) == {200}
-        assert told(clinfra)["crew"]["falls"] == 3
-        # What operators asked of the fallen holds for their successors.
+        for _ in range(2):
+            kill_one(clinfra)
         for _ in range(8):
             with pytest.raises(urllib.error.HTTPError, match="503"):
                 urllib.request.urlopen(clinfra.url("proxy", "/blob/x"), timeout=20)
