@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import load, peers
 from benchmarks.figures import Bar, Measure, Row, Sample
 from benchmarks.rounds import Contender, Plan, compare
-from benchmarks.rules import drive_paths
+from benchmarks.rules import drive_paths, write_paths
 from benchmarks.servers import Lazily, Stage
 
 _PATHS = 20_000
@@ -25,8 +25,7 @@ _RULES = 50
 def run(stage: Stage, plan: Plan) -> Iterator[Row]:
     """Yield the one row."""
     origin = peers.origin(stage)
-    paths = stage.directory / "workers.txt"
-    paths.write_text("".join(f"/hot/1k?{number}\n" for number in range(_PATHS)))
+    paths = write_paths(stage, "/hot/1k", _PATHS)
     contenders = []
     for name, count in (("two workers", 2), ("one worker", 1)):
         start = partial(peers.clinfra_ruled, stage, origin.port, _RULES, workers=count)
