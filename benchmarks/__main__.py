@@ -1,7 +1,7 @@
 """Run comparisons, print their table, keep the figures as JSON.
 
     python -m benchmarks [hot] [rules] [pass] [memcached] [crowds] [workers]
-                         [blob] [cluster]
+                         [observed] [blob] [cluster]
                          [image | image-sizes | image-http | image-formats ...]
                          [--rounds N] [--seconds S] [--blobs N]
 
@@ -36,6 +36,7 @@ from benchmarks import (
     image_workers,
     memcached_hits,
     needs,
+    observed,
     pass_through,
     rules,
     workers,
@@ -54,6 +55,7 @@ COMPARISONS: Mapping[str, Callable[[Stage, Plan], Iterator[Row | Reading]]] = {
     "memcached": memcached_hits.run,
     "crowds": crowds.run,
     "workers": workers.run,
+    "observed": observed.run,
     "blob": blob.run,
     "cluster": cluster.run,
     "image-sizes": image_sizes.run,
@@ -69,6 +71,7 @@ _PROGRAMS = {
     "memcached": ("nginx", "memcached", "wrk"),
     "crowds": ("nginx", "memcached"),
     "workers": ("nginx", "wrk"),
+    "observed": ("nginx", "wrk"),
     "blob": ("nginx", "wrk"),
     "cluster": ("wrk",),
 }

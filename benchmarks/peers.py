@@ -253,6 +253,38 @@ use = "Forwarder"
     return _clinfra(stage, name, text, port, on_both_cores=workers > 0)
 
 
+def clinfra_observed(stage: Stage, origin_port: int, *, observed: bool) -> Server:
+    """Start clinfra's proxy with its access log and metrics, or with neither."""
+    port = free_port()
+    text = _CLINFRA_PROXY.format(
+        directory=stage.directory, port=port, origin=origin_port
+    )
+    if observed:
+        text += f'[admin]\nlisten = ["tcp:{free_port()}:interface=127.0.0.1"]\n'
+    else:
+        text = text.replace("[logging]\n", "[logging]\naccess = false\n")
+    name = "observed" if observed else "unobserved"
+    return _clinfra(stage, f"clinfra {name}", text, port)
+
+
+def clinfra_with_series(stage: Stage, members: int) -> Server:
+    """Start clinfra with a pool of so many members; the server is its admin pages."""
+    port = free_port()
+    addresses = [
+        f"192.0.2.{1 + number % 250}:{1 + number}" for number in range(members)
+    ]
+    text = f"""\
+[proxy]
+listen = ["tcp:{free_port()}:interface=127.0.0.1"]
+default_pool = "origin"
+[proxy.pools.origin]
+members = {json.dumps(addresses)}
+[admin]
+listen = ["tcp:{port}:interface=127.0.0.1"]
+"""
+    return _clinfra(stage, "clinfra series", text, port)
+
+
 def clinfra_over_memcached(
     stage: Stage, origin_port: int, memcached_port: int
 ) -> Server:
