@@ -105,14 +105,15 @@ def _add_all(
     first: Labels = (told.name,) if label else ()
     for figure in figures:
         report = told.report if figure.kind is Kind.GAUGE else counted
+        family = families.get(figure.name)
+        if family is None:
+            # Told even when there is nothing to count yet.
+            names = ((label,) if label else ()) + figure.label_names
+            make = _FAMILIES[figure.kind]
+            family = families[figure.name] = make(
+                figure.name, figure.help, labels=names
+            )
         for labels, found in figure.find(report):
-            family = families.get(figure.name)
-            if family is None:
-                names = ((label,) if label else ()) + figure.label_names
-                make = _FAMILIES[figure.kind]
-                family = families[figure.name] = make(
-                    figure.name, figure.help, labels=names
-                )
             _add(family, figure.kind, [*first, *labels], found)
 
 
