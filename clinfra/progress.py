@@ -1,4 +1,4 @@
-"""A progress bar for commands that take long, on a terminal."""
+"""A progress bar for commands that take long, on a terminal.  Pure."""
 
 from __future__ import annotations
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin
 
 import attrs
+from attrs import frozen
 
 from clinfra import config
 
@@ -208,3 +209,52 @@ def reference() -> str:
         if attrs.has(kind):
             lines += _table(attribute.name, kind, attribute.metadata["doc"])
     return "\n".join(lines) + "\n"
+
+
+@frozen
+class Key:
+    """One key of the configuration.
+
+    Attributes:
+        name: with its tables: "proxy.cache.hot_bytes"; of each table of a list
+            "proxy.routes[].pool", of tables by name "proxy.pools.NAME.members".
+        default: as it would stand in a file; None when absent means something.
+        doc: its sentence.
+        choices: the only texts allowed; none means any.
+    """
+
+    name: str
+    default: str | None
+    doc: str
+    choices: Sequence[str] = ()
+
+
+def keys(cls: Any = config.Config, prefix: str = "") -> Iterator[Key]:
+    """Yield every key of a config class: its own, then those of its tables.
+
+    Args:
+        prefix: before all names, with its full stop.
+    """
+    attrs.resolve_types(cls)
+    values = cls()
+    tables: list[tuple[Any, str]] = []
+    for attribute in attrs.fields(cls):
+        doc = attribute.metadata.get("doc")
+        if doc is None:
+            continue
+        kind, name = _core(attribute.type), prefix + attribute.name
+        if attrs.has(kind):
+            tables.append((kind, f"{name}{_mark(attribute.type)}."))
+            continue
+        value = getattr(values, attribute.name)
+        default = None if value is None else _value(value, kind)
+        yield Key(name, default, doc, attribute.metadata.get("choices", ()))
+    for kind, name in tables:
+        yield from keys(kind, name)
+
+
+def _mark(kind: Any) -> str:
+    """Return what stands behind the name of tables that there are several of."""
+    if get_origin(kind) is tuple:
+        return "[]"
+    return "" if attrs.has(kind) or type(None) in get_args(kind) else ".NAME"

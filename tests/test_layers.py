@@ -47,8 +47,9 @@ ALLOWED: dict[str, set[str]] = {
     "systemd": set(),
     "daemon": GROUND | {"web", "logs", "listening", "systemd"},
     "reloading": GROUND | {"assembly", "listening", "schema", "settings", "workers"},
+    "shell": GROUND | {"web", "progress"},
     "cli": GROUND
-    | {"settings", "schema", "reference", "tap", "blob", "image", "proxy"},
+    | {"settings", "schema", "reference", "tap", "blob", "image", "proxy", "shell"},
 }
 """What each room may import besides itself."""
 

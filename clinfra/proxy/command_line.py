@@ -1,25 +1,32 @@
-"""`clinfra proxy …`: look at the proxy's rules from the command line."""
+"""`clinfra proxy …`: look at the proxy's rules from the command line.
+
+The rules are imported when they are wanted: it takes a while.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from clinfra.config import ProxyConfig
-from clinfra.proxy.explaining import Question, Rehearse, explain
-from clinfra.proxy.loading import BUILT_IN
 from clinfra.web.headers import is_token
 from clinfra.web.heads import BadHead, Field
 
+if TYPE_CHECKING:
+    from clinfra.proxy.explaining import Rehearse
+
 
 def add_check(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str
 ) -> argparse.ArgumentParser:
-    """Add `clinfra proxy check`; return its parser."""
+    """Add `clinfra explain` or `clinfra proxy check`; return its parser."""
     check = commands.add_parser(
-        "check",
+        name,
         help="say what would happen to a request, phase by phase",
         description="No origin and no memcached is asked: the answer is made up.",
     )
@@ -53,6 +60,7 @@ def add_check(
         type=_field,
         help="a field of the origin's answer; repeatable",
     )
+    check.add_argument("--json", action="store_true", help="answer in JSON")
     return check
 
 
@@ -63,7 +71,8 @@ def add_modules(
     modules = commands.add_parser(
         "modules", help="print what the built-in rule modules are told, with defaults"
     )
-    modules.add_argument("name", metavar="NAME", nargs="*", choices=[[], *BUILT_IN])
+    modules.add_argument("name", metavar="NAME", nargs="*", type=_built_in)
+    modules.add_argument("--json", action="store_true", help="answer in JSON")
     return modules
 
 
@@ -73,10 +82,25 @@ def describe(name: str, reference: Callable[[str, Any], str]) -> str:
     Args:
         reference: returns the options of a module as they stand in a file.
     """
-    module = import_module(BUILT_IN[name])
-    about = (module.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
-    options = getattr(getattr(module, name), "Config", None)
-    return f"# {about}\n{reference(name, options)}"
+    return f"# {about(name)}\n{reference(name, options(name))}"
+
+
+def about(name: str) -> str:
+    """Return what a built-in module is for."""
+    doc = _module(name).__doc__ or ""
+    return doc.partition("\n\n")[0].replace("\n", " ")
+
+
+def options(name: str) -> type | None:
+    """Return the class of what a built-in module is told; None when that is nothing."""
+    config: type | None = getattr(getattr(_module(name), name), "Config", None)
+    return config
+
+
+def _module(name: str) -> ModuleType:
+    from clinfra.proxy.loading import BUILT_IN
+
+    return import_module(BUILT_IN[name])
 
 
 def check(
@@ -86,6 +110,8 @@ def check(
 
     Raises errors.ConfigProblems.
     """
+    from clinfra.proxy.explaining import Question, explain
+
     question = Question(
         arguments.url,
         arguments.method.upper(),
@@ -94,15 +120,31 @@ def check(
         arguments.status,
         tuple(arguments.answer),
     )
+    lines = []
     try:
         for line in explain(rehearse, config, question):
-            print(line)
+            lines.append(line)
+            if not arguments.json:
+                print(line)
     except BadHead as bad:
-        print(f"answered {bad.status} before any rule: {bad.sentence}")
+        lines.append(f"answered {bad.status} before any rule: {bad.sentence}")
+        if not arguments.json:
+            print(lines[-1])
     except ValueError as error:
-        print(f"clinfra: {error}")
-        return 1
+        print(f"clinfra: {error}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        told = {"method": question.method, "url": question.url, "lines": lines}
+        print(json.dumps(told, indent=1, ensure_ascii=False))
     return 0
+
+
+def _built_in(name: str) -> str:
+    from clinfra.proxy.loading import BUILT_IN
+
+    if name not in BUILT_IN:
+        raise argparse.ArgumentTypeError(f"none of {', '.join(BUILT_IN)}")
+    return name
 
 
 def _field(text: str) -> Field:

@@ -53,7 +53,7 @@ class ExplainingTests(Directory):
         """Return what is printed, a line each."""
         front = self.write("front.toml", FRONT)
         out = io.StringIO()
-        with contextlib.redirect_stdout(out):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             got = main(["proxy", "check", "--config", front, *words])
         self.assertEqual(status, got, out.getvalue())
         return [" ".join(line.split()) for line in out.getvalue().splitlines()]
@@ -120,7 +120,7 @@ class ExplainingTests(Directory):
         """What is refused before any rule sees it, and what is no request at all."""
         (line,) = self.explain("http://x/ y")
         self.assertTrue(line.startswith("answered 400 before any rule"), line)
-        (line,) = self.explain("ftp://x/", status=1)
+        (line,) = self.explain("ftp://x/", status=2)
         self.assertIn("is not an http URL", line)
         with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
             self.explain("http://x/", "--header", "no colon")
