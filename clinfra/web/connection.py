@@ -35,6 +35,8 @@ _MOST_INTERIMS = 16
 """Answers before the answer, for each request on a connection."""
 
 _LONGEST_REMEMBERED_HEAD = 2048
+_CLOSING_SECONDS = 1.0
+"""How long an origin may take to agree that a connection is over (TLS)."""
 
 
 class HeadMemo:
@@ -62,6 +64,7 @@ class OriginConnection(Protocol):
     Attributes:
         deadline: reactor seconds after which `timed_out` is called.
         served: requests answered on it so far.
+        closing: it is over; the origin has yet to agree.
     """
 
     _wire: Wire
@@ -69,6 +72,7 @@ class OriginConnection(Protocol):
     def __init__(self, peer: Peer, request: OriginRequest) -> None:
         self.deadline = inf
         self.served = 0
+        self.closing = False
         self._peer = peer
         self._memo = peer.pool.memo
         self._request: OriginRequest | None = request
@@ -130,6 +134,13 @@ class OriginConnection(Protocol):
             wait += request.patience
         self.deadline = pool.now + wait
 
+    def close(self) -> None:
+        """Close in order, nothing being under way; a reset would alarm the origin."""
+        self._peer.connection_unusable(self)
+        self.deadline = self._peer.pool.now + _CLOSING_SECONDS
+        self.closing = True
+        self._wire.loseConnection()
+
     def drop(self) -> None:
         """Close at once, whatever is under way; nobody is told."""
         self._detach()
@@ -146,7 +157,9 @@ class OriginConnection(Protocol):
     def timed_out(self) -> None:
         """The deadline has passed."""
         request = self._request
-        if request is None:
+        if request is None and not self.closing:
+            self.close()
+        elif request is None:
             self.drop()
         elif self._head is not None:
             self.fail(OriginTimeout("The server behind us stopped in its answer."))
@@ -308,7 +321,7 @@ class OriginConnection(Protocol):
         if uploading:
             self._wire.abortConnection()
         elif rest or head is None or not head.keep_alive:
-            self._wire.loseConnection()
+            self.close()
         else:
             self._peer.connection_free(self)
         request.finished()

@@ -87,7 +87,7 @@ class Peer:
         if self._waiting:
             connection.begin(self._waiting.popleft())
         elif self.pool.closed or len(self._idle) >= self.pool.settings.idle_connections:
-            connection.drop()
+            connection.close()
         else:
             connection.deadline = self.pool.now + self.pool.settings.idle_timeout
             self._idle.append(connection)
@@ -142,8 +142,11 @@ class Peer:
         for request in list(self._dialling):
             if request.connector is not None:
                 request.connector.disconnect()
+        for connection in list(self._idle):
+            connection.close()
         for connection in list(self._connections):
-            connection.fail(trouble)
+            if not connection.closing:
+                connection.fail(trouble)
 
 
 class _Dial(ClientFactory):

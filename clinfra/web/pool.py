@@ -385,6 +385,8 @@ class Pool:
         """
         response = OriginResponse()
         head = make_request_head(origin, method, target, (*fields, *carried()), body)
+        if not self.settings.idle_connections:
+            head = head[:-2] + b"Connection: close\r\n\r\n"
         request = self.start(origin, method, head, body, response)
         request.patience = patience
         return await response.expect(request)

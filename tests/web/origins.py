@@ -37,6 +37,7 @@ class Line(StringTransport):
     Attributes:
         lost: the protocol knows that it is over.
         full: the origin takes no more bytes for now.
+        reset: it was ended by a reset.
     """
 
     def __init__(self, clock: Clock, protocol: Protocol) -> None:
@@ -46,6 +47,7 @@ class Line(StringTransport):
         self._held = b""
         self.lost = False
         self.full = False
+        self.reset = False
 
     def take(self) -> bytes:
         """Return what has been sent to the origin since the last time."""
@@ -94,7 +96,8 @@ class Line(StringTransport):
             self._clock.callLater(0, self.hang_up)
 
     def abortConnection(self) -> None:
-        """End it from ours, on the next turn."""
+        """End it from ours, on the next turn, rudely."""
+        self.reset = True
         self.loseConnection()
 
 

@@ -202,7 +202,19 @@ class ReuseTests(SynchronousTestCase):
         self.network.pass_time(1.5)
 
         self.assertTrue(line.lost)
+        self.assertFalse(line.reset)
         self.assertEqual([], self.network.clock.getDelayedCalls())
+
+    def test_closing_that_is_not_answered(self) -> None:
+        """An origin that does not agree to the end is reset after a moment."""
+        line = self.answered()
+        line.loseConnection = lambda: None  # type: ignore[method-assign] # never ends
+        line.abortConnection = lambda: line.hang_up()  # type: ignore[method-assign] # as above
+        self.network.pass_time(4.7)
+        self.assertFalse(line.lost)
+        self.network.pass_time(2)
+
+        self.assertTrue(line.lost)
 
     def test_idle_limit(self) -> None:
         """No more unused connections are kept than configured."""
@@ -491,6 +503,19 @@ class AbortTests(SynchronousTestCase):
 
 class CloseTests(SynchronousTestCase):
     """Closing the pool ends everything."""
+
+    def test_unused(self) -> None:
+        """Unused connections are ended in order: a reset would alarm their origin."""
+        network = Network(PoolSettings(max_connections=3))
+        start(network)
+        start(network)
+        idle, active = network.accept(), network.accept()
+        idle.send(OK)
+        network.pool.close()
+        network.turn()
+
+        self.assertTrue(idle.lost and active.lost)
+        self.assertEqual((False, True), (idle.reset, active.reset))
 
     def test_close(self) -> None:
         """Everybody is told, and it is over when the last connection is gone."""
