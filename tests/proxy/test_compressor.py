@@ -68,6 +68,9 @@ class CompressionTests(CompressorTestCase):
         for accepted in ("gzip", "gzip, deflate", "x-gzip;q=0.5"):
             self.assertPage(stage.get("/a", f"Accept-Encoding: {accepted}"), "gzip")
         self.assertEqual(len(stage.asked), 2)
+        for fields in ((), ("Accept-Encoding: identity",), ("Accept-Encoding: x",)):
+            self.assertPage(stage.get("/a", *fields), None)
+        self.assertEqual(len(stage.asked), 3)
         report = stage.proxy.report()["modules"]["Compressor"]
         self.assertEqual(report, {"compressed": {"br": 1, "zstd": 0, "gzip": 1}})
 

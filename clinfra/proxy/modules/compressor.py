@@ -99,9 +99,9 @@ class Compressor(RuleModule):
     def received(self, request: Request) -> None:
         """Ask for what the client is to get, and nothing else."""
         accepted = request.get(b"accept-encoding")
-        if accepted is None:
-            return
-        best = self._best(accepted)
+        # Who says nothing takes anything; with identity, there is one copy for them and
+        # for those who ask for that.
+        best = b"identity" if accepted is None else self._best(accepted)
         if best is not None and best != accepted:
             request.set(b"Accept-Encoding", best)
 
