@@ -128,6 +128,7 @@ class RedirectorTests(SynchronousTestCase):
             ("/page", "User-Agent: A Robot", "http://example.com/robots"),
             ("/x", "User-Agent: A Robot", None),
             ("/back", "Referer: http://shop.example/a", "http://shop.example/b/a"),
+            ("/back", "Referer: HTTPS://shop.example/", "HTTPS://shop.example/b/"),
             ("/page", "User-Agent: Someone", None),
         ):
             self.assert_redirect(stage, target, field, to=to)

@@ -276,13 +276,18 @@ class Redirector(RuleModule):
         if value is None:
             return None
         referer = value.decode("latin-1")
-        bare = _SCHEME.sub("", referer, count=1)
+        scheme = _SCHEME.match(referer)
+        bare = referer[scheme.end() :] if scheme else referer
         for rule in self._referer_referer.matching(request.host_path):
             if rule.search.search(referer) is None:
                 continue
             if rule.replacement is None:
                 raise _gone(request, rule)
-            reply = _redirect(request, rule.applied(bare), rule.where)
+            result = rule.applied(bare)
+            if result is not None and result != request.host_path:
+                # Back by the scheme the client came by.
+                result = scheme[0] + result if scheme else result
+            reply = _redirect(request, result, rule.where)
             if reply is not None:
                 return reply
         return None
@@ -359,7 +364,8 @@ def _compiled(
     for number, line in enumerate(table):
         where = f"{name}[{number}]"
         if not shortest <= len(line) <= longest:
-            problems.append(f"{where}: {shortest} to {longest} texts are needed")
+            number_of = f"{shortest} to {longest}" if shortest < longest else longest
+            problems.append(f"{where}: {number_of} texts are needed")
             continue
         try:
             match, search = compile_pattern(line[0]), compile_pattern(line[1])
