@@ -504,7 +504,7 @@ class AbortTests(SynchronousTestCase):
 class CloseTests(SynchronousTestCase):
     """Closing the pool ends everything."""
 
-    def test_unused(self) -> None:
+    def test_in_order(self) -> None:
         """Unused connections are ended in order: a reset would alarm their origin."""
         network = Network(PoolSettings(max_connections=3))
         start(network)
