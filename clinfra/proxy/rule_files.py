@@ -17,7 +17,7 @@ import re
 import sys
 import tomllib
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -30,6 +30,7 @@ from clinfra.proxy.phases import PHASES
 from clinfra.proxy.rules import RuleModule
 
 _MOST_BYTES = 16 << 20
+_IMPORTED = "clinfra_rules_"
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -107,7 +108,7 @@ def import_file(path: Path) -> ModuleType:
     path = path.resolve()
     raw = _read(path)
     digest = sha256(bytes(path) + b"\0" + raw).hexdigest()[:16]
-    name = f"clinfra_rules_{digest}_{path.stem}"
+    name = f"{_IMPORTED}{digest}_{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
     spec = spec_from_loader(name, loader=None, origin=str(path))
@@ -123,6 +124,15 @@ def import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise ValueError(import_problem(error, str(path))) from error
     return module
+
+
+def forget_imports(directory: Path, used: Container[str]) -> None:
+    """Let go of what was imported from a directory, but for modules of these names."""
+    directory = directory.resolve()
+    for name, module in list(sys.modules.items()):
+        unused = name.startswith(_IMPORTED) and name not in used
+        if unused and Path(str(module.__file__)).parent == directory:
+            del sys.modules[name]
 
 
 def classes_of(module: ModuleType) -> Iterator[type[Any]]:

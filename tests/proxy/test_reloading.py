@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,23 @@ class ReloadTests(Directory):
         stage.pass_time(3)
         self.assertEqual(b"page", stage.get("/hi").body)
         self.assertEqual(2, stage.proxy.report()["rules"]["reloads"])
+
+    def test_old_imports(self) -> None:
+        """What was imported from files that are another now is let go of."""
+
+        def imported() -> int:
+            return sum(
+                str(self.directory) in str(getattr(module, "__file__", ""))
+                for module in list(sys.modules.values())
+            )
+
+        self.greet("one")
+        stage = self.stage()
+        for greeting in ("two", "three"):
+            self.greet(greeting)
+            stage.pass_time(3)
+            self.assertEqual(1, imported())
+        self.assertEqual(b"three", stage.get("/hi").body)
 
     def test_options(self) -> None:
         """TOML files add to what modules are told; what is in memory obeys at once."""
