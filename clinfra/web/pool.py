@@ -350,10 +350,8 @@ class Pool:
         self._sweeping: IDelayedCall | None = None
         self._gone: Deferred[None] | None = None
         shortest = min(
-            settings.waiting_timeout,
-            settings.response_timeout,
-            settings.read_timeout,
-            settings.idle_timeout,
+            *(settings.waiting_timeout, settings.response_timeout),
+            *(settings.read_timeout, settings.idle_timeout),
         )
         self._sweep_seconds = max(0.02, min(0.5, shortest / 4))
         # `now` may be as old as one sweep: add one, and nothing is cut too early.
