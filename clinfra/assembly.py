@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import define, field
+from twisted.internet.defer import TimeoutError
+from twisted.internet.threads import deferToThreadPool
 
 from clinfra import config
 from clinfra.access_log import AccessLog
+from clinfra.admin.access import Access
 from clinfra.admin.service import make_admin_service
 from clinfra.daemon import Daemon, Part
-from clinfra.errors import Trouble
-from clinfra.interfaces import IBlobs, IMaintenance, IProduct, IPurge
+from clinfra.errors import ConfigProblems, Overloaded, Trouble
+from clinfra.interfaces import IBlobs, IClusterAdmin, IMaintenance, IProduct, IPurge
 from clinfra.listening import Listener
 from clinfra.logs import LineWriter
 from clinfra.metrics.process import Pulse, Vitals
@@ -44,6 +50,10 @@ Locate = Callable[[str], Sequence[str]]
 _Section = (
     config.BlobConfig | config.ImageConfig | config.ProxyConfig | config.AdminConfig
 )
+
+
+_EXPLAIN_SECONDS = 10.0
+_MOST_LINES = 2000
 
 
 def configured(orders: Orders) -> config.Config:
@@ -92,8 +102,10 @@ class Assembly:
     locate: Locate | None = None
     purge: IPurge | None = None
     maintenance: IMaintenance | None = None
+    cluster: IClusterAdmin | None = None
     _vitals: Vitals | None = field(default=None, init=False)
     _tallies: dict[str, Tally] = field(factory=dict, init=False)
+    _explaining: bool = field(default=False, init=False)
 
     def add_all(self) -> None:
         """Add what the configuration asks for; a worker adds what it was told to."""
@@ -225,7 +237,7 @@ class Assembly:
         from clinfra.blob.service import make_blob_service
 
         blob = make_blob_service(section, reactor=self.reactor, data_dir=self.data_dir)
-        self.blobs = blob.blobs
+        self.blobs, self.cluster = blob.blobs, blob.admin
         if section.cluster_file:
             self.locate = _make_locate(blob.topology)
         self._add(blob, section)
@@ -284,6 +296,39 @@ class Assembly:
         self.purge = self.maintenance = proxy
         self._add(proxy, section)
 
+    async def explain(self, told: Mapping[str, Any]) -> Sequence[str]:
+        """Return what the proxy's rules make of a request (`proxy.questions`).
+
+        They are made anew, in a thread; one question is answered at a time.  Raises
+        errors.Trouble.
+        """
+        from clinfra.proxy.explaining import explain
+        from clinfra.proxy.questions import read_question
+
+        section, question = self.configuration.proxy, read_question(told)
+        assert section is not None, "only asked when there is a proxy"
+        if self._explaining:
+            raise Overloaded("Another request is being explained.")
+        self._explaining = True
+
+        def find_out() -> Sequence[str]:
+            try:
+                rehearse = partial(rehearse_proxy, section)
+                return list(islice(explain(rehearse, section, question), _MOST_LINES))
+            except ConfigProblems as problems:
+                return ["The rules as they are now are wrong:", *problems.problems]
+            finally:
+                self._explaining = False
+
+        finding = deferToThreadPool(
+            self.reactor, self.reactor.getThreadPool(), find_out
+        )
+        finding.addTimeout(_EXPLAIN_SECONDS, self.reactor)
+        try:
+            return await finding
+        except TimeoutError:
+            raise Overloaded("Explaining takes too long.") from None
+
     def add_admin(self, section: config.AdminConfig) -> None:
         """Add the admin pages, over all parts before."""
         daemon, seconds = self.daemon, self.reactor.seconds
@@ -293,6 +338,13 @@ class Assembly:
             products=[part.product for part in daemon.parts],
             purge=self.purge,
             maintenance=self.maintenance,
+            access=Access(section, gethostname(), lambda: daemon.bound_to("admin")),
+            cluster=self.cluster,
+            explain=self.explain if self.purge is not None else None,
+            addresses=lambda: {
+                part.name: [each.address for each in part.listeners]
+                for part in daemon.parts
+            },
             state=lambda: daemon.state.value,
             uptime_seconds=lambda: seconds() - began,
             version=version("clinfra"),
@@ -304,6 +356,20 @@ class Assembly:
             metrics=self._tell_all if section.metrics else None,
         )
         self._add(admin, section)
+
+
+def rehearse_proxy(section: config.ProxyConfig, reactor: Any, connect: Any) -> Any:
+    """Return the proxy with nothing behind it, to see what its rules do."""
+    from clinfra.proxy.service import make_proxy_service
+
+    return make_proxy_service(
+        section,
+        reactor=reactor,
+        data_dir=Path(),
+        builtin_pools=dict,
+        locate=lambda name: (),
+        connect=connect,
+    )
 
 
 def _make_locate(topology: Topology) -> Locate:

@@ -153,6 +153,9 @@ class BlobConfig:
     compat_admin_get: bool = key(
         False, "Let any machine set off purges and syncs by GET, as the original did."
     )
+    console: bool = key(
+        True, "Show the cluster to browsers at /_console, as the original did."
+    )
     limits: Limits = table(Limits, "What the blob listener accepts.")
 
 
@@ -284,12 +287,31 @@ class ImageConfig:
 
 @frozen
 class AdminConfig:
-    """Health, status and purge."""
+    """Console, health, status and purge."""
 
     listen: tuple[Endpoint, ...] = key(
         (Endpoint("tcp:8090:interface=127.0.0.1"),), "Where the admin pages listen."
     )
     metrics: bool = key(True, "Count every request, for Prometheus at /metrics.")
+    actions: bool = key(
+        True, "Purges, maintenance and what else changes something can be asked for."
+    )
+    hosts: tuple[str, ...] = key(
+        (),
+        "Names by which browsers and programs reach the admin pages, besides addresses,"
+        " localhost and the name of this machine.",
+    )
+    token: str = key(
+        "",
+        "Secret of operators, 16 characters at least: to be sent as a bearer token, or"
+        " as the password of any user, for everything but /health.",
+        secret=True,
+    )
+    token_file: str = key("", "File with that secret, instead of token.")
+    allow_remote: bool = key(
+        False,
+        "Listen beyond this machine without a token; else that is refused at start.",
+    )
     limits: Limits = table(Limits, "What the admin listener accepts.")
 
 
@@ -330,5 +352,5 @@ class Config:
     blob: BlobConfig | None = table(BlobConfig, "The blob store.")
     image: ImageConfig | None = table(ImageConfig, "The image service.")
     proxy: ProxyConfig | None = table(ProxyConfig, "The caching reverse proxy.")
-    admin: AdminConfig | None = table(AdminConfig, "Health, status and purge.")
+    admin: AdminConfig | None = table(AdminConfig, "Console, health, status and purge.")
     logging: LoggingConfig = table(LoggingConfig, "Access log and events.")

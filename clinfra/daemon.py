@@ -161,6 +161,13 @@ class Daemon(Service):
         ]
         return [port for each in listeners if (port := each.tcp_port)]
 
+    def bound_to(self, name: str) -> list[str]:
+        """Return the IP addresses a part is bound to."""
+        listeners = [
+            each for part in self.parts if part.name == name for each in part.listeners
+        ]
+        return [each.host for each in listeners if each.host is not None]
+
     def setServiceParent(self, parent: object) -> None:
         """Join the application; this is also where twistd learns of our log."""
         super().setServiceParent(parent)

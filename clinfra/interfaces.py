@@ -114,6 +114,27 @@ class IPurge(Interface):
             the others covered.
         """
 
+    async def look_up(urls: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """Return what is kept of pages, a JSON-able table for each answer.
+
+        Args:
+            urls: the pages' host_paths.
+        """
+
+
+class IClusterAdmin(Interface):
+    """A blob store whose admin requests may be asked for from elsewhere."""
+
+    def changes(command: str) -> bool:
+        """Return whether a command ("_sync") sets something off."""
+
+    async def administer(exchange: Any, path: str) -> Any:
+        """Answer an exchange as the request for "_COMMAND" or "_COMMAND/REPLICA".
+
+        Whoever calls this has looked whether it may be asked for.  Returns a
+        `web.exchange.Response`; raises errors.Trouble.
+        """
+
 
 class IMaintenance(Interface):
     """A proxy whose origins can be kept from being asked."""

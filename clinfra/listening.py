@@ -80,6 +80,13 @@ class Listener:
             return None
         return getattr(self._port.getHost(), "port", None)
 
+    @property
+    def host(self) -> str | None:
+        """The IP address it is bound to; None for UNIX sockets."""
+        if self._port is None or isinstance(self._port.getHost(), UNIXAddress):
+            return None
+        return str(getattr(self._port.getHost(), "host", ""))
+
     def hold(self, reactor: Any) -> None:
         """Bind, but leave it to others to accept.  Raises StartupFailed."""
         self.bind(reactor, Factory())

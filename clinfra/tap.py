@@ -19,7 +19,9 @@ from twisted.logger import Logger, LogLevel
 from twisted.python import usage
 
 from clinfra import config
+from clinfra.admin.access import check as check_access
 from clinfra.assembly import Assembly, configured
+from clinfra.assembly import rehearse_proxy as rehearse_proxy
 from clinfra.daemon import Daemon
 from clinfra.errors import ConfigProblems, StartupFailed
 from clinfra.logs import LineWriter, make_event_log
@@ -111,7 +113,7 @@ class Options(usage.Options):
 def check(configuration: config.Config) -> None:
     """Check what only the products themselves know.  Raises ConfigProblems."""
     problems: list[str] = []
-    for look in (_check_blob, _check_image, _check_proxy):
+    for look in (_check_blob, _check_image, _check_proxy, _check_admin):
         try:
             look(configuration)
         except ConfigProblems as more:
@@ -148,18 +150,11 @@ def _check_proxy(configuration: config.Config) -> None:
         check_modules(configuration.proxy)
 
 
-def rehearse_proxy(section: config.ProxyConfig, reactor: Any, connect: Any) -> Any:
-    """Return the proxy with nothing behind it, to see what its rules do."""
-    from clinfra.proxy.service import make_proxy_service
-
-    return make_proxy_service(
-        section,
-        reactor=reactor,
-        data_dir=Path(),
-        builtin_pools=dict,
-        locate=lambda name: (),
-        connect=connect,
-    )
+def _check_admin(configuration: config.Config) -> None:
+    if configuration.admin is not None and (
+        problems := check_access(configuration.admin)
+    ):
+        raise ConfigProblems(problems)
 
 
 def makeService(options: Options) -> Daemon:
@@ -266,6 +261,7 @@ def compose_worker(descriptor: int, *, reactor: Any) -> Daemon:
         handlers["purge"] = lambda urls, prefixes, tags, soft: purge.purge(
             urls, prefixes=prefixes, tags=tags, soft=soft
         )
+        handlers["look_up"] = purge.look_up
         handlers["maintain"] = maintenance.maintain
         handlers["maintained"] = maintenance.maintained
     line = Line(

@@ -1,6 +1,6 @@
 """The admin pages over HTTP.
 
-    GET /               what there is, for people
+    GET /               the console, and what it asks for: see `console`
     GET /health/live    200 while the process runs
     GET /health/ready   200 when it can serve, else 503 and the reasons, a line each
     GET /metrics        the same numbers for Prometheus, by names that last
@@ -20,22 +20,22 @@
 Purges answer "N/M pages purged": N were cached, of M named; by prefixes and tags, N is
 what this process had in memory.  With the field "Soft-Purge: 1" pages are not forgotten
 but stale from now on.  Nothing changes by GET, and web pages of other origins cannot
-purge.
+purge.  Who may ask for what is in `access`.
 """
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 from clinfra import errors
+from clinfra.admin.access import Access
+from clinfra.admin.console import Console, Explain
 from clinfra.admin.pages import Namer, split_list
-from clinfra.interfaces import IMaintenance, IPurge
+from clinfra.interfaces import IClusterAdmin, IMaintenance, IPurge
 from clinfra.web.exchange import IExchange, Response
-from clinfra.web.foreign import refuse_foreign
 from clinfra.web.heads import Fields
 from clinfra.web.resource import Resource
 
@@ -50,18 +50,13 @@ _SAFE: Fields = (
 )
 _TEXT: Fields = ((b"Content-Type", b"text/plain; charset=utf-8"), *_SAFE)
 _JSON: Fields = ((b"Content-Type", b"application/json"), *_SAFE)
-_HTML: Fields = (
-    (b"Content-Type", b"text/html; charset=utf-8"),
-    (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"Referrer-Policy", b"no-referrer"),
-    *_SAFE,
-)
 
 
 class AdminResource(Resource):
     """Answers every request to the admin listener.
 
     Args:
+        access: who may ask.
         status: returns what /status shows.
         unready: returns why the process cannot serve now; nothing when it can.
         purge: the cache, if there is one.
@@ -70,11 +65,14 @@ class AdminResource(Resource):
         maintenance: the proxy's origins, if there is a proxy.
         metrics: returns the content type and body of /metrics, by what a client
             accepts; None when there is no such page.
+        cluster: the blob store, if it runs here.
+        explain: asks the proxy's rules, if there is a proxy.
     """
 
     def __init__(
         self,
         *,
+        access: Access,
         status: Callable[[], Mapping[str, Any]],
         unready: Callable[[], Sequence[str]],
         purge: IPurge | None,
@@ -82,8 +80,12 @@ class AdminResource(Resource):
         default_port: int,
         maintenance: IMaintenance | None = None,
         metrics: Callable[[str], tuple[str, bytes]] | None = None,
+        cluster: IClusterAdmin | None = None,
+        explain: Explain | None = None,
     ) -> None:
         super().__init__()
+        self._access = access
+        self._console = Console(access, cluster, explain, purge, self._host_paths)
         self._maintenance = maintenance
         self._metrics = metrics
         self._status = status
@@ -92,7 +94,6 @@ class AdminResource(Resource):
         self._proxy_ports = proxy_ports
         self._default_port = default_port
         self._pages: dict[bytes, Callable[[], Response]] = {
-            b"/": self._index,
             b"/health/live": self._live,
             b"/health/ready": self._ready,
             b"/status": self._report,
@@ -106,6 +107,8 @@ class AdminResource(Resource):
     async def respond(self, exchange: IExchange) -> Response:
         """Answer a page, or do what is asked."""
         method, path = exchange.head.method, exchange.head.path
+        if (refusal := self._access.check(exchange)) is not None:
+            return refusal
         if method == b"PURGE":
             return await self._purge_page(exchange)
         if path == _MAINTENANCE or path.startswith(_MAINTENANCE + b"/"):
@@ -125,25 +128,9 @@ class AdminResource(Resource):
             if method != b"POST":
                 raise errors.MethodNotAllowed(["POST"])
             return await action(exchange)
+        if (answer := await self._console.respond(exchange)) is not None:
+            return answer
         raise errors.NotFound("There is no such page here.")
-
-    def _index(self) -> Response:
-        status = self._status()
-        links = "".join(
-            f'<li><a href="{html.escape(path)}">{html.escape(path)}</a></li>'
-            for path in ("/status", "/metrics", "/health/live", "/health/ready")
-        )
-        products = ", ".join(html.escape(name) for name in status.get("products", {}))
-        page = (
-            '<!doctype html><html lang="en"><meta charset="utf-8">'
-            "<title>clinfra</title>"
-            f"<h1>clinfra {html.escape(str(status.get('version', '')))}</h1>"
-            f"<p>{html.escape(str(status.get('state', '')))}: {products}</p>"
-            f"<ul>{links}</ul>"
-            "<p>To forget cached pages: send PURGE for a page, or POST a list of URLs, "
-            "one per line, to /purge.</p></html>\n"
-        )
-        return Response(200, _HTML, page.encode())
 
     def _live(self) -> Response:
         return Response(200, _TEXT, b"alive\n")
@@ -166,7 +153,7 @@ class AdminResource(Resource):
         if self._maintenance is None:
             raise errors.NotFound("No proxy runs in this process.")
         if method in (b"PUT", b"DELETE"):
-            refuse_foreign(exchange)
+            self._access.check_change(exchange)
             names = path[len(_MAINTENANCE) + 1 :].decode("latin-1").split("/", 1)
             pool, member = (*map(unquote, names), "")[:2]
             await self._maintenance.maintain(pool, member, method == b"PUT")
@@ -203,7 +190,7 @@ class AdminResource(Resource):
         return _purged(exchange, known, "by tag")
 
     def _cache(self, exchange: IExchange) -> IPurge:
-        refuse_foreign(exchange)
+        self._access.check_change(exchange)
         if self._purge is None:
             raise errors.NotFound("No proxy runs in this process: nothing to purge.")
         return self._purge

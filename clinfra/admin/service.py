@@ -10,23 +10,28 @@ from twisted.application.service import Service
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
+from clinfra.admin.access import Access
+from clinfra.admin.console import Explain
 from clinfra.admin.resource import AdminResource
-from clinfra.interfaces import IMaintenance, IProduct, IPurge, Lane
+from clinfra.config import AdminConfig
+from clinfra.interfaces import IClusterAdmin, IMaintenance, IProduct, IPurge, Lane
 from clinfra.metrics.scrape import Collector, Metrics, Told
 
 
 @implementer(IProduct)
 class AdminService(Service):
-    """Health, status and purge, over what the other products report."""
+    """Console, health, status and purge, over what the other products report."""
 
     name = "admin"
     lane: Lane | None = None
 
-    def __init__(self, resource: IResource) -> None:
+    def __init__(self, resource: IResource, access: Access) -> None:
         self.resource = resource
+        self._access = access
 
     def open(self) -> None:
-        """Nothing to open."""
+        """See who may ask.  Raises StartupFailed."""
+        self._access.open()
 
     def report(self) -> Mapping[str, Any]:
         """Nothing to tell of itself."""
@@ -45,6 +50,10 @@ def make_admin_service(
     maintenance: IMaintenance | None = None,
     listeners: Callable[[], Mapping[str, Any]] = dict,
     metrics: Callable[[], Sequence[Told]] | None = None,
+    addresses: Callable[[], Mapping[str, Sequence[str]]] = dict,
+    access: Access | None = None,
+    cluster: IClusterAdmin | None = None,
+    explain: Explain | None = None,
 ) -> AdminService:
     """Return the admin service.
 
@@ -59,13 +68,19 @@ def make_admin_service(
         maintenance: the proxy's origins, if there is a proxy.
         listeners: returns what each product's listener has seen.
         metrics: returns what /metrics is made of; None when there shall be none.
+        addresses: returns where each product listens, as URLs where there are such.
+        access: who may ask; by default programs and browsers of this machine.
+        cluster: the blob store, if it runs in this process.
+        explain: asks the proxy's rules, if there is a proxy.
     """
+    access = access or Access(AdminConfig())
 
     def status() -> Mapping[str, Any]:
         return {
             "version": version,
             "state": state(),
             "uptime_seconds": round(uptime_seconds(), 1),
+            "addresses": addresses(),
             "listeners": listeners(),
             "products": {each.name: each.report() for each in products},
         }
@@ -84,6 +99,7 @@ def make_admin_service(
         page = Metrics(Collector(metrics, lambda: not unready(), began)).page
     return AdminService(
         AdminResource(
+            access=access,
             status=status,
             unready=unready,
             purge=purge,
@@ -91,5 +107,8 @@ def make_admin_service(
             default_port=default_port,
             maintenance=maintenance,
             metrics=page,
-        )
+            cluster=cluster,
+            explain=explain,
+        ),
+        access,
     )

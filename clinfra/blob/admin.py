@@ -17,6 +17,7 @@ _quarantine                                                 what is kept of dama
 _discard     id; all when it is not given                   {"discarded": how many}
 _trust                                                      {"queued": was it fenced}
 _configcheck brief, tolerance; body: a configuration        see `configcheck`
+_console                                                    the page for browsers
 ============ ============================================== =======================
 
 What is meant for another replica is sent on to it, once.  Any method is taken, as the
@@ -34,6 +35,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from clinfra.blob import parameters
 from clinfra.blob.chores import Chore, Work
@@ -48,7 +50,10 @@ from clinfra.blob.status import Counters, Status
 from clinfra.blob.sync import Asked, Puller
 from clinfra.blob.topology import Topology
 from clinfra.blob.workers import Workers
+from clinfra.config import BlobConfig
+from clinfra.console.page import ConsolePage
 from clinfra.errors import Forbidden, InvalidRequest, NotFound, TooLarge
+from clinfra.interfaces import IClusterAdmin
 from clinfra.web.exchange import IBody, IExchange, Response
 from clinfra.web.foreign import refuse_foreign
 from clinfra.web.heads import Fields, RequestHead
@@ -85,6 +90,15 @@ _JSON: Fields = ((b"Content-Type", b"application/json"),)
 _BYTES: Fields = ((b"Content-Type", b"application/octet-stream"),)
 
 
+def make_console(config: BlobConfig) -> ConsolePage | None:
+    """Return the page for browsers, if it is wanted."""
+    if not config.console:
+        return None
+    settings = {"admin": False, "actions": True, "cluster": "/"}
+    return ConsolePage("/_console", "/_console/", settings)
+
+
+@implementer(IClusterAdmin)
 @define(eq=False)
 class Admin:
     """Answers admin requests, or sends them on.
@@ -94,6 +108,7 @@ class Admin:
             blobs.
         config: returns what we run with, as `_config` tells it.
         get_changes: any machine may set something off by GET.
+        console: the page for browsers, if it is wanted.
     """
 
     _topology: Topology
@@ -102,16 +117,25 @@ class Admin:
     _own: ReplicaAdmin | None
     _config: Callable[[], Mapping[str, Any]]
     _get_changes: bool = False
+    _console: ConsolePage | None = None
 
-    async def respond(self, exchange: IExchange, path: str) -> Response:
-        """Answer the request for an admin path, "_COMMAND" or "_COMMAND/REPLICA"."""
+    async def respond(
+        self, exchange: IExchange, path: str, *, allowed: bool = False
+    ) -> Response:
+        """Answer the request for an admin path, "_COMMAND" or "_COMMAND/REPLICA".
+
+        Args:
+            allowed: somebody else has looked whether it may be asked for.
+        """
         command, _, replica = path.partition("/")
+        if command == "_console" and not allowed:
+            return self._show_console(exchange)
         if command not in COMMANDS or (replica and command == "_config"):
             raise NotFound(NOT_FOUND)
-        if exchange.head.get(b"via") is not None:
+        if exchange.head.get(b"via") is not None and not allowed:
             # Through a proxy anybody would seem to be on this machine.
             raise Forbidden("This is not answered through a proxy")
-        if command in CHANGING:
+        if command in CHANGING and not allowed:
             self._check_allowed(exchange)
         with self._counters.during(command[1:]):
             if replica and replica != self._topology.replica:
@@ -123,6 +147,24 @@ class Admin:
             if self._own is None:
                 raise NotFound("This server keeps no blobs itself: name a replica")
             return Response(200, _JSON, await self._own.answer(command, exchange.head))
+
+    def _show_console(self, exchange: IExchange) -> Response:
+        """Answer with the page for browsers, or a file of it."""
+        head = exchange.head
+        answer = None
+        if self._console is not None and head.get(b"via") is None:
+            answer = self._console.respond(head.method, head.path)
+        if answer is None:
+            raise NotFound(NOT_FOUND)
+        return answer
+
+    def changes(self, command: str) -> bool:
+        """Return whether a command sets something off."""
+        return command in CHANGING
+
+    async def administer(self, exchange: IExchange, path: str) -> Response:
+        """Answer what the admin pages let through; see interfaces.IClusterAdmin."""
+        return await self.respond(exchange, path, allowed=True)
 
     def _check_allowed(self, exchange: IExchange) -> None:
         """Raise Forbidden for what a stranger's page could have set off."""

@@ -12,7 +12,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from clinfra.blob.admin import Admin
+from clinfra.blob.admin import Admin, make_console
 from clinfra.blob.forward import Forwarder
 from clinfra.blob.handoff import DIRECTORY as HANDOFFS
 from clinfra.blob.handoff import Handoff
@@ -40,6 +40,7 @@ class RouterService(Service):
 
     Attributes:
         blobs: the same for other products in this process.
+        admin: answers admin requests, also those of the admin pages.
     """
 
     lane = None
@@ -88,15 +89,18 @@ class RouterService(Service):
         forwarder = Forwarder(router, ttl, intake, undelivered, now)
         self.blobs = RoutedBlobs(topology, forwarder, ttl, config.max_blob_bytes)
         self.counters = Counters()
-        admin = Admin(
+        self.admin = Admin(
             topology=topology,
             peers=self.peers,
             counters=self.counters,
             own=None,
             config=lambda: running_config(topology, config, ttl),
             get_changes=config.compat_admin_get,
+            console=make_console(config),
         )
-        self.resource = BlobResource(RouterHandler(self.blobs, self.counters, admin))
+        self.resource = BlobResource(
+            RouterHandler(self.blobs, self.counters, self.admin)
+        )
 
     def open(self) -> None:
         """Make the directory for large bodies.  Raises errors.StartupFailed."""

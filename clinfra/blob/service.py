@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.blob import stores
-from clinfra.blob.admin import Admin, ReplicaAdmin
+from clinfra.blob.admin import Admin, ReplicaAdmin, make_console
 from clinfra.blob.batch import Batches, Receiver
 from clinfra.blob.between import Between
 from clinfra.blob.clocks import Clocks
@@ -74,6 +74,7 @@ class BlobService(Service):
 
     Attributes:
         blobs: the same blobs for other products in this process.
+        admin: answers admin requests, also those of the admin pages.
     """
 
     log = Logger()
@@ -294,13 +295,14 @@ class BlobService(Service):
             scrubber=self.scrubber,
             fence=self.fence,
         )
-        self._admin = Admin(
+        self.admin = Admin(
             topology=self.topology,
             peers=self.peers,
             counters=self.counters,
             own=self._replica_admin,
             config=partial(running_config, self.topology, config, default_ttl),
             get_changes=config.compat_admin_get,
+            console=make_console(config),
         )
         self.lane = BlobLane(
             self.replica, now, partial(self.counters.once, "get"), config.max_age
@@ -310,7 +312,7 @@ class BlobService(Service):
             intake=intake,
             lane=self.lane,
             counters=self.counters,
-            admin=self._admin,
+            admin=self.admin,
             between=between,
             receiver=Receiver(self.topology, self.replica, self.peers),
             streamer=streamer,

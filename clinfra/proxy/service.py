@@ -135,6 +135,16 @@ class ProxyService(Service):
                 )
         return known
 
+    async def look_up(self, urls: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """Return what is kept of pages; see interfaces.IPurge."""
+        host_paths = [host_path_of(url, self._config.default_port) for url in urls]
+        found: list[Mapping[str, Any]] = []
+        for module in self.pipeline.modules:
+            look_up = getattr(module, "look_up", None)
+            if look_up is not None:
+                found += await look_up(host_paths)
+        return found
+
     async def maintain(self, pool: str, member: str, out: bool) -> None:
         """Take origins out, or back in; see interfaces.IMaintenance."""
         origins = self._surroundings.origins

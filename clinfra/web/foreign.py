@@ -7,6 +7,7 @@ web can have a browser send one to 127.0.0.1.  Sessions and tokens are not its c
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from ipaddress import ip_address
 
 from clinfra.errors import Forbidden
@@ -19,17 +20,41 @@ _SENT_ON = (b"via", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-r
 """Fields of which a proxy adds at least one, if it wants to be noticed."""
 
 
-def refuse_foreign(exchange: IExchange) -> None:
+def is_own_host(host: bytes, names: Collection[bytes] = ()) -> bool:
+    """Tell whether a Host is none that a stranger can have point here.
+
+    Addresses and localhost are not, and neither are `names`, in lower case and without
+    a port.
+    """
+    host = host.lower()
+    if _LOCAL.fullmatch(host) is not None:
+        return True
+    return host.partition(b":")[0].rstrip(b".") in names
+
+
+def is_from_browser(exchange: IExchange) -> bool:
+    """Tell whether a browser has sent it, as all of them say of what changes things."""
+    index = exchange.head.index
+    return b"origin" in index or b"sec-fetch-site" in index
+
+
+def refuse_foreign(exchange: IExchange, names: Collection[bytes] = ()) -> None:
     """Refuse what a browser sends for a page of another origin.
 
     Programs send neither of the fields that browsers do.  Raises errors.Forbidden.
+
+    Args:
+        names: see `is_own_host`; pages of one of these may come over TLS from a proxy.
     """
     head = exchange.head
     origin = head.get(b"origin")
     site = head.get(b"sec-fetch-site")
-    scheme = b"https://" if exchange.secure else b"http://"
+    schemes = {b"https://" if exchange.secure else b"http://"}
+    if names and _LOCAL.fullmatch(head.host) is None:
+        schemes.add(b"https://")
     same = origin is None or (
-        origin == scheme + head.host and _LOCAL.fullmatch(head.host) is not None
+        any(origin == scheme + head.host for scheme in schemes)
+        and is_own_host(head.host, names)
     )
     if not same or site not in (None, b"same-origin", b"none"):
         raise Forbidden("This is not done for pages of other origins.")

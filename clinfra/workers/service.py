@@ -92,3 +92,14 @@ class CrewService(Service):
             return 0
         named = [list(each) for each in (urls, prefixes, tags)]
         return max(await self.crew.ask_all("purge", *named, soft), default=0)
+
+    async def look_up(self, urls: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """Return what is kept of pages, in whose memory it is; see IPurge."""
+        answers = await self.crew.ask_all("look_up", list(urls)) if self.crew else []
+        told: dict[str, dict[str, Any]] = {}
+        for number, answer in enumerate(answers, 1):
+            for found in answer:
+                shared = found.get("tier") != "memory"
+                key = repr(found) if shared else f"{number} {found!r}"
+                told[key] = found if shared else {**found, "worker": number}
+        return list(told.values())

@@ -22,7 +22,7 @@ Every answer says what happened in Cache-Status (RFC 9211):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -44,6 +44,7 @@ from clinfra.proxy.hits import Hits
 from clinfra.proxy.keeping import Keeping
 from clinfra.proxy.key import Getter
 from clinfra.proxy.lease import Leases
+from clinfra.proxy.looking import Looking
 from clinfra.proxy.message import Reply, Request, drop_fields
 from clinfra.proxy.pipeline import PENDING
 from clinfra.proxy.policy import Options, Policy
@@ -368,6 +369,12 @@ class DirectCache(RuleModule):
             ],
             consumeErrors=True,
         ).addCallback(sum)
+
+    def look_up(
+        self, host_paths: Sequence[str]
+    ) -> Coroutine[Any, Any, list[dict[str, Any]]]:
+        """Return what is kept of pages; see interfaces.IPurge."""
+        return Looking(self._policy, self._cache, self._now).look_up(host_paths)
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
