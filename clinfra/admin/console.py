@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from attrs import define, field
 
@@ -93,7 +93,7 @@ class Console:
         """Have the blob store answer."""
         if self._cluster is None:
             raise NotFound("No blob store runs in this process.")
-        asked = path[len(_CLUSTER) :].decode("utf-8", "replace")
+        asked = unquote(path[len(_CLUSTER) :].decode("latin-1"))
         command = asked.partition("/")[0]
         if self._cluster.changes(command):
             if exchange.head.method != b"POST":

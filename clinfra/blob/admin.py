@@ -32,6 +32,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
+from urllib.parse import quote
 
 from attrs import define, field
 from twisted.logger import Logger
@@ -185,7 +186,7 @@ class Admin:
             raise NotFound(f"Unknown replica: {replica}")
         body = await _whole(exchange.body)
         method = b"POST" if command in CHANGING or body else b"GET"
-        target = f"/{command}/{replica}".encode()
+        target = f"/{command}/{quote(replica)}".encode()
         if head.query:
             target += b"?" + head.query
         answer = await self._peers.call(replica, method, target, (HOP,), body or None)

@@ -90,7 +90,8 @@ export class Refusal extends Error {}
 export async function call(path, {method = 'GET', body, headers = {}, seconds = 8} = {}) {
   let answer;
   try {
-    answer = await fetch(path, {
+    // Not relative to the page's address: that may have a password in it.
+    answer = await fetch(new URL(path, location.origin), {
       method, body, cache: 'no-store', signal: AbortSignal.timeout(seconds * 1000),
       headers: method === 'GET' ? headers : {...headers, 'X-Console-Token': settings.token ?? ''},
     });

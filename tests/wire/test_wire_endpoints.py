@@ -43,7 +43,8 @@ def ask(connection: socket.socket) -> bytes:
 
 def admin(*endpoints: str, **more: Any) -> ClinfraProcess:
     """Return clinfra with an admin listener, not started yet."""
-    return ClinfraProcess({"admin": {"listen": list(endpoints)}, **more})
+    section = {"listen": list(endpoints), "allow_remote": True}
+    return ClinfraProcess({"admin": section, **more})
 
 
 def address(child: Child) -> str:
