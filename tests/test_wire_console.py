@@ -1,4 +1,4 @@
-"""The console in a browser: counts that move, purges, explanations, a killed replica."""
+"""The console in a browser: counts that move, purges, rules, a killed replica."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def put(url: str, body: bytes) -> str:
 
 
 def test_counts_move(page: Page, clinfra: ClinfraProcess) -> None:
-    """What an upload and a few reads do is seen without reloading; no name is markup."""
+    """An upload and a few reads are seen without reloading; no name is markup."""
     page.open(clinfra.url("admin"))
     page.wait("running for", "#state")
     page.wait("0 pictures", "#overview")
@@ -273,8 +273,10 @@ def cluster(tmp_path: Path) -> Iterator[list[ClinfraProcess]]:
                 "replica": name,
                 "listen": [f"tcp:{port}:interface=127.0.0.1"],
             }
-            more = {"admin": {}} if not running else {}
-            process = ClinfraProcess({"blob": section, **more})
+            config: dict[str, object] = {"blob": section}
+            if not running:
+                config["admin"] = {}
+            process = ClinfraProcess(config)
             process.ports["blob"] = port
             running.append(process)
             process.start(wait=False)

@@ -100,7 +100,7 @@ addEventListener('keydown', event => {
 addEventListener('hashchange', show);
 
 if (settings.admin) {
-  $('#links').append(...['/status', '/health/ready'].flatMap(path => [h('a', {href: path}, path), ' ']), h('span', {}, '? shows the keys'));
+  $('#links').append(...['/status', '/metrics', '/health/ready'].flatMap(path => [h('a', {href: path}, path), ' ']), h('span', {}, '? shows the keys'));
   repeat(look, PERIOD_MS);
 } else {
   text($('#state'), 'the cluster of this blob server');
