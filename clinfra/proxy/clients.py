@@ -11,11 +11,14 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-from attrs import frozen
+from attrs import field, frozen
 
 from clinfra.web.headers import quote, split_list, unquote
 
 Network = IPv4Network | IPv6Network
+
+
+_KNOWN_ADDRESSES = 4096
 
 
 @frozen
@@ -23,6 +26,7 @@ class TrustedProxies:
     """Networks whose X-Forwarded-* fields are believed."""
 
     networks: tuple[Network, ...]
+    _known: dict[str, bool] = field(factory=dict, init=False, eq=False, repr=False)
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> TrustedProxies:
@@ -31,6 +35,14 @@ class TrustedProxies:
 
     def trusts(self, address: str) -> bool:
         """Whether a peer of this address is one of our proxies."""
+        known = self._known.get(address)
+        if known is None:
+            if len(self._known) >= _KNOWN_ADDRESSES:
+                self._known.clear()
+            known = self._known[address] = self._covers(address)
+        return known
+
+    def _covers(self, address: str) -> bool:
         try:
             ip = ip_address(address)
         except ValueError:

@@ -55,6 +55,7 @@ class Flight:
         if self._table.flights.get(self.key) is self:
             del self._table.flights[self.key]
         self.landed = True
+        self.abandoned = None  # it likely knows us, and cycles cost the collector
         lease, self.lease = self.lease, None
         if lease is not None:
             if outcome is None and not self.doomed:

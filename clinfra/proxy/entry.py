@@ -122,6 +122,7 @@ class Entry:
     large: bool = field(init=False)
     _wire: bytes = field(default=b"", init=False)
     _wire_second: int = field(default=-1, init=False)
+    _size: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.large = len(self.body) > _PREBUILT_BYTES
@@ -141,9 +142,7 @@ class Entry:
 
         Its key is that of the page; storing it may give it a variant's.
         """
-        kept = drop_fields(fields, _NOT_KEPT)
-        if not any(name.lower() == b"date" for name, _ in kept):
-            kept = (*kept, (b"Date", format_http_date(int(now))))
+        kept = _dated(drop_fields(fields, _NOT_KEPT), now)
         return cls(
             primary,
             primary,
@@ -173,9 +172,11 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes of memory it is counted for in the hot tier."""
-        size = sum(len(name) + len(value) + 100 for name, value in self.fields)
-        copies = 1 if self.large else 2
-        return size + _OVERHEAD_BYTES + copies * len(self.body)
+        if not self._size:
+            size = sum([len(name) + len(value) + 100 for name, value in self.fields])
+            copies = 1 if self.large else 2
+            self._size = size + _OVERHEAD_BYTES + copies * len(self.body)
+        return self._size
 
     def get(self, name: bytes) -> bytes | None:
         """Return a stored field by its lower-case name."""
@@ -308,9 +309,7 @@ class Entry:
 
     def updated_fields(self, fields: Fields, now: float) -> Fields:
         """Return the stored fields brought up to date by those of a 304 from `now`."""
-        news = drop_fields(fields, _NOT_UPDATED)
-        if not any(name.lower() == b"date" for name, _ in news):
-            news = (*news, (b"Date", format_http_date(int(now))))
+        news = _dated(drop_fields(fields, _NOT_UPDATED), now)
         named = frozenset(name.lower() for name, _ in news)
         return (*drop_fields(self.fields, named), *news)
 
@@ -334,6 +333,13 @@ class Entry:
             len(self.body),
         )
         return fixed + scope + block + self.body
+
+
+def _dated(fields: Fields, now: float) -> Fields:
+    """Return fields with a Date; that of `now` if they have none."""
+    if b"date" in [name.lower() for name, _ in fields]:
+        return fields
+    return (*fields, (b"Date", format_http_date(int(now))))
 
 
 def decode(key: bytes, primary: bytes, raw: bytes) -> Entry | Vary | None:

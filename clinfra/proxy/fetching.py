@@ -196,8 +196,7 @@ class Fetching:
             fields = (*fields, *conditions)
         else:
             request.outcome = "miss"
-        if fields != request.fields:
-            request.fields = fields
+        request.fields = fields
 
     def _landed(
         self, request: Request, seeking: Seeking, entry: Entry | None, outcome: object

@@ -15,8 +15,8 @@ from clinfra.proxy.clients import TrustedProxies
 from clinfra.proxy.entry import Entry
 from clinfra.proxy.freshness import Verdict
 from clinfra.proxy.hygiene import unkeyed_names
-from clinfra.proxy.key import vary_names
-from clinfra.proxy.message import Reply, Request, get_field
+from clinfra.proxy.key import Getter, vary_names
+from clinfra.proxy.message import Reply, Request, index_fields
 from clinfra.proxy.policy import Policy
 from clinfra.proxy.seeking import Collector, Landing, Seeking
 from clinfra.web.heads import Fields
@@ -124,11 +124,12 @@ class Keeping:
         self, request: Request, seeking: Seeking, entry: Entry, purged: bool
     ) -> None:
         flight = request.flight
-        names = self._names(request, entry)
+        get: Getter = index_fields(entry.fields).get
+        names = self._names(request, get)
         old = self.cache.purged_since(seeking.primary, seeking.purges)
         host_path = request.cache_host_path or request.host_path
         entry.name = self.policy.name(host_path)
-        entry.tags = self.policy.tags(entry.fields)
+        entry.tags = self.policy.tags(get)
         entry.asked_at = request.asked_at
         if (
             not (old or purged)
@@ -149,9 +150,9 @@ class Keeping:
             flight.doomed = flight.doomed or purged
             flight.land(Landing(entry, names, seeking.get))
 
-    def _names(self, request: Request, entry: Entry) -> tuple[bytes, ...]:
+    def _names(self, request: Request, get: Getter) -> tuple[bytes, ...]:
         """Return what an answer varies on, by its own word or by ours."""
-        names = vary_names(get_field(entry.fields, b"vary")) or ()
+        names = vary_names(get(b"vary")) or ()
         if request.cache_host_path:
             return names  # A rule said what the page is called.
         trusted = self.trusted.trusts(request.exchange.client_ip)

@@ -18,8 +18,31 @@ from clinfra.web.headers import is_token, is_value
 from clinfra.web.heads import Field, Fields, RequestHead
 
 
+_NOTHING: Mapping[bytes, bytes] = {}
+
+
 @define(eq=False)
-class Reply:
+class _Message:
+    """What requests and answers have in common: fields that are asked for by name."""
+
+    fields: Fields = ()
+    _indexed: Fields = field(default=(), init=False)
+    _index: Mapping[bytes, bytes] = field(default=_NOTHING, init=False)
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return the value of a field, repeats joined by a comma; None without it."""
+        if self._indexed is not self.fields:
+            self._index = index_fields(self.fields)
+            self._indexed = self.fields
+        return self._index.get(name)
+
+    def set(self, name: bytes, value: bytes | None) -> None:
+        """Replace a field, or drop it when the value is None."""
+        self.fields = set_field(self.fields, name, value)
+
+
+@define(eq=False)
+class Reply(_Message):
     """An answer on its way to the client.
 
     Attributes:
@@ -46,17 +69,9 @@ class Reply:
     coder: Any = None
     muted: bool = False
 
-    def get(self, name: bytes) -> bytes | None:
-        """Return the value of a field, repeats joined by a comma; None without it."""
-        return get_field(self.fields, name)
-
-    def set(self, name: bytes, value: bytes | None) -> None:
-        """Replace a field, or drop it when the value is None."""
-        self.fields = set_field(self.fields, name, value)
-
 
 @define(eq=False)
-class Request:
+class Request(_Message):
     """One request on its way through the pipeline.
 
     Attributes:
@@ -173,11 +188,7 @@ class Request:
         """Return the value of a field, repeats joined by a comma; None without it."""
         if self.fields is self.head.fields:
             return self.head.get(name)
-        return get_field(self.fields, name)
-
-    def set(self, name: bytes, value: bytes | None) -> None:
-        """Replace a field, or drop it when the value is None."""
-        self.fields = set_field(self.fields, name, value)
+        return super().get(name)
 
     def ask_every_time(self) -> None:
         """Have the rules asked about equal heads, too: chance or time decided here."""
@@ -227,10 +238,13 @@ def split_authority(authority: str) -> tuple[str, int]:
     return host, int(port) if port else 0
 
 
-def get_field(fields: Fields, name: bytes) -> bytes | None:
-    """Return the value of a field (lower-case name), repeats joined by a comma."""
-    values = [value for known, value in fields if known.lower() == name]
-    return b", ".join(values) if values else None
+def index_fields(fields: Fields) -> dict[bytes, bytes]:
+    """Return the values of fields by lower-case names, repeats joined by a comma."""
+    index: dict[bytes, bytes] = {}
+    for name, value in fields:
+        lower = name.lower()
+        index[lower] = index[lower] + b", " + value if lower in index else value
+    return index
 
 
 def set_field(fields: Fields, name: bytes, value: bytes | None) -> Fields:
@@ -249,7 +263,8 @@ def set_field(fields: Fields, name: bytes, value: bytes | None) -> Fields:
 
 def drop_fields(fields: Fields, names: frozenset[bytes]) -> Fields:
     """Return fields without those of `names` (lower-case)."""
-    return tuple(item for item in fields if item[0].lower() not in names)
+    kept = tuple([item for item in fields if item[0].lower() not in names])
+    return kept if len(kept) != len(fields) else fields
 
 
 def parse_cookies(raw: bytes) -> dict[str, str]:

@@ -16,7 +16,7 @@ from clinfra.patterns import Compiled, any_of, check_template, compile_pattern
 from clinfra.proxy.bans import split_tags
 from clinfra.proxy.freshness import Terms, Verdict, judge
 from clinfra.proxy.key import primary_key
-from clinfra.proxy.message import Reply, get_field
+from clinfra.proxy.message import Reply
 from clinfra.proxy.targeted import Getter
 from clinfra.web.heads import Fields
 
@@ -166,9 +166,9 @@ class Policy:
             host_path = pattern.replaced(host_path, replacement)
         return host_path
 
-    def tags(self, fields: Fields) -> tuple[bytes, ...]:
-        """Return the tags that an origin gave its answer."""
-        values = [get_field(fields, name) for name in self._tag_fields]
+    def tags(self, get: Getter) -> tuple[bytes, ...]:
+        """Return the tags that an origin gave its answer, whose fields these are."""
+        values = [get(name) for name in self._tag_fields]
         return split_tags(*values) if any(values) else ()
 
     def pages(self, host_path: str) -> list[bytes]:

@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from clinfra.proxy.entry import Entry
 from clinfra.proxy.freshness import Verdict
 from clinfra.proxy.key import Getter, variant_key
-from clinfra.proxy.message import Reply, drop_fields
+from clinfra.proxy.message import Reply, drop_fields, index_fields
 from clinfra.web.conditional import evaluate
 from clinfra.web.headers import is_token, parse_etag, parse_http_date
 from clinfra.web.heads import Fields, RequestHead
@@ -26,7 +26,7 @@ CONDITIONS = frozenset(
 )
 """Fields that are evaluated here, not by an origin that is asked for the whole."""
 
-_NOT_PLAIN = (*CONDITIONS, b"range", b"cache-control", b"pragma")
+_NOT_PLAIN = CONDITIONS | {b"range", b"cache-control", b"pragma"}
 _NOT_IN_304 = frozenset(
     (b"content-type", b"content-encoding", b"content-language", b"content-range")
 )
@@ -121,22 +121,17 @@ class Collector:
 
 def is_plain(head: RequestHead) -> bool:
     """Whether a request wants a page whole and without conditions."""
-    return not any(name in head.index for name in _NOT_PLAIN)
+    return _NOT_PLAIN.isdisjoint(head.index)
 
 
 def frozen_getter(fields: Fields) -> Getter:
     """Return a getter of fields as they are now, whatever rules change later."""
-    values: dict[bytes, bytes] = {}
-    for name, value in fields:
-        lower = name.lower()
-        known = values.get(lower)
-        values[lower] = value if known is None else known + b", " + value
-    return values.get
+    return index_fields(fields).get
 
 
 def apply_conditions(head: RequestHead, reply: Reply) -> None:
     """Turn a whole answer into the 304 or 412 that the client's conditions ask for."""
-    if reply.status != 200:
+    if reply.status != 200 or CONDITIONS.isdisjoint(head.index):
         return
     etag, modified = reply.get(b"etag"), reply.get(b"last-modified")
     status = evaluate(
