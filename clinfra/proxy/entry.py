@@ -45,6 +45,9 @@ _PREBUILT_BYTES = 65536
 _OVERHEAD_BYTES = 1024
 """What an entry costs besides its fields and body, about."""
 
+_FIELD_OVERHEAD_BYTES = 100
+"""What a field costs besides its name and value, about."""
+
 _NOT_KEPT = frozenset((b"age", b"content-length"))
 _NOT_UPDATED = frozenset(
     (
@@ -123,6 +126,7 @@ class Entry:
     _wire: bytes = field(default=b"", init=False)
     _wire_second: int = field(default=-1, init=False)
     _size: int = field(default=0, init=False)
+    _block: bytes = field(default=b"", init=False)
 
     def __attrs_post_init__(self) -> None:
         self.large = len(self.body) > _PREBUILT_BYTES
@@ -173,9 +177,12 @@ class Entry:
     def size(self) -> int:
         """Bytes of memory it is counted for in the hot tier."""
         if not self._size:
-            size = sum([len(name) + len(value) + 100 for name, value in self.fields])
-            copies = 1 if self.large else 2
-            self._size = size + _OVERHEAD_BYTES + copies * len(self.body)
+            text = sum([len(name) + len(value) + 4 for name, value in self.fields])
+            fields = len(self.fields) * _FIELD_OVERHEAD_BYTES + text
+            if self.large:
+                self._size = _OVERHEAD_BYTES + fields + len(self.body)
+            else:
+                self._size = _OVERHEAD_BYTES + fields + 2 * (text + len(self.body))
         return self._size
 
     def get(self, name: bytes) -> bytes | None:
@@ -225,14 +232,18 @@ class Entry:
         second = int(now)
         if second == self._wire_second:
             return self._wire
-        lines = [status_line(self.status)]
-        lines += [b"%b: %b" % pair for pair in self.hit_fields(now)]
-        if self.status != 204:
-            lines.append(b"Content-Length: %d" % len(self.body))
-        lines.append(b"\r\n")
-        self._wire = b"\r\n".join(lines) + self.body
+        self._wire = plain_hit(
+            self.status, self.block, self.body, self.born, self.fresh_until, now
+        )
         self._wire_second = second
         return self._wire
+
+    @property
+    def block(self) -> bytes:
+        """Its fields as they go out, each with its line end."""
+        if not self._block:
+            self._block = b"".join([b"%b: %b\r\n" % pair for pair in self.fields])
+        return self._block
 
     def hit_fields(self, now: float) -> Fields:
         """Return the fields of a hit: Age and Cache-Status added."""
@@ -315,7 +326,7 @@ class Entry:
 
     def encode(self) -> bytes:
         """Return the record for memcached."""
-        block = b"".join([b"%b: %b\r\n" % pair for pair in self.fields])
+        block = self.block
         scope = b"\n".join(
             (self.name.encode(), b" ".join(self.tags), b" ".join(self.generations))
         )
@@ -333,6 +344,24 @@ class Entry:
             len(self.body),
         )
         return fixed + scope + block + self.body
+
+
+def plain_hit(
+    status: int, block: bytes, body: bytes, born: float, fresh_until: float, now: float
+) -> bytes:
+    """Return the whole message of a plain hit: status, fields, Age, Cache-Status, body.
+
+    Args:
+        block: the fields as they go out, each with its line end.
+    """
+    said = (now - born if now > born else 0, fresh_until - now)
+    tail = _HIT % said
+    if status != 204:
+        tail = b"%bContent-Length: %d\r\n" % (tail, len(body))
+    return b"".join((status_line(status), b"\r\n", block, tail, b"\r\n", body))
+
+
+_HIT = b"Age: %d\r\nCache-Status: clinfra; hit; ttl=%d\r\n"
 
 
 def _dated(fields: Fields, now: float) -> Fields:
@@ -399,7 +428,6 @@ class Plain(NamedTuple):
     scope: bytes
     block: bytes
     body: bytes
-    body_bytes: int
 
 
 def decode_plain(item: bytes) -> Plain | None:
@@ -431,5 +459,4 @@ def decode_plain(item: bytes) -> Plain | None:
         item[scope:block],
         item[block:body],
         item[body:],
-        body_bytes,
     )

@@ -10,7 +10,7 @@ from clinfra.errors import Maintenance, Trouble
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.entry import Entry
 from clinfra.proxy.message import Reply, Request
-from clinfra.proxy.pipeline import Pipeline
+from clinfra.proxy.pipeline import PENDING, Pipeline, send_hit
 from clinfra.proxy.seeking import is_plain
 from clinfra.web.heads import Fields
 
@@ -29,6 +29,18 @@ class Hits:
     now: Callable[[], float]
     boundary: Callable[[], bytes]
 
+    def fresh(self, request: Request, entry: Entry, now: float) -> object:
+        """Answer with what is fresh: on the spot, when no rule wants to see it."""
+        head = request.head
+        if head.method == b"GET" and is_plain(head):
+            self.pipeline.remember(request, entry)
+            if request.rules.memoable and not request.gates:
+                request.outcome = "hit"
+                self.cache.count("hits")
+                send_hit(request.exchange, entry, now)
+                return PENDING
+        return self.hit(request, entry, now)
+
     def hit(
         self, request: Request, entry: Entry, now: float, detail: bytes = b""
     ) -> Reply:
@@ -46,8 +58,6 @@ class Hits:
         head = request.head
         self.cache.count("hits")
         if head.method == b"GET" and is_plain(head):
-            if not detail:
-                self.pipeline.remember(request, entry)
             answer = entry.status, (*entry.fields, *status), entry.body
         else:
             answer = entry.answer(head, status, self.boundary)

@@ -17,7 +17,6 @@ from attrs import define, field
 from clinfra.web.headers import is_token, is_value
 from clinfra.web.heads import Field, Fields, RequestHead
 
-
 _NOTHING: Mapping[bytes, bytes] = {}
 
 

@@ -157,15 +157,8 @@ class Pipeline:
                     and (not peer or exchange.client_ip == peer)
                     and (not gates or all(gate(exchange) for gate in gates))
                 ):
-                    entry.used = True
                     self.hits += 1
-                    exchange.notes["cache"] = "hit"
-                    if entry.large:
-                        # Not copied: slow clients share the one body.
-                        fields = entry.hit_fields(now)
-                        exchange.respond(entry.status, fields, entry.body)
-                    else:
-                        exchange.send(entry.wire(now), entry.status, len(entry.body))
+                    send_hit(exchange, entry, now)
                     return True
         plan = self._plans.get(head) or self._plans.recall(head, len(head.raw))
         if plan is not None and plan.applies(exchange):
@@ -414,6 +407,17 @@ class Pipeline:
         for requests that went through the phases only.
         """
         self._released = (*self._released, callback)
+
+
+def send_hit(exchange: IExchange, entry: Entry, now: float) -> None:
+    """Answer with what is kept, whole and unconditionally."""
+    entry.used = True
+    exchange.notes["cache"] = "hit"
+    if entry.large:
+        # Not copied: slow clients share the one body.
+        exchange.respond(entry.status, entry.hit_fields(now), entry.body)
+    else:
+        exchange.send(entry.wire(now), entry.status, len(entry.body))
 
 
 def _answer(request: Request, reply: Reply) -> None:

@@ -15,17 +15,13 @@ from random import Random
 from attrs import define
 
 from clinfra.proxy.cache import PageCache
-from clinfra.proxy.entry import Plain, decode_plain
+from clinfra.proxy.entry import Plain, decode_plain, plain_hit
 from clinfra.proxy.pipeline import Pipeline
 from clinfra.proxy.scopes import Scopes, host_scope
-from clinfra.web.answer_head import status_line
 from clinfra.web.exchange import IExchange
 
 _ADMITTED = 8
 """One in so many pages is kept in memory when that is full: a scan empties it late."""
-
-_TAIL = b"Age: %d\r\nCache-Status: clinfra; hit; ttl=%d\r\nContent-Length: %b\r\n\r\n"
-_TAIL_WITHOUT_BODY = b"Age: %d\r\nCache-Status: clinfra; hit; ttl=%d\r\n%b\r\n"
 
 
 @define(eq=False)
@@ -75,19 +71,9 @@ class QuickHits:
             self.pipeline.hits += 1
             self.cache.memcached_hits += 1
             exchange.notes["cache"] = "hit"
-            length = b"" if plain.status == 204 else b"%d" % plain.body_bytes
-            tail = _TAIL if length else _TAIL_WITHOUT_BODY
-            said = (max(0.0, now - plain.born), plain.fresh_until - now, length)
-            message = b"".join(
-                (
-                    status_line(plain.status),
-                    b"\r\n",
-                    plain.block,
-                    tail % said,
-                    plain.body,
-                )
-            )
-            exchange.send(message, plain.status, plain.body_bytes)
+            status, born, fresh_until, _, _, block, body = plain
+            message = plain_hit(status, block, body, born, fresh_until, now)
+            exchange.send(message, status, len(body))
 
         memcached.get_item(key, found)
 

@@ -220,7 +220,7 @@ class DirectCache(RuleModule):
             age = entry.age(now)
             if ttl > 0:
                 if wish.accepts(age, ttl):
-                    return self._hits.hit(request, entry, now)
+                    return self._hits.fresh(request, entry, now)
             elif not entry.never_stale and wish.accepts_stale(age, -ttl):
                 return self._hits.stale(request, entry, b"max-stale")
             elif entry.serves_while_refreshed(now) and wish.accepts(age, inf):
