@@ -17,11 +17,12 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from clinfra.proxy.bans import Ban
-from clinfra.proxy.entry import Entry, Vary, decode
+from clinfra.proxy.entry import Entry, Vary
 from clinfra.proxy.hot_tier import HotTier, HotVary
 from clinfra.proxy.key import Getter, variant_key
 from clinfra.proxy.lease import lease_key
 from clinfra.proxy.memcached import Memcached
+from clinfra.proxy.record import decode, encode, encode_vary
 from clinfra.proxy.scopes import Scopes, scope_of
 
 MAX_VARY_NAMES = 16
@@ -187,10 +188,12 @@ class PageCache:
             if known is None or known.vary is not vary:
                 self.hot.learn(primary, vary)
                 if self.memcached is not None:
-                    self.memcached.set(primary, vary.encode(), self._ttl(entry, now))
+                    self.memcached.set(
+                        primary, encode_vary(vary), self._ttl(entry, now)
+                    )
             elif self.memcached is not None:
                 # Written again, or it would lapse before its variants do.
-                self.memcached.set(primary, vary.encode(), self._ttl(entry, now))
+                self.memcached.set(primary, encode_vary(vary), self._ttl(entry, now))
         else:
             entry.key = primary
         if may_be_hot:
@@ -203,7 +206,7 @@ class PageCache:
         def write(entered: bool) -> None:
             if entered:
                 ttl = self._ttl(entry, now)
-                memcached.set(entry.key, entry.encode(), ttl, stored)
+                memcached.set(entry.key, encode(entry), ttl, stored)
             else:
                 stored()
 

@@ -1,17 +1,11 @@
-"""A stored answer: how it is kept in memory and in memcached, how it answers.
+"""What is kept of an origin's answer, and what it answers.
 
-Pure.  In memcached an entry is a fixed head (see `_FIXED`), its name, tags and
-generations (a line each), its fields as they go out, its body;
-a page whose answers vary has a record of the fields they vary on instead, and its
-entries are under keys of their own (see `key`).  Both begin with a mark that changes
-whenever the layout does; what has another mark is a miss.
+Pure.  How it is written down for memcached is in `record`.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
-from typing import NamedTuple
 
 from attrs import define, field, frozen
 
@@ -29,17 +23,7 @@ from clinfra.web.ranges import (
     unsatisfied_content_range,
 )
 
-ENTRY_MARK = b"clinfra4"
-VARY_MARK = b"clinfraV"
-_WHOLE = b"\0" + ENTRY_MARK
-_FIXED = struct.Struct("!8sHBdddddIII")
-"""Mark, status, flags, born, lifetime, both windows, asked at, lengths of the rest."""
-
-_ALWAYS_VALIDATE = 1
-_NEVER_STALE = 2
-"""Flags."""
-
-_PREBUILT_BYTES = 65536
+PREBUILT_BYTES = 65536
 """Entries up to this size keep their whole message ready to send."""
 
 _OVERHEAD_BYTES = 1024
@@ -76,10 +60,6 @@ class Vary:
 
     generation: bytes
     names: tuple[bytes, ...]
-
-    def encode(self) -> bytes:
-        """Return the record for memcached."""
-        return b"\n".join((VARY_MARK + self.generation, *self.names))
 
 
 @define(eq=False)
@@ -129,7 +109,7 @@ class Entry:
     _block: bytes = field(default=b"", init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.large = len(self.body) > _PREBUILT_BYTES
+        self.large = len(self.body) > PREBUILT_BYTES
         self.fresh_until = 0.0 if self.always_validate else self.born + self.lifetime
 
     @classmethod
@@ -324,27 +304,6 @@ class Entry:
         named = frozenset(name.lower() for name, _ in news)
         return (*drop_fields(self.fields, named), *news)
 
-    def encode(self) -> bytes:
-        """Return the record for memcached."""
-        block = self.block
-        scope = b"\n".join(
-            (self.name.encode(), b" ".join(self.tags), b" ".join(self.generations))
-        )
-        fixed = _FIXED.pack(
-            ENTRY_MARK,
-            self.status,
-            _ALWAYS_VALIDATE * self.always_validate | _NEVER_STALE * self.never_stale,
-            self.born,
-            self.lifetime,
-            self.refresh_window,
-            self.error_window,
-            self.asked_at,
-            len(scope),
-            len(block),
-            len(self.body),
-        )
-        return fixed + scope + block + self.body
-
 
 def plain_hit(
     status: int, block: bytes, body: bytes, born: float, fresh_until: float, now: float
@@ -369,94 +328,3 @@ def _dated(fields: Fields, now: float) -> Fields:
     if b"date" in [name.lower() for name, _ in fields]:
         return fields
     return (*fields, (b"Date", format_http_date(int(now))))
-
-
-def decode(key: bytes, primary: bytes, raw: bytes) -> Entry | Vary | None:
-    """Read a record; None when it is not one, or not one of this layout."""
-    mark = raw[:8]
-    if mark == VARY_MARK:
-        generation, *names = raw[8:].split(b"\n")
-        return Vary(generation, tuple(names))
-    if mark != ENTRY_MARK or len(raw) < _FIXED.size:
-        return None
-    _, status, flags, born, lifetime, *rest = _FIXED.unpack_from(raw)
-    refresh, error, asked_at, scope_bytes, block_bytes, body_bytes = rest
-    block = _FIXED.size + scope_bytes
-    start = block + block_bytes
-    if len(raw) != start + body_bytes:
-        return None
-    scope = raw[_FIXED.size : block].split(b"\n")
-    if len(scope) != 3:
-        return None
-    fields = []
-    for line in raw[block:start].split(b"\r\n"):
-        name, colon, value = line.partition(b": ")
-        if colon:
-            fields.append((name, value))
-    return Entry(
-        key,
-        primary,
-        status,
-        tuple(fields),
-        raw[start:],
-        born,
-        lifetime,
-        bool(flags & _ALWAYS_VALIDATE),
-        bool(flags & _NEVER_STALE),
-        refresh,
-        error,
-        scope[0].decode("utf-8", "replace"),
-        tuple(scope[1].split()),
-        tuple(scope[2].split()),
-        asked_at,
-    )
-
-
-class Plain(NamedTuple):
-    """As much of a record as a plain hit needs.
-
-    Attributes:
-        fresh_until, born, asked_at: Unix seconds.
-        scope: its name, tags and generations, a line each.
-        block: its fields as they go out.
-    """
-
-    status: int
-    born: float
-    fresh_until: float
-    asked_at: float
-    scope: bytes
-    block: bytes
-    body: bytes
-
-
-def decode_plain(item: bytes) -> Plain | None:
-    """Read the record of an answer that may be used unasked; None when it is another.
-
-    Large ones are left to `decode`: clients share their bytes.
-
-    Args:
-        item: as memcached has it: a mark of `memcached`, then the record.
-    """
-    if item[:9] != _WHOLE or len(item) < _FIXED.size + 1:
-        return None
-    _, status, flags, born, lifetime, *rest = _FIXED.unpack_from(item, 1)
-    _, _, asked_at, scope_bytes, block_bytes, body_bytes = rest
-    scope = _FIXED.size + 1
-    block = scope + scope_bytes
-    body = block + block_bytes
-    if (
-        flags & _ALWAYS_VALIDATE
-        or body_bytes > _PREBUILT_BYTES
-        or len(item) != body + body_bytes
-    ):
-        return None
-    return Plain(
-        status,
-        born,
-        born + lifetime,
-        asked_at,
-        item[scope:block],
-        item[block:body],
-        item[body:],
-    )

@@ -15,8 +15,9 @@ from random import Random
 from attrs import define
 
 from clinfra.proxy.cache import PageCache
-from clinfra.proxy.entry import Plain, decode_plain, plain_hit
+from clinfra.proxy.entry import plain_hit
 from clinfra.proxy.pipeline import Pipeline
+from clinfra.proxy.record import Plain, decode_plain
 from clinfra.proxy.scopes import Scopes, host_scope
 from clinfra.web.exchange import IExchange
 
