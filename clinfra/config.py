@@ -327,6 +327,15 @@ class LoggingConfig:
     )
     access: bool = key(True, "One line per request.")
     file: str = key("", "File to append to; empty means standard output.")
+    syslog: str = key(
+        "",
+        'Where syslog listens, instead of a file: "/dev/log", or "udp:HOST:PORT".',
+    )
+    syslog_facility: str = key(
+        "daemon",
+        "Facility of what is sent there.",
+        choices=("user", "daemon", *(f"local{number}" for number in range(8))),
+    )
     trace: bool = key(
         False,
         "Give requests ids (W3C traceparent, X-Request-Id) that go along to whoever is"

@@ -111,11 +111,14 @@ class LineWriter:
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def write(self, line: str, *, soon: bool = False) -> None:
+    def write(
+        self, line: str, *, soon: bool = False, level: LogLevel = LogLevel.info
+    ) -> None:
         """Append a line (newline included), from any thread.
 
         Args:
             soon: wake the writer now; otherwise within FLUSH_SECONDS.
+            level: for those who keep lines by their importance; it is in the line, too.
         """
         if self._pending_bytes > PENDING_BYTES:
             self.lost_lines += 1
@@ -135,28 +138,31 @@ class LineWriter:
             lines = self._pending[:]
             del self._pending[: len(lines)]
             self._pending_bytes = 0
-            if not lines:
-                return
-            lost, self.lost_lines = self.lost_lines, 0
-            preface = "\n" if self._torn else ""
-            if lost:
-                preface += f"{lost} log lines were lost\n"
-            text = preface + "".join(lines)
-            data = memoryview(text.encode("utf-8", "backslashreplace"))
-            done = 0
-            try:
-                self._reopen_if_moved()
-                while done < len(data):
-                    done += self._write(data[done:])
-            except OSError:
-                # A full disk, a closed pipe: say so once there is room again.
-                lines_lost = bytes(data[max(done, len(preface)) :]).count(b"\n")
-                self.lost_lines += lines_lost
-                self.lost_in_all += lines_lost
-                if done < len(preface):
-                    self.lost_lines += lost
-            if done:
-                self._torn = data[done - 1] != ord("\n")
+            if lines:
+                self._put(lines)
+
+    def _put(self, lines: list[str]) -> None:
+        """Write lines; never raises."""
+        lost, self.lost_lines = self.lost_lines, 0
+        preface = "\n" if self._torn else ""
+        if lost:
+            preface += f"{lost} log lines were lost\n"
+        text = preface + "".join(lines)
+        data = memoryview(text.encode("utf-8", "backslashreplace"))
+        done = 0
+        try:
+            self._reopen_if_moved()
+            while done < len(data):
+                done += self._write(data[done:])
+        except OSError:
+            # A full disk, a closed pipe: say so once there is room again.
+            lines_lost = bytes(data[max(done, len(preface)) :]).count(b"\n")
+            self.lost_lines += lines_lost
+            self.lost_in_all += lines_lost
+            if done < len(preface):
+                self.lost_lines += lost
+        if done:
+            self._torn = data[done - 1] != ord("\n")
 
     def _write(self, data: memoryview) -> int:
         try:
@@ -295,7 +301,8 @@ class EventLog:
         except Exception as error:
             # An event whose fields cannot be shown must not take the log with it.
             line = f"an event could not be formatted: {escape_line(repr(error))}\n"
-        self._write(line, soon=True)
+        level = event.get("log_level") or LogLevel.info
+        self._write(line, soon=True, level=level)
 
 
 def make_event_log(config: LoggingConfig, writer: LineWriter) -> ILogObserver:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,8 @@ SECTIONS = ("blob", "image", "proxy", "admin")
 
 _ANY_PORT = re.compile(r"[a-z0-9:]+:(?:port=)?0+(?::|$)")
 """Endpoints that each get a port of their own."""
+
+_SYSLOG = re.compile(r"/.+|udp:(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}")
 
 
 @define
@@ -228,6 +231,13 @@ def _check_together(whole: config.Config, merger: _Merger) -> None:
         )
     if not any((whole.blob, whole.image, whole.proxy, whole.admin)):
         merger.problems.append("none of [blob], [image], [proxy], [admin] is there")
+    logging = whole.logging
+    if logging.syslog and not _SYSLOG.fullmatch(logging.syslog):
+        merger.complain(("logging", "syslog"), 'not "/PATH" or "udp:HOST:PORT"')
+    if logging.syslog and logging.file:
+        merger.complain(("logging", "syslog"), "there is a file already")
+    if logging.trace_from:
+        _check_networks(merger, ("logging", "trace_from"), logging.trace_from)
     if not whole.data_dir:
         merger.complain(("data_dir",), "must not be empty")
     listening: dict[str, str] = {}
@@ -244,3 +254,11 @@ def _check_together(whole: config.Config, merger: _Merger) -> None:
                     f"{endpoint!r} is where {listening[endpoint]} listens already",
                 )
             listening.setdefault(endpoint, name)
+
+
+def _check_networks(merger: _Merger, path: KeyPath, texts: Iterable[str]) -> None:
+    for text in texts:
+        try:
+            ip_network(text, strict=False)
+        except ValueError:
+            merger.complain(path, f"not a network: {text!r}")

@@ -27,6 +27,7 @@ from clinfra.errors import ConfigProblems, StartupFailed
 from clinfra.logs import LineWriter, make_event_log
 from clinfra.reloading import Reloading
 from clinfra.settings import load
+from clinfra.syslog import SyslogWriter
 from clinfra.systemd import Notifier
 from clinfra.workers.orders import Orders
 from clinfra.workers.worker import Line, read_orders
@@ -197,8 +198,9 @@ def compose(
     """
     try:
         logging = configuration.logging
-        writer = _open_log(logging.file or log_file)
-        shown = foreground and (logging.format == "text" or logging.file != "")
+        writer = _open_log(logging, logging.file or log_file)
+        elsewhere = logging.file or logging.syslog
+        shown = foreground and (logging.format == "text" or elsewhere != "")
         daemon = Daemon(
             reactor=reactor,
             data_dir=Path(configuration.data_dir).absolute(),
@@ -239,7 +241,7 @@ def compose_worker(descriptor: int, *, reactor: Any) -> Daemon:
     orders: Orders = read_orders(descriptor)
     configuration = configured(orders)
     logging = configuration.logging
-    writer = _open_log(orders.log_file)
+    writer = _open_log(logging, orders.log_file)
     daemon = Daemon(
         reactor=reactor,
         data_dir=Path(configuration.data_dir).absolute(),
@@ -283,7 +285,9 @@ def compose_worker(descriptor: int, *, reactor: Any) -> Daemon:
     return daemon
 
 
-def _open_log(file: str) -> LineWriter:
+def _open_log(logging: config.LoggingConfig, file: str) -> LineWriter:
+    if logging.syslog:
+        return SyslogWriter.of(logging.syslog, logging.syslog_facility)
     writer = LineWriter(Path(file).absolute() if file else None)
     try:
         writer.open()

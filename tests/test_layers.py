@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "admin": GROUND | {"web", "console", "metrics"},
     "plugins": set(),
     "logs": GROUND,
+    "syslog": GROUND | {"logs"},
     "tally": set(),
     "access_log": GROUND | {"web", "logs", "tally"},
     "metrics": GROUND | {"tally", "workers"},
