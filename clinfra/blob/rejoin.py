@@ -272,6 +272,12 @@ class Fence:
             "alive_seconds": round(max(0.0, self._now() - self.alive), 1),
         }
 
+    def not_ready(self) -> Sequence[str]:
+        """Return why not all blobs are served."""
+        if not self.closed:
+            return ()
+        return ("it was away, and asks others what was deleted meanwhile",)
+
 
 def make_fence(
     config: BlobConfig,

@@ -406,8 +406,8 @@ class BlobService(Service):
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
         told = self._status.told(*self._facts)
-        healing, not_ready = self._healer.report(), self.clocks.not_ready()
-        return {**told, "healing": healing, "not_ready": not_ready}
+        not_ready = [*self.clocks.not_ready(), *self.fence.not_ready()]
+        return {**told, "healing": self._healer.report(), "not_ready": not_ready}
 
     # In the background
 

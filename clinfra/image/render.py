@@ -187,6 +187,9 @@ class Renderer:
             "waiting": len(self._waiting),
             "backlog_photographs": sum(each.backlog for each in tallies) / _PHOTOGRAPH,
             "simd": self._workforce.simd,
+            "not_ready": ["every process that makes pictures falls at once"]
+            if self._workforce.failing
+            else [],
             "kinds": {
                 kind: {**tally.report(), "waiting": self._waiting.waiting(kind)}
                 for kind, tally in self._tallies.items()

@@ -165,6 +165,15 @@ class Workforce:
         return sum(place.ready for place in self._places)
 
     @property
+    def failing(self) -> bool:
+        """No worker can work: all have fallen over and over."""
+        return (
+            not self.ready
+            and bool(self._places)
+            and all(place.failures > 1 for place in self._places)
+        )
+
+    @property
     def busy(self) -> int:
         """How many workers have something to do."""
         return sum(place.task is not None for place in self._places)

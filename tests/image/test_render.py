@@ -250,12 +250,14 @@ class RendererTests(SynchronousTestCase):
 
     def test_back_off(self) -> None:
         """A worker that cannot live is replaced less and less often."""
-        self.renderer()
+        renderer = self.renderer()
         pauses = []
         for _ in range(12):
             self.agency.workers[-1].end(1)
             (call,) = self.clock.getDelayedCalls()
             pauses.append(round(call.getTime() - self.clock.seconds(), 3))
+            reasons = renderer.report()["not_ready"]
+            self.assertEqual(len(pauses) > 1, bool(reasons))
             self.clock.advance(pauses[-1])
         self.assertEqual([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4], pauses[:7])
         self.assertEqual({10.0}, set(pauses[7:]))

@@ -65,7 +65,11 @@ class RejoinTests(SynchronousTestCase):
         """What all have forgotten is set aside; what nobody got is kept, and sent."""
         cluster, hosts, (gone, there, unsent) = self.turned_back()
         self.assertEqual({gone, there, unsent}, set(hosts[1].rows()))
+        assert hosts[1].service is not None
+        (reason,) = hosts[1].service.report()["not_ready"]
+        self.assertIn("it was away", reason)
         cluster.run(1000)
+        self.assertEqual([], hosts[1].service.report()["not_ready"])
 
         for host in hosts:
             self.assertEqual({there, unsent}, set(host.rows()))
