@@ -13,8 +13,9 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from clinfra.proxy.cache import PageCache
-from clinfra.proxy.entry import Entry, Vary, decode
+from clinfra.proxy.entry import Entry, Vary
 from clinfra.proxy.policy import Policy
+from clinfra.proxy.record import decode
 
 MOST_VARIANTS = 50
 """Told of one page."""
