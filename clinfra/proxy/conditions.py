@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import unquote, unquote_plus
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from clinfra.config import Pattern, key
 from clinfra.patterns import Compiled, compile_pattern
@@ -42,6 +42,18 @@ class When:
     cookies: Mapping[str, str] = key((), "Cookies and what is in them.")
     query: Mapping[str, str] = key((), "Parameters in the query and what they are.")
     networks: tuple[str, ...] = key((), "Networks that the client is in.")
+
+    def described(self) -> str:
+        """Return it in a line, for people: "paths: /a /b; methods: GET"."""
+        said = []
+        for each in fields(When):
+            value = getattr(self, each.name)
+            if isinstance(value, Mapping):
+                value = [f"{name}={text}" for name, text in value.items()]
+            if value:
+                texts = [value] if isinstance(value, str) else value
+                said.append(f"{each.name}: {' '.join(texts)}")
+        return "; ".join(said) or "always"
 
 
 @frozen

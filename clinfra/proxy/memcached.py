@@ -102,6 +102,17 @@ class Node(ClientFactory):
         """Whether it is connected."""
         return self.protocol_in_use is not None
 
+    def report(self) -> dict[str, Any]:
+        """Return how it is, and how much waits, for the status page."""
+        protocol = self.protocol_in_use
+        return {
+            "connected to": self.name,
+            "status": "DEAD" if protocol is None else "active",
+            "keys asked for": len(self.waiting),
+            "commands unanswered": 0 if protocol is None else protocol.unanswered,
+            "deletes owed": len(self._owed),
+        }
+
     def get(self, key: bytes, found: Found) -> None:
         """Ask for a key with the others of this reactor turn."""
         if self.protocol_in_use is None:
@@ -380,6 +391,10 @@ class Memcached:
     def report(self) -> dict[str, bool]:
         """Return which servers are connected."""
         return {name: node.alive for name, node in self.nodes.items()}
+
+    def sockets(self) -> list[dict[str, Any]]:
+        """Return the connections and how much waits for each, for the status page."""
+        return [node.report() for node in self.nodes.values()]
 
 
 @define(eq=False)

@@ -93,6 +93,11 @@ class CacheProtocol(MemCacheProtocol):
     def _wire(self) -> ITCPTransport:
         return cast(ITCPTransport, self.transport)
 
+    @property
+    def unanswered(self) -> int:
+        """How many commands wait for an answer."""
+        return len(self._queue)
+
     def fetch(self, batch: Batch) -> None:
         """Send one get for all keys of a batch."""
         if not self._queue:

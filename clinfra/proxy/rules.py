@@ -185,6 +185,10 @@ class RuleModule:
         """Nothing to show."""
         return {}
 
+    def listing(self) -> Mapping[str, Any]:
+        """Nothing that the status page alone shows, e.g. rules as a table."""
+        return {}
+
 
 @implementer(IPlugin, IRuleModuleMaker)
 @frozen

@@ -16,12 +16,14 @@ class StatusPageTests(SynchronousTestCase):
 
     def stage(self, **options: Any) -> Stage:
         """Return a stage with a status page for its client."""
+        modules = options.pop("modules", {})
         options = {"match": "/status$", "networks": ["192.0.2.0/24"], **options}
         module = ModuleConfig(use="StatusPage", options=options)
         return Stage(
             self,
             lambda asked: None,
             first=(module,),
+            modules=modules,
             trusted_proxies=("192.0.2.7",),
         )
 
@@ -39,6 +41,35 @@ class StatusPageTests(SynchronousTestCase):
             self.assertIn(part, text)
         self.assertIn("default-src 'none'", answer.fields["Content-Security-Policy"])
         self.assertIn("no-store", answer.fields["Cache-Control"])
+
+    def test_pools(self) -> None:
+        """Pools are a tree of bars: how much they, and their members, are trusted."""
+        stage = self.stage()
+        stage.ask("/a")
+        text = stage.get("/status").body.decode()
+
+        self.assertIn("<details><summary>origin <meter", text)
+        self.assertIn("<details><summary>o1:80 <meter", text)
+        self.assertIn("100 % up</summary>", text)
+        self.assertIn("<td>(Default)</td>", text)
+        self.assertIn("share of hits", text)
+
+    def test_listings(self) -> None:
+        """Rules that stamp, and options that are not the usual ones, are told."""
+        stamps = [{"paths": ["/<b>"], "methods": ["GET"], "set": {"X-A": "1"}}]
+        stage = self.stage(
+            modules={
+                "HeaderStamper": {"modify_request_headers": stamps},
+                "DirectCache": {"pass_ttl": 7},
+            }
+        )
+        sections = json.loads(stage.get("/status?json").body)
+
+        (row,) = sections["HeaderStamper"]["modify_request_headers"]
+        when = "paths: /<b>; methods: GET"
+        self.assertEqual({"when": when, "header": "X-A", "new value": "1"}, row)
+        self.assertEqual({"pass_ttl": 7}, sections["DirectCache"]["options"])
+        self.assertIn("paths: /&lt;b&gt;", stage.get("/status").body.decode())
 
     def test_json(self) -> None:
         """The same for programs."""

@@ -26,6 +26,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from math import inf
 from typing import Any
 
+from attrs import fields
 from twisted.internet.defer import Deferred, gatherResults
 
 from clinfra.errors import (
@@ -389,4 +390,17 @@ class DirectCache(RuleModule):
             "tiers": {"memory": hits - elsewhere, "memcached": elsewhere},
             "outcomes": {**outcomes, "pass": passes},
             "fetching": len(self._coalescer.flights),
+        }
+
+    def listing(self) -> Mapping[str, Any]:
+        """Return the connections to memcached, and the options that are not usual."""
+        memcached = self._cache.memcached
+        usual = Options()
+        return {
+            "sockets": memcached.sockets() if memcached is not None else [],
+            "options": {
+                each.name: getattr(self._config, each.name)
+                for each in fields(Options)
+                if getattr(self._config, each.name) != getattr(usual, each.name)
+            },
         }

@@ -25,6 +25,7 @@ from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.web.headers import HOP_BY_HOP, is_token
 
 _ZANY_RANGE_BYTES = 64
+_MOST_SHOWN = 200
 _NOT_FOR_RULES = HOP_BY_HOP | {b"content-length"}
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -55,6 +56,7 @@ class _Rules:
     """Rules and what each of them changes."""
 
     def __init__(self, name: str, stamps: Sequence[Stamp], problems: list[str]) -> None:
+        self._stamps = stamps
         self._changes = [
             _changes(f"{name}[{number}]", stamp, problems)
             for number, stamp in enumerate(stamps)
@@ -73,6 +75,18 @@ class _Rules:
         if number is not None:
             for name, value in self._changes[number]:
                 message.set(name, value)
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return what is changed when, to look at."""
+        return [
+            {
+                "when": self._stamps[number].described(),
+                "header": name.decode("latin-1"),
+                "new value": "(dropped)" if value is None else value.decode("latin-1"),
+            }
+            for number, changes in enumerate(self._changes[:_MOST_SHOWN])
+            for name, value in changes
+        ]
 
     def __len__(self) -> int:
         return len(self._changes)
@@ -152,6 +166,14 @@ class HeaderStamper(RuleModule):
             "request_rules": len(self._request_rules),
             "response_rules": len(self._response_rules),
             "delivered_rules": len(self._delivered_rules),
+        }
+
+    def listing(self) -> Mapping[str, Any]:
+        """Return the rules, a row for each field."""
+        return {
+            "modify_request_headers": self._request_rules.rows(),
+            "modify_response_headers": self._response_rules.rows(),
+            "modify_delivered_headers": self._delivered_rules.rows(),
         }
 
 

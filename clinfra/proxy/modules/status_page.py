@@ -5,10 +5,11 @@
     match = "/proxy-status$"
     networks = ["127.0.0.0/8", "::1", "10.0.0.0/8"]
 
-It shows the requests under way and what every module reports; with `?json` the same
-for programs.  Only clients in `networks` see it, and nobody through a proxy that is not
-among `trusted_proxies`: for others the page is not there.
-Requests that are answered from memory are over before they could be shown.
+It shows the requests under way and what every module reports and lists; pools of
+origins are a tree that opens.  With `?json` the same is there for programs.  Only
+clients in `networks` see it, and nobody through a proxy that is not among
+`trusted_proxies`: for others the page is not there.  Requests that are answered from
+memory are over before they could be shown.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from typing import Any
 
 from attrs import frozen
 
-from clinfra.config import Pattern, key
+from clinfra.config import Pattern, ProxyConfig, key
 from clinfra.errors import ConfigProblems
 from clinfra.patterns import compile_pattern
 from clinfra.proxy.message import Reply, Request
 from clinfra.proxy.networks import Networks
 from clinfra.proxy.rules import RuleModule, Surroundings
+from clinfra.proxy.showing import hit_share, html, pool_tree
 from clinfra.web.heads import Field
 
 _MOST_SHOWN = 200
@@ -42,7 +44,7 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
 nav a { margin-right: 1rem; } table { border-collapse: collapse; margin: .3rem 0; }
 td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top;
          border-bottom: 1px solid #8884; overflow-wrap: anywhere; }
-th { font-weight: 600; }
+th { font-weight: 600; } summary { cursor: pointer; } details { margin-left: 1rem; }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818; }
        a { color: #8bf; } }
 """
@@ -97,6 +99,8 @@ class StatusPage(RuleModule):
         self._pipeline = surroundings.pipeline
         self._now = surroundings.reactor.seconds
         self._began = self._now()
+        self._listeners = list(map(str, surroundings.config.listen))
+        self._routes = _routes(surroundings.config)
         if self._config.match:
             self._pipeline.on_over(self._over)
 
@@ -114,7 +118,7 @@ class StatusPage(RuleModule):
         if request.target.partition("?")[2] == "json":
             kind, body = b"application/json", json.dumps(sections, default=str)
         else:
-            kind, body = b"text/html; charset=utf-8", self._page(sections)
+            kind, body = b"text/html; charset=utf-8", self._page(_drawn(sections))
         return Reply(
             200,
             ((b"Content-Type", kind), *_SAFE),
@@ -134,15 +138,24 @@ class StatusPage(RuleModule):
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "uptime": _duration(self._now() - self._began),
+                "listeners": self._listeners,
                 "requests served": pipeline.requests + pipeline.hits + pipeline.passes,
                 "of these from memory": pipeline.hits,
                 "requests active": pipeline.active,
             },
         )
         yield "Active Requests", list(self._active())
+        listings = {
+            type(module).__name__: module.listing()
+            for module in pipeline.modules
+            if hasattr(module, "listing")
+        }
         for name, report in pipeline.reports():
-            if report:
-                yield name, report
+            listing = listings.get(name, {})
+            if name == "Forwarder":
+                listing = {**listing, "routes": self._routes}
+            if report or listing:
+                yield name, {**report, **listing}
 
     def _active(self) -> Iterator[Mapping[str, Any]]:
         now = self._now()
@@ -165,7 +178,7 @@ class StatusPage(RuleModule):
             for number, name in enumerate(sections)
         )
         shown = "".join(
-            f'<h2 id="{number}">{escape(name)}</h2>{_html(value)}'
+            f'<h2 id="{number}">{escape(name)}</h2>{html(value)}'
             for number, (name, value) in enumerate(sections.items())
         )
         return (
@@ -181,29 +194,24 @@ def _through_strangers(request: Request) -> bool:
     return not seen_through and any(name in request.head.index for name in _FORWARDED)
 
 
-def _html(value: Any) -> str:
-    """Return a value of a report as HTML; whatever is in it, it stays text."""
-    if isinstance(value, Mapping):
-        rows = "".join(
-            f"<tr><th>{escape(str(name))}</th><td>{_html(each)}</td></tr>"
-            for name, each in value.items()
-        )
-        return f"<table>{rows}</table>" if rows else "&#8211;"
-    if isinstance(value, list | tuple):
-        if value and all(isinstance(each, Mapping) for each in value):
-            return _rows(value)
-        return "<br>".join(map(_html, value)) or "&#8211;"
-    return escape(str(value))
+def _drawn(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections with what is better seen than read."""
+    drawn = dict(sections)
+    for name, value in sections.items():
+        if name == "DirectCache":
+            drawn[name] = {"share of hits": hit_share(value), **value}
+        elif name == "Forwarder":
+            drawn[name] = {**value, "pools": pool_tree(value["pools"])}
+    return drawn
 
 
-def _rows(rows: Any) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in names)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_html(row.get(n, ''))}</td>" for n in names) + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+def _routes(config: ProxyConfig) -> list[dict[str, str]]:
+    """Return which requests go to which pool."""
+    rows = [
+        {"prefix": route.prefix, "match": str(route.match), "pool": route.pool}
+        for route in config.routes
+    ]
+    return [*rows, {"prefix": "(Default)", "match": "", "pool": config.default_pool}]
 
 
 def _duration(seconds: float) -> str:
