@@ -18,13 +18,14 @@ TEST_PACKAGES := memcached chromium chromium-driver curl systemd
 # start hundreds of processes, and compiling is half of what one needs to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run cluster test sim soak check bench bench-image clean programs
+.PHONY: help run cluster test sim soak check docs bench bench-image clean programs
 
 help:
 	@echo "make run      start clinfra in the foreground, on its defaults"
 	@echo "make cluster  start a cluster of blob stores: 3 processes, or ARGS=12"
 	@echo "make test     run the whole test suite"
 	@echo "make check    ruff and mypy"
+	@echo "make docs     build the manual: build/docs/index.html"
 	@echo "make sim      put SEEDS=1000 simulated clusters through bad days"
 	@echo "make soak     put real clusters, and workers, through them, for SECONDS=600 each"
 	@echo "make bench    measure clinfra beside nginx, Varnish and twisted.web"
@@ -53,6 +54,10 @@ check: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx -W --keep-going --quiet docs build/docs
+	@echo "build/docs/index.html"
+
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -60,9 +65,9 @@ bench-image: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks image --seconds 2 $(ARGS)
 
 clean:
-	rm -rf $(VENV) *.egg-info build dist _trial_temp* .coverage .hypothesis \
+	rm -rf $(VENV) *.egg-info build dist docs/generated _trial_temp* .coverage .hypothesis \
 		.mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
-	find clinfra tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find clinfra tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed." >&2; exit 1; }
@@ -79,6 +84,10 @@ $(VENV)/run.stamp: setup.cfg pyproject.toml | $(BIN)/python
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
 	$(PIP) install --editable '.[test]'
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/run.stamp
+	$(PIP) install --editable '.[docs]'
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/run.stamp

@@ -38,7 +38,8 @@ EXIT_STATUS = (
 )
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the whole command line."""
     parser = argparse.ArgumentParser(
         prog="clinfra",
         description="Blob store, image service and caching reverse proxy.",
@@ -63,7 +64,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
     from clinfra.shell.command_line import add_commands as add_shell_commands
 
-    add_shell_commands(commands, _add_configuration, _read, _make_parser)
+    add_shell_commands(commands, _add_configuration, _read, make_parser)
 
     from clinfra.blob import command_line as blob_command_line
     from clinfra.blob.playground import add_command
@@ -216,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from clinfra.image.command_line import with_command
 
     typed = sys.argv[1:] if argv is None else argv
-    arguments = _make_parser().parse_args(with_command(typed))
+    arguments = make_parser().parse_args(with_command(typed))
     try:
         status = arguments.run(arguments) or 0
         sys.stdout.flush()

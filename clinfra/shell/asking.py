@@ -16,6 +16,7 @@ from attrs import define
 from clinfra.config import Config
 
 DEFAULT_ADMIN = "http://127.0.0.1:8090"
+URL_VARIABLE = "CLINFRA_ADMIN"
 TOKEN_VARIABLE = "CLINFRA_ADMIN_TOKEN"
 MOST_BYTES = 64 << 20
 """Longest answer that is read."""
@@ -139,7 +140,8 @@ def find_admin(
     timeout: float,
     environment: Mapping[str, str] = os.environ,
 ) -> Admin:
-    """Return the listener that is meant: the one given, the configured, the usual.
+    """Return the listener that is meant: the one given, the configured, the
+    environment's, the usual.
 
     Raises Unreached when the configuration's cannot be found out, or has none.
     """
@@ -154,7 +156,8 @@ def find_admin(
     token = environment.get(TOKEN_VARIABLE, "")
     if not token and section is not None:
         token = _configured_token(section)
-    return Admin((url or DEFAULT_ADMIN).rstrip("/"), timeout, token)
+    url = url or environment.get(URL_VARIABLE) or DEFAULT_ADMIN
+    return Admin(url.rstrip("/"), timeout, token)
 
 
 def _configured_token(section: Any) -> str:

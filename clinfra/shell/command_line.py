@@ -14,6 +14,7 @@ from clinfra.config import Config
 from clinfra.shell.asking import (
     DEFAULT_ADMIN,
     TOKEN_VARIABLE,
+    URL_VARIABLE,
     Admin,
     Unreached,
     find_admin,
@@ -101,7 +102,8 @@ def _add_admin(
         "--admin",
         metavar="URL",
         help="the admin listener, http://HOST:PORT or unix:/PATH (default: the"
-        f" configuration's, {DEFAULT_ADMIN}); its token may be in {TOKEN_VARIABLE}",
+        f" configuration's, the environment's {URL_VARIABLE}, {DEFAULT_ADMIN}); its"
+        f" token may be in {TOKEN_VARIABLE}",
     )
     _add_timeout(parser)
     add_configuration(parser)

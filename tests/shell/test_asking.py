@@ -39,6 +39,8 @@ class PlaceTests(SynchronousTestCase):
         self.assertEqual("http://127.0.0.1:8090", found(None, None))
         self.assertEqual("http://127.0.0.2:1", found(None, elsewhere))
         self.assertEqual("http://x:2", found("http://x:2/", elsewhere))
+        there = {"CLINFRA_ADMIN": "http://y:3"}
+        self.assertEqual("http://y:3", find_admin(None, None, 1, there).url)
         for bad in (
             attrs.evolve(Config(), admin=None),
             attrs.evolve(Config(), admin=AdminConfig(listen=(Endpoint("tcp:0"),))),

@@ -1,0 +1,1 @@
+"""The manual: pages for people, and `references` made of the code itself."""
