@@ -18,12 +18,15 @@ root_doc = "index"
 exclude_patterns = ["generated"]
 nitpicky = True
 highlight_language = "none"
+smartquotes = False  # what is quoted is to be typed
 html_theme = "alabaster"
 html_theme_options = {
     "description": "Blob store, image service and caching reverse proxy",
     "fixed_sidebar": True,
     "page_width": "64rem",
 }
+html_static_path = ["static"]
+html_css_files = ["manual.css"]
 html_show_sphinx = False
 html_copy_source = False
 
