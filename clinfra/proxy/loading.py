@@ -283,9 +283,11 @@ class _Loading:
         try:
             when, options = _without_when(config_class, options)
             if when is not None:
-                condition = Condition(structure(When, when, f"{where}.when"))
+                condition = self._condition(when, f"{where}.when")
                 module = self._make(found, options, where)
-                return None if module is None else limited(module, condition)
+                if module is None or condition is None:
+                    return None
+                return limited(module, condition)
             if config_class is not None:
                 return found(structure(config_class, options, where))
             if options:
@@ -303,6 +305,15 @@ class _Loading:
             self.problems.append(
                 f"{where}: {found.__name__} cannot be made: {describe(error)}"
             )
+        return None
+
+    def _condition(self, when: Mapping[str, Any], where: str) -> Condition | None:
+        try:
+            return Condition(structure(When, when, where))
+        except ConfigProblems as problems:
+            self.problems += problems.problems
+        except ValueError as error:
+            self.problems.append(f"{where}: {error}")
         return None
 
 

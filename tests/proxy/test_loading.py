@@ -163,6 +163,7 @@ class LoadingTests(RulesDirectory):
 
         for when, expected in (
             ({"host": ["x"]}, "proxy.modules[0].when.host: there is no such key"),
+            ({"paths": ["~("]}, "proxy.modules[0].when: '(' is not a regular"),
             ({"match": "("}, "proxy.modules[0].when.match: '(' is not a regular"),
             ({"networks": ["x"]}, "proxy.modules[0]"),
             ("/a", "proxy.modules[0].when: a table is needed"),
