@@ -52,6 +52,29 @@ class ClusterCase(SynchronousTestCase):
         return json.loads(answer.body)
 
 
+class ConsoleTests(ClusterCase):
+    """The page for browsers, where the original has it."""
+
+    def test_page(self) -> None:
+        """It and its files are there, and nothing else below it."""
+        self.start([1])
+        page = self.ask("/_console")
+
+        self.assertEqual(200, page.status)
+        self.assertIn(b'src="/_console/console.js"', page.body)
+        self.assertEqual(200, self.ask("/_console/cluster.js").status)
+        self.assertEqual(404, self.ask("/_console/c0b0r0").status)
+        self.assertEqual(404, self.ask("/_console/page.py").status)
+        self.assertEqual(405, self.ask("/_console", "POST").status)
+
+    def test_off(self) -> None:
+        """It is not there when it is not wanted."""
+        self.start([1], console=False)
+
+        self.assertEqual(404, self.ask("/_console").status)
+        self.assertEqual(200, self.ask("/_status").status)
+
+
 class SendingOnTests(ClusterCase):
     """/_COMMAND/REPLICA."""
 

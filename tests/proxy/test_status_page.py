@@ -109,3 +109,14 @@ class StatusPageTests(SynchronousTestCase):
         stage.ask("/status")
 
         self.assertEqual(1, len(stage.asked))
+
+    def test_report(self) -> None:
+        """The admin pages list what is under way as well, when there is a page."""
+        stage = self.stage()
+        stage.ask("/a")
+        (active,) = stage.proxy.report()["modules"]["StatusPage"]["active"]
+        self.assertEqual("GET example.com/a", active["request"])
+
+        stage = self.stage(match="")
+        stage.ask("/a")
+        self.assertEqual({}, stage.proxy.report()["modules"]["StatusPage"])

@@ -118,6 +118,29 @@ def test_tls(tmp_path: Path, endpoint: str) -> None:
         assert clinfra.running.terminate() == 0
 
 
+@pytest.mark.parametrize("systemd", [False, True])
+def test_open_to_all(systemd: bool) -> None:
+    """The admin pages are not open to other machines by chance, however bound."""
+    with socket.create_server(("0.0.0.0", 0)) as passed:
+        endpoint = "systemd:domain=INET:name=admin" if systemd else "tcp:0"
+        clinfra = ClinfraProcess({"admin": {"listen": [endpoint]}})
+        descriptor = str(passed.fileno())
+        ended = subprocess.run(
+            [sys.executable, "-c", AS_SYSTEMD, descriptor, *clinfra.command],
+            env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "admin"},
+            pass_fds=[passed.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        clinfra.close()
+    assert ended.returncode == 1
+    said = ended.stdout + ended.stderr
+    assert "can be reached from other machines: set admin.token" in said
+    assert "Traceback" not in said
+
+
 def test_a_socket_of_systemd() -> None:
     """A socket passed by number and name (LISTEN_FDS) is listened on."""
     with (

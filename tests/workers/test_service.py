@@ -76,6 +76,14 @@ class CrewServiceTests(SynchronousTestCase):
         expected: tuple[object, ...] = ("purge", ["a", "b"], [], [], False)
         self.assertEqual([expected] * 2, self.asked)
 
+    def test_look_up(self) -> None:
+        """What each has in memory is told of each, what they share once."""
+        hot, far = {"page": "a", "tier": "memory"}, {"page": "a", "tier": "memcached"}
+        self.get_ready(succeed([hot, far]), succeed([hot, far]))
+        looking: Deferred[Any] = Deferred.fromCoroutine(self.service.look_up(["a"]))
+        found = self.successResultOf(looking)
+        self.assertEqual([{**hot, "worker": 1}, far, {**hot, "worker": 2}], found)
+
     def test_maintenance_lasts(self) -> None:
         """Workers that come later hear of what is out."""
         self.get_ready(succeed(None), succeed(None))
@@ -97,4 +105,6 @@ class CrewServiceTests(SynchronousTestCase):
         service = CrewService("proxy", self.make_crew)
         purged = Deferred.fromCoroutine(service.purge(["a"]))
         self.assertEqual(0, self.successResultOf(purged))
+        looking = Deferred.fromCoroutine(service.look_up(["a"]))
+        self.assertEqual([], self.successResultOf(looking))
         self.assertIn("not_ready", service.report())

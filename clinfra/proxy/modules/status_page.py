@@ -35,6 +35,7 @@ from clinfra.proxy.showing import hit_share, html, pool_tree
 from clinfra.web.heads import Field
 
 _MOST_SHOWN = 200
+_MOST_REPORTED = 50
 _FORWARDED = (b"x-forwarded-for", b"forwarded", b"via")
 
 _STYLE = """
@@ -151,15 +152,23 @@ class StatusPage(RuleModule):
             if hasattr(module, "listing")
         }
         for name, report in pipeline.reports():
+            if name.startswith("StatusPage"):
+                continue
             listing = listings.get(name, {})
             if name == "Forwarder":
                 listing = {**listing, "routes": self._routes}
             if report or listing:
                 yield name, {**report, **listing}
 
-    def _active(self) -> Iterator[Mapping[str, Any]]:
+    def report(self) -> Mapping[str, Any]:
+        """Return the requests under way, if there is a page that asks for them."""
+        if not self._config.match:
+            return {}
+        return {"active": list(self._active(_MOST_REPORTED))}
+
+    def _active(self, most: int = _MOST_SHOWN) -> Iterator[Mapping[str, Any]]:
         now = self._now()
-        for request, since in list(self._under_way.items())[:_MOST_SHOWN]:
+        for request, since in list(self._under_way.items())[:most]:
             exchange = request.exchange
             yield {
                 "request": f"{request.method.decode('latin-1')} {request.host_path}",
