@@ -73,7 +73,7 @@ export class Chart {
 function nice(value) {
   if (value <= 1) return 1;
   const size = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map(each => each * size).find(each => each >= value);
+  return [1, 1.5, 2, 3, 5, 7, 10].map(each => each * size).find(each => each >= value);
 }
 
 // Turns counters into counts per second.

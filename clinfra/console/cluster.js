@@ -194,7 +194,7 @@ function replicaCard() {
 }
 
 function peerRow(name) {
-  const cells = Array.from({length: 6}, (_, place) => h('td', {class: place < 5 ? 'number' : ''}));
+  const cells = Array.from({length: 6}, (_, place) => h('td', {class: place < 5 ? 'number' : 'about'}));
   const made = h('tr', {}, h('th', {scope: 'row'}, name), cells);
   made.update = ({each, comparison}) => {
     text(cells[0], count(each.waiting ?? each.events));
@@ -245,6 +245,14 @@ export async function update() {
     asking = false;
     draw();
   }
+}
+
+// Replicas in trouble, as [where, sentence].
+export function worries() {
+  return [...replicas].flatMap(([name, replica]) => {
+    const [state, [reason]] = judge(replica);
+    return state === 'bad' ? [['blob', `Replica ${name}: ${reason}`]] : [];
+  });
 }
 
 export const KEYS = [

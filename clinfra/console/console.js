@@ -59,7 +59,7 @@ async function look() {
     text($('#state'), facts(`${status.state} for ${time(status.uptime_seconds)}`, `version ${status.version}`));
     $('#state').className = status.state === 'running' ? '' : 'bad';
     overview.update(status, before.now);
-    overview.showWorries(overview.worries(status));
+    overview.showWorries([...overview.worries(status), ...cluster.worries()]);
     draw();
   } catch (error) {
     text($('#state'), error.message);
@@ -107,4 +107,4 @@ if (settings.admin) {
   $('#links').append(h('a', {href: '/_status'}, '/_status'), ' ', h('a', {href: '/_config'}, '/_config'), ' ', h('span', {}, '? shows the keys'));
   show();
 }
-repeat(async () => { if (current() === 'blob') await cluster.update(); }, CLUSTER_PERIOD_MS);
+repeat(async () => { if (['blob', 'overview'].includes(current())) await cluster.update(); }, CLUSTER_PERIOD_MS);

@@ -4,6 +4,7 @@ import {Rates} from './charts.js';
 
 const rates = new Rates();
 const STATES = {up: 'good', warming: 'warn', maintenance: 'calm', down: 'bad', open: 'bad'};
+const NUMBERS = ['now', 'requests', 'failed', 'under way'];
 const WORDS = {open: 'circuit open'};
 
 // Origins.
@@ -30,7 +31,7 @@ function toggle(...names) {
 
 function memberRow(pool, {address}) {
   const state = badge(), confidence = bar(`Confidence in ${address}`), switched = toggle(pool, address);
-  const cells = Array.from({length: 4}, () => h('td', {class: 'number'}));
+  const cells = NUMBERS.map(title => h('td', {class: 'number', 'data-title': title}));
   const about = h('td', {class: 'about'});
   const made = h('tr', {}, h('th', {scope: 'row'}, address), h('td', {}, state), h('td', {}, confidence), cells, about, h('td', {}, switched));
   made.update = ({member, pool: whole, now}) => {
@@ -52,7 +53,7 @@ function memberRow(pool, {address}) {
 
 function poolCard(name) {
   const body = h('tbody'), about = h('p', {class: 'facts'}), switched = toggle(name);
-  const titles = ['origin', '', 'confidence', 'now', 'requests', 'failed', 'under way', '', ''];
+  const titles = ['origin', '', 'confidence', ...NUMBERS, '', ''];
   const made = h('article', {class: 'card whole'}, h('div', {class: 'head'}, h('h2', {}, name), switched), about,
     h('div', {class: 'wide'}, h('table', {class: 'pool'}, h('thead', {}, h('tr', {}, titles.map((title, place) =>
       h('th', {scope: 'col', class: place > 2 && place < 7 ? 'number' : ''}, title)))), body)));
