@@ -351,7 +351,10 @@ class Assembly:
             proxy_ports=lambda: daemon.ports("proxy"),
             default_port=proxy.default_port,
             listeners=lambda: {
-                part.name: self.told(part).get("listener", {}) for part in daemon.parts
+                part.name: part.product.report().get("listener", {})
+                if part.site is None
+                else part.site.report()
+                for part in daemon.parts
             },
             metrics=self._tell_all if section.metrics else None,
         )
