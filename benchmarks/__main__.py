@@ -1,9 +1,9 @@
-"""Run comparisons, print their table, keep the figures as JSON.
+"""Run comparisons, print their table, keep the figures as JSON, a page and a plot.
 
     python -m benchmarks [hot] [rules] [pass] [memcached] [crowds] [workers]
                          [observed] [blob] [cluster]
                          [image | image-sizes | image-http | image-formats ...]
-                         [--rounds N] [--seconds S] [--blobs N]
+                         [--rounds N] [--seconds S] [--blobs N] [--draw FILE.json]
 
 "image" is everything that begins with it; without a name it is everything else.
 
@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
+import cattrs
 
 from benchmarks import (
     blob,
@@ -42,6 +43,8 @@ from benchmarks import (
     workers,
 )
 from benchmarks.figures import BenchmarkFailed, Reading, Row
+from benchmarks.page import page
+from benchmarks.plot import plot
 from benchmarks.rounds import Plan
 from benchmarks.servers import Cores, Stage
 from benchmarks.table import format_reading, format_row, format_summary
@@ -80,6 +83,9 @@ _PROGRAMS = {
 def main(argv: Sequence[str]) -> int:
     """Do what the command line asks; return the exit status."""
     options = _parser().parse_args(argv)
+    if options.draw is not None:
+        _draw(options.draw)
+        return 0
     names = _chosen(options.comparison)
     plan = Plan(options.rounds, options.seconds, options.blobs)
     rows: list[Row | Reading] = []
@@ -124,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", type=Path, help="where the figures go (benchmarks/results/TIME.json)"
     )
+    parser.add_argument(
+        "--draw", metavar="FILE", type=Path, help="only draw figures kept before"
+    )
     return parser
 
 
@@ -167,6 +176,26 @@ def _save(rows: Sequence[Row | Reading], plan: Plan, path: Path | None) -> None:
     }
     path.write_text(json.dumps(document, indent=1) + "\n")
     print(f"figures in {path}")
+    _draw(path)
+
+
+def _draw(path: Path) -> None:
+    """Write the page and the plot of figures beside them."""
+    document = json.loads(path.read_text())
+    rows: list[Row | Reading] = [
+        cattrs.structure(each, Row if "results" in each else Reading)
+        for each in document["rows"]
+    ]
+    drawing, text = path.with_suffix(".svg"), path.with_suffix(".rst")
+    drawing.write_text(plot([row for row in rows if isinstance(row, Row)]))
+    plan = ", ".join(f"{name} {value}" for name, value in document["plan"].items())
+    about = (
+        document["time"],
+        f"{document['machine']}, Python {document['python']}",
+        f"plan: {plan}",
+    )
+    text.write_text(page(rows, about, drawing.name))
+    print(f"table in {text}, plot in {drawing}")
 
 
 if __name__ == "__main__":

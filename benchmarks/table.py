@@ -71,12 +71,12 @@ def _value(reading: Reading) -> str:
     value = reading.typical()
     if value is None:
         return f"not measured ({reading.trouble})"
-    return f"{_number(value)} {reading.unit}"
+    return f"{number(value)} {reading.unit}"
 
 
 def _wanted(reading: Reading) -> str:
     bounds = (("≥", reading.at_least), ("≤", reading.at_most))
-    told = [f"{sign} {_number(bound)}" for sign, bound in bounds if bound is not None]
+    told = [f"{sign} {number(bound)}" for sign, bound in bounds if bound is not None]
     return f"wanted {' and '.join(told) or 'a figure'}"
 
 
@@ -86,8 +86,8 @@ def _figures(result: Result) -> str:
         return f"{name}  no figures: {result.trouble}"
     typical = result.typical()
     return (
-        f"{name}{_number(typical.rate):>12}{_number(typical.per_core):>12}"
-        f"{_number(typical.p50_ms):>9}{_number(typical.p99_ms):>9}"
+        f"{name}{number(typical.rate):>12}{number(typical.per_core):>12}"
+        f"{number(typical.p50_ms):>9}{number(typical.p99_ms):>9}"
     )
 
 
@@ -99,7 +99,8 @@ def _verdict(ratio: float | None, bar: Bar | None) -> str:
     return f"{text}   wanted ≥ {bar.at_least:g}: {'holds' if held else 'MISSED'}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Return a figure as precisely as it means anything; "-" for none."""
     if value is None:
         return "-"
     if value >= 1000:
