@@ -182,10 +182,12 @@ def _save(rows: Sequence[Row | Reading], plan: Plan, path: Path | None) -> None:
 def _draw(path: Path) -> None:
     """Write the page and the plot of figures beside them."""
     document = json.loads(path.read_text())
-    rows: list[Row | Reading] = [
-        cattrs.structure(each, Row if "results" in each else Reading)
-        for each in document["rows"]
-    ]
+    rows: list[Row | Reading] = []
+    for each in document["rows"]:
+        if "results" in each:
+            rows.append(cattrs.structure(each, Row))
+        else:
+            rows.append(cattrs.structure(each, Reading))
     drawing, text = path.with_suffix(".svg"), path.with_suffix(".rst")
     drawing.write_text(plot([row for row in rows if isinstance(row, Row)]))
     plan = ", ".join(f"{name} {value}" for name, value in document["plan"].items())

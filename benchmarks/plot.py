@@ -18,7 +18,8 @@ _UNITS = {
 }
 _STYLE = """\
 svg { background: #fff; font: 13px system-ui, sans-serif; }
-text { fill: #222; } .title { font-weight: 600; } .unit, .value { fill: #666; font-weight: 400; }
+text { fill: #222; } .title { font-weight: 600; }
+.unit, .value { fill: #666; font-weight: 400; }
 .ours { fill: #1769aa; } .theirs { fill: #b9c4cd; }
 @media (prefers-color-scheme: dark) {
   svg { background: #16191d; } text { fill: #e6e6e6; }

@@ -62,9 +62,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_configuration(explain)
     explain.set_defaults(run=_explain)
 
-    from clinfra.shell.command_line import add_commands as add_shell_commands
+    from clinfra.shell import command_line as shell_command_line
 
-    add_shell_commands(commands, _add_configuration, _read, make_parser)
+    shell_command_line.add_running(explain)
+    shell_command_line.add_commands(commands, _add_configuration, _read, make_parser)
 
     from clinfra.blob import command_line as blob_command_line
     from clinfra.blob.playground import add_command
@@ -173,7 +174,12 @@ def _keys_of(cls: type | None) -> Iterable[Key]:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from clinfra.proxy.command_line import check
+    from clinfra.proxy.command_line import check, question
+
+    if getattr(arguments, "admin", None) is not None:
+        from clinfra.shell.command_line import explain_running
+
+        return explain_running(arguments, question(arguments))
     from clinfra.tap import rehearse_proxy
 
     whole = load(arguments.config, assignments=arguments.set)

@@ -139,6 +139,22 @@ def check(
     return 0
 
 
+def question(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what a command line asks, as the admin listener is asked it."""
+    return {
+        "url": arguments.url,
+        "method": arguments.method.upper(),
+        "client": arguments.client,
+        "fields": [_line(each) for each in arguments.header],
+        "status": arguments.status,
+        "answer": [_line(each) for each in arguments.answer],
+    }
+
+
+def _line(pair: Field) -> str:
+    return b": ".join(pair).decode("latin-1")
+
+
 def _built_in(name: str) -> str:
     from clinfra.proxy.loading import BUILT_IN
 

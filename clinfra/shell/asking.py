@@ -8,12 +8,13 @@ import re
 import socket
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import define
 
-from clinfra.config import Config
+from clinfra.config import AdminConfig, Config
 
 DEFAULT_ADMIN = "http://127.0.0.1:8090"
 URL_VARIABLE = "CLINFRA_ADMIN"
@@ -28,6 +29,10 @@ _UNIX = re.compile(r"unix:(?:address=)?([^:]+)")
 
 class Unreached(Exception):
     """Nobody answered, or not as an admin listener does; a plain sentence."""
+
+
+class Refused(Exception):
+    """The admin listener does not do that; its sentence."""
 
 
 class _UnixConnection(HTTPConnection):
@@ -57,28 +62,35 @@ class Admin:
     timeout: float = 10.0
     token: str = ""
 
-    def ask(self, target: str) -> tuple[int, bytes]:
-        """GET a page; return its status and body.  Raises Unreached."""
+    def ask(self, target: str, question: Any = None) -> tuple[int, bytes]:
+        """GET a page, or POST a question as JSON; return status and body.
+
+        Raises Unreached.
+        """
         connection = self._connection()
         fields = {"Accept": "application/json, text/plain", "Connection": "close"}
         if self.token:
             fields["Authorization"] = f"Bearer {self.token}"
+        method, body = ("GET", None)
+        if question is not None:
+            method, body = "POST", json.dumps(question)
+            fields["Content-Type"] = "application/json"
         try:
-            connection.request("GET", target, headers=fields)
+            connection.request(method, target, body, headers=fields)
             response = connection.getresponse()
-            body = response.read(MOST_BYTES + 1)
+            answer = response.read(MOST_BYTES + 1)
         except (OSError, HTTPException) as error:
             raise Unreached(f"{self.url} does not answer: {_why(error)}") from None
         finally:
             connection.close()
-        if len(body) > MOST_BYTES:
+        if len(answer) > MOST_BYTES:
             raise Unreached(f"{self.url} answers with more than {MOST_BYTES} bytes")
         if response.status == 401:
             raise Unreached(
                 f"{self.url} wants the operators' token: give the configuration with"
                 f" --config, or the token in the environment as {TOKEN_VARIABLE}"
             )
-        return response.status, body
+        return response.status, answer
 
     def status(self) -> Mapping[str, Any]:
         """Return what /status tells.  Raises Unreached."""
@@ -98,6 +110,22 @@ class Admin:
             return []
         lines = body.decode("utf-8", "replace").splitlines()
         return [line.strip() for line in lines if line.strip()] or [f"HTTP {answered}"]
+
+    def explain(self, question: Mapping[str, Any]) -> list[str]:
+        """Return what the proxy's rules make of a request.
+
+        Raises Unreached, and Refused with the listener's own sentence.
+
+        Args:
+            question: see `admin.console`.
+        """
+        answered, body = self.ask("/explain", question)
+        try:
+            lines = json.loads(body)["lines"]
+        except (ValueError, TypeError, KeyError):
+            sentence = body[:500].decode("utf-8", "replace").strip()
+            raise Refused(sentence or f"HTTP {answered}") from None
+        return [str(line) for line in lines]
 
     def _connection(self) -> HTTPConnection:
         if self.url.startswith("unix:"):
@@ -160,13 +188,11 @@ def find_admin(
     return Admin(url.rstrip("/"), timeout, token)
 
 
-def _configured_token(section: Any) -> str:
+def _configured_token(section: AdminConfig) -> str:
     """Return the secret of an [admin]; empty when it has none or cannot be read."""
-    file = getattr(section, "token_file", "")
-    if not file:
-        return str(getattr(section, "token", ""))
+    if not section.token_file:
+        return section.token
     try:
-        with open(file, encoding="utf-8") as opened:
-            return opened.read().strip()
+        return Path(section.token_file).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return ""

@@ -6,9 +6,11 @@ What does the work is imported when it is wanted.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from clinfra.config import Config
 from clinfra.shell.asking import (
@@ -16,9 +18,11 @@ from clinfra.shell.asking import (
     TOKEN_VARIABLE,
     URL_VARIABLE,
     Admin,
+    Refused,
     Unreached,
     find_admin,
 )
+from clinfra.shell.words import plain
 from clinfra.web.headers import is_token
 from clinfra.web.heads import Field
 
@@ -29,6 +33,7 @@ EXIT_STATUS = (
 UNREACHED = 4
 
 Commands = argparse._SubParsersAction
+Question = Mapping[str, Any]
 Read = Callable[[argparse.Namespace], Config]
 """Reads the configuration that a command line names; raises ConfigProblems."""
 
@@ -117,6 +122,35 @@ def _add_timeout(parser: argparse.ArgumentParser) -> None:
         default=10.0,
         help="longest silence of a server (default: %(default)g)",
     )
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Add to `clinfra explain` what has it ask a proxy that runs."""
+    parser.add_argument(
+        "--admin",
+        metavar="URL",
+        help="ask the proxy that runs behind this admin listener, not a configuration;"
+        f" its token may be in {TOKEN_VARIABLE}",
+    )
+    _add_timeout(parser)
+
+
+def explain_running(arguments: argparse.Namespace, question: Question) -> int:
+    """Print what a proxy that runs makes of a request; return the exit status."""
+    try:
+        admin = find_admin(arguments.admin, None, arguments.timeout)
+        lines = admin.explain(question)
+    except Unreached as unreached:
+        return _told(unreached)
+    except Refused as refused:
+        print(f"clinfra: {refused}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        told = {"method": question["method"], "url": question["url"], "lines": lines}
+        print(json.dumps(told, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(map(plain, lines)))
+    return 0
 
 
 def _add_bench(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -98,11 +98,11 @@ def _secret_files(
     """Yield the files that have secrets in them."""
     image, admin = configuration.image, configuration.admin
     inside = bool(image is not None and image.signing_keys)
-    inside = inside or bool(getattr(admin, "token", ""))
+    inside = inside or bool(admin is not None and admin.token)
     if inside:
         for path in arguments.config:
             yield from sorted(path.glob("*.toml")) if path.is_dir() else (path,)
     if image is not None and image.signing_keys_file:
         yield Path(image.signing_keys_file)
-    if token_file := getattr(admin, "token_file", ""):
-        yield Path(token_file)
+    if admin is not None and admin.token_file:
+        yield Path(admin.token_file)

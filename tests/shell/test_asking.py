@@ -48,10 +48,12 @@ class PlaceTests(SynchronousTestCase):
             self.assertRaises(Unreached, found, None, bad)
 
     def test_token(self) -> None:
-        """The environment has the operators' secret."""
-        admin = find_admin(None, None, 1, {"CLINFRA_ADMIN_TOKEN": "secret"})
+        """The environment has the operators' secret, or the configuration."""
+        variables = {"CLINFRA_ADMIN_TOKEN": "secret"}
+        configured = attrs.evolve(Config(), admin=AdminConfig(token="other"))
 
-        self.assertEqual("secret", admin.token)
+        self.assertEqual("secret", find_admin(None, None, 1, variables).token)
+        self.assertEqual("other", find_admin(None, configured, 1, {}).token)
 
     def test_bad_urls(self) -> None:
         """What cannot be asked is said, not raised as something else."""

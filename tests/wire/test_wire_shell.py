@@ -132,6 +132,18 @@ def test_bench(running: ClinfraProcess) -> None:
     assert told["statuses"] == {"404": told["errors"]}
 
 
+def test_explain(running: ClinfraProcess) -> None:
+    """The rules are asked that run, and say the same as those of the configuration."""
+    asked = ("explain", "http://x.example/a", "--header", "X-A: 1", "--method", "post")
+    here = typed(*asked, *configured(running))
+    there = typed(*asked, "--admin", running.url("admin", ""))
+    assert (there.returncode, there.stderr) == (0, "")
+    assert there.stdout == here.stdout
+    bad = typed("explain", "ftp://x/", "--admin", running.url("admin", ""))
+    assert bad.returncode == 1
+    assert "is not an http URL" in bad.stderr
+
+
 def test_a_reader_that_has_seen_enough() -> None:
     """No traceback when the other end of a pipe is gone."""
     process = subprocess.Popen(
