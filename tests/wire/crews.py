@@ -103,9 +103,17 @@ def workers(clinfra: ClinfraProcess, product: str = "proxy") -> list[int]:
 
 
 def children(clinfra: ClinfraProcess) -> list[int]:
-    """Return the process ids of all children."""
-    path = Path(f"/proc/{clinfra.pid}/task/{clinfra.pid}/children")
-    return [int(pid) for pid in path.read_text().split()]
+    """Return the process ids of all children, oldest first.
+
+    The kernel's own list of them may lack some while others end.
+    """
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended
+            parent = path.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == clinfra.pid:
+                found.append(int(path.parent.name))
+    return sorted(found)
 
 
 def descriptors(pid: int) -> int:
