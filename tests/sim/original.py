@@ -6,6 +6,7 @@ to a sender, and keeps a record of every byte that it was sent.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,8 @@ class Original(Factory):
         asked: the requests it got, whole, as they came.
         blobs: modified (None for no data), deleted, modified_deleted and body by name.
         broken: names that it answers with 500, whatever is asked.
+        outdone: stamp and SHA-256 by name of all that something which came later
+            replaced, although it had the same stamp: that is how it decides.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Original(Factory):
         self.asked: list[bytes] = []
         self.blobs: dict[str, tuple[int | None, int, int, bytes]] = {}
         self.broken: set[str] = set()
+        self.outdone: dict[str, list[tuple[int, bytes]]] = {}
         self.buckets = buckets or {"0": 0}
 
     def buildProtocol(self, addr: object) -> Protocol:
@@ -77,6 +81,9 @@ class Original(Factory):
         if known is not None:
             if modified is None or (known[0] is not None and modified < known[0]):
                 modified, body = known[0], known[3]
+            elif modified == known[0] and body != known[3]:
+                outdone = modified, hashlib.sha256(known[3]).digest()
+                self.outdone.setdefault(name, []).append(outdone)
             if marked < known[2]:
                 deleted, marked = known[1], known[2]
         self.blobs[name] = modified, deleted, marked, body

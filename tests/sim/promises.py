@@ -17,6 +17,8 @@ So these are the lawful ends of a name:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field, frozen
 
 from clinfra.blob.records import Data, Expiry, Row, State
@@ -117,16 +119,24 @@ class Name:
             self.holders.setdefault(data, set()).add(host)
         return news
 
-    def check(self, state: State | None, damaged: str | None, now: float) -> None:
+    def check(
+        self,
+        state: State | None,
+        damaged: str | None,
+        now: float,
+        is_void: Callable[[Promise], bool] = lambda promise: False,
+    ) -> None:
         """Raise Broken unless a state (None: gone) is a lawful end.
 
         Args:
             damaged: the host whose disk is not what it was.
+            is_void: whether nobody could have kept a promise.
         """
         promises = [
             each
             for each in self.promises
-            if damaged is None or each.copies > 1 or each.host not in ("", damaged)
+            if (damaged is None or each.copies > 1 or each.host not in ("", damaged))
+            and not is_void(each)
         ]
         if state is None or state.data is None:
             # A delete by a clock that was ahead has not ended by ours.
@@ -242,6 +252,13 @@ class Name:
             for each in self.promises
             if each.change.sha256 != last
         )
+
+    def last(self) -> State | None:
+        """Return what was the last write, when it came with its end, and no other."""
+        data, expiry = max(self.kept, default=None), max(self.ends, default=None)
+        if data is None or expiry is None or data[0] != expiry[0]:
+            return None
+        return State(Data(*data, 0, 0), Expiry(*expiry))
 
     def only_had(self, state: State | None, host: str | None) -> bool:
         """Return whether nobody but one host ever kept this data."""
