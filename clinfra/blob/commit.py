@@ -22,6 +22,7 @@ from functools import partial
 from attrs import define, evolve, field, frozen
 from twisted.logger import Logger
 
+from clinfra.blob.forgotten import Forgotten, noted
 from clinfra.blob.index import Batch, IBlobIndex, VolumeMark
 from clinfra.blob.records import Locator, Row, State
 from clinfra.blob.store import Entry, IBlobStore, ISpool
@@ -121,6 +122,7 @@ class Committer:
 
     Attributes:
         tell_ahead: makes the calls of `Job.ahead`, in whichever thread they belong to.
+        forgotten: the latest of all ends that the index knew and does not any more.
     """
 
     log = Logger()
@@ -130,6 +132,7 @@ class Committer:
     now: Callable[[], float]
     marks: dict[int, VolumeMark] = field(init=False, factory=dict)
     forest: Forest | None = field(init=False, default=None)
+    forgotten: Forgotten = field(init=False, factory=Forgotten)
     tell_ahead: Callable[[Sequence[Callable[[], object]]], object] = field(
         init=False, default=call_all
     )
@@ -141,6 +144,7 @@ class Committer:
         """Begin where the index ends."""
         self.marks = dict(self.index.marks())
         self._seq = self.index.last_seq()
+        self.forgotten = noted(self.index.notes())
         self._slowest = min(self.index.cursors().values(), default=0)
 
     @property
@@ -193,7 +197,7 @@ class Committer:
         changes: dict[str, _Change] = {}
         entries: list[Entry] = []
         ahead: list[Callable[[], object]] = []
-        seq = self._seq
+        seq, forgotten = self._seq, self.forgotten
         for job in jobs:
             change = changes.get(job.name)
             if change is None:
@@ -233,6 +237,8 @@ class Committer:
                 continue
             if plan.forget:
                 change.row, change.entry = None, -1
+                ended = plan.state.expiry.modified_deleted
+                forgotten = forgotten.joined(ended, self.now())
             else:
                 if plan.state.data is None:
                     change.entry = -1
@@ -269,13 +275,14 @@ class Committer:
                     [name for name, change in changes.items() if change.row is None],
                     marks,
                     seq=seq,
+                    notes=forgotten.notes() if forgotten != self.forgotten else {},
                 )
             )
         except BaseException:
             self.store.void(places)
             raise
         self.marks.update(marks)
-        self._seq = seq
+        self._seq, self.forgotten = seq, forgotten
         if self.forest is not None:
             for name, change in changes.items():
                 self.forest.replace(
@@ -390,11 +397,18 @@ class Committer:
     def forget_dropped(self, since: int, limit: int) -> Sequence[Row]:
         """Remove some rows that dropped volumes left behind; return them."""
         rows = self.index.left_behind(since, limit)
-        self.index.apply(Batch(forget=[row.name for row in rows]))
+        ended = max((row.expiry.modified_deleted for row in rows), default=0)
+        self.forgot(ended, self.now(), [row.name for row in rows])
         if self.forest is not None:
             for row in rows:
                 self.forest.replace(row.name, row.digest, b"")
         return rows
+
+    def forgot(self, stamp: int, at: float, names: Sequence[str] = ()) -> None:
+        """Note that ends up to a stamp were forgotten, here or by others."""
+        forgotten = self.forgotten.joined(stamp, at)
+        self.index.apply(Batch(forget=names, notes=forgotten.notes()))
+        self.forgotten = forgotten
 
     def forget_volumes(self, numbers: Sequence[int]) -> None:
         """Forget volumes that are deleted, and that no row points at any more."""

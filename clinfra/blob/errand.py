@@ -32,6 +32,7 @@ class Errand:
         body: of a PUT; whoever made it closes it.
         fields: what the change depends on.
         wishes: more parameters.
+        kept: what is told of a change that was kept for whoever gets it.
     """
 
     _router: Router
@@ -41,6 +42,7 @@ class Errand:
     body: Replay | None
     fields: Fields = ()
     wishes: bytes = b""
+    kept: Fields = ()
 
     async def run(self, write: Write, settled: Write) -> tuple[Found, bytes]:
         """Send the change; return the answer, read whole.
@@ -98,7 +100,7 @@ class Errand:
             replicate=self.replicate,
             encoded=True if put else None,
         )
-        fields = (HOP, *self.fields)
+        fields = (HOP, *self.kept, *self.fields)
         body: bytes | IBody | None = None
         if self.body is not None:
             body = self.body.body()

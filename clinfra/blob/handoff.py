@@ -6,8 +6,9 @@ answers again, however often this process was restarted in between.  Until then 
 not among the blobs of this process, but can be read (see `undelivered`).
 
 A change that is refused is put aside, told of in the log, and tried again now and then.
-One that has waited for longer than deletes are remembered is put aside for good: what
-was deleted meanwhile would come back.  It stays on the disk, for somebody to look at.
+When it is refused because its blob may have been deleted meanwhile (see `forgotten`) it
+is not read any more.  One that has waited for longer than deletes are remembered is put
+aside for good.  Both stay on the disk, for somebody to look at.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import reduce
+from http import HTTPStatus
 from math import inf
 from typing import Any
 
@@ -24,6 +26,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from clinfra.blob.errand import Errand
+from clinfra.blob.forgotten import TooLate
 from clinfra.blob.handoff_files import HandoffFiles, Kept
 from clinfra.blob.merge import merge
 from clinfra.blob.records import Data, State
@@ -56,11 +59,12 @@ _Bucket = tuple[tuple[int, int], ...]
 HANDOFF: Field = (b"X-Clblob-Handoff", b"1")
 """Told of a change that is only here: no keeper of its name has it.
 
-Sent with a GET by another server: it is to be answered with what is kept here.
+Sent with a GET by another server: it is to be answered with what is kept here.  Sent
+with a PUT that is delivered it tells since when that was kept, unix seconds.
 """
 
-Adopt = Callable[[Placement, Write, Replay | None], Coroutine[Any, Any, object]]
-"""Carries a change out here."""
+Adopt = Callable[[Placement, Write, Replay | None, float], Coroutine[Any, Any, object]]
+"""Carries a change out here that was kept since a time, unix seconds."""
 
 
 @define(eq=False)
@@ -188,6 +192,14 @@ class Handoff:
             found[0].state,
         )
 
+    def refused(self, stored: str) -> list[Kept]:
+        """Return the changes of a blob that are put aside."""
+        return [
+            kept
+            for number, kept in self._kept.items()
+            if number in self._aside and kept.name == stored
+        ]
+
     def holder(self, stored: str, data: Data) -> Kept | None:
         """Return the change that brought these bytes, while it is kept."""
         for kept in self._names.get(stored, ()):
@@ -273,6 +285,9 @@ class Handoff:
             if not self._is_poison(number, bucket):
                 return
             refusal = trouble.sentence
+        except TooLate as trouble:
+            refusal = trouble.sentence
+            self._unname(kept)
         except (Trouble, OSError) as error:
             refusal = str(error)
         if refusal is not None:
@@ -310,16 +325,22 @@ class Handoff:
     async def _deliver(self, kept: Kept, placement: Placement) -> str | None:
         """Carry a change out; return why it is refused.
 
-        Raises errors.Overloaded and StorageFull: nobody can take it now.  And errors
-        of every other kind: it cannot be sent as it is.
+        Raises errors.Overloaded and StorageFull: nobody can take it now.  TooLate: it
+        may have been deleted.  And errors of every other kind: it cannot be sent as it
+        is.
         """
         body = await self.files.replay(kept)
         try:
             if self.adopt is not None and self._router.topology.is_here(placement):
-                await self.adopt(placement, kept.write, body)
+                await self.adopt(placement, kept.write, body, kept.since)
                 return None
             errand = Errand(
-                self._router, kept.method.encode(), placement, kept.replicate, body
+                self._router,
+                kept.method.encode(),
+                placement,
+                kept.replicate,
+                body,
+                kept=((HANDOFF[0], b"%.0f" % kept.since),),
             )
             found, answer = await errand.run(kept.write, kept.write)
         finally:
@@ -328,4 +349,8 @@ class Handoff:
         if found.response.head.status == 200:
             return None
         said = answer[:200].decode("utf-8", "replace").strip()
-        return f"{found.peer}: {said}"
+        refusal = f"{found.peer}: {said}"
+        if found.response.head.status == HTTPStatus.PRECONDITION_FAILED:
+            # It came without any condition but this one.
+            raise TooLate(refusal)
+        return refusal

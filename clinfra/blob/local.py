@@ -21,11 +21,12 @@ from clinfra.blob.intake import Intake
 from clinfra.blob.records import EVERYWHERE, Row
 from clinfra.blob.rejoin import Fence
 from clinfra.blob.replay import Replay
-from clinfra.blob.replica import SMALL_BYTES, Replica, Write
+from clinfra.blob.replica import SMALL_BYTES, Check, Replica, Write
 from clinfra.blob.routed import RoutedBlobs
+from clinfra.blob.stamps import LIMIT
 from clinfra.blob.standing import Standing
 from clinfra.blob.topology import Placement
-from clinfra.errors import NotFound, StorageDamaged
+from clinfra.errors import NotFound, Overloaded, StorageDamaged
 from clinfra.interfaces import BlobInfo, ILendsBlobs
 from clinfra.web.exchange import FileBody
 
@@ -58,6 +59,22 @@ class LocalBlobs(RoutedBlobs):
         """Return whether a blob must not be served any more, whoever has its bytes."""
         ended = row.expiry.passed(self.now())
         return ended and (row.data is None or not self.serve_deleted)
+
+    def late(self, write: Write, since: float) -> Check:
+        """Return what refuses a PUT that was kept for us for too long: see `forgotten`.
+
+        Args:
+            since: when it was kept, unix seconds.
+        """
+        stamp = write.modified_deleted or write.modified or LIMIT
+
+        def check(row: Row | None) -> None:
+            if row is None:
+                if self.standing.unsure:
+                    raise Overloaded("This replica does not have what it had")
+                self.fence.check_late(stamp, since)
+
+        return check
 
     async def _put(self, placement: Placement, body: bytes, write: Write) -> BlobInfo:
         if not self.is_here(placement):
@@ -113,9 +130,17 @@ class LocalBlobs(RoutedBlobs):
         return info_of(row, placement.buckets)
 
     async def adopt(
-        self, intake: Intake, placement: Placement, write: Write, body: Replay | None
+        self,
+        intake: Intake,
+        placement: Placement,
+        write: Write,
+        body: Replay | None,
+        since: float,
     ) -> None:
         """Take a change over that was kept here for others, before it was ours.
+
+        Args:
+            since: when it was kept, unix seconds.
 
         Raises errors.Trouble.
         """
@@ -123,14 +148,14 @@ class LocalBlobs(RoutedBlobs):
         if body is None:
             await self.replica.expire(name, write)
             return
-        source = body.body()
+        source, check = body.body(), self.late(write, since)
         if not isinstance(source, bytes):
             announced = Announced({"sha256": body.sha256})
             taken = await intake.take(source, name, write.content_type, announced)
-            await self.replica.put(name, taken, write, announced=announced)
+            await self.replica.put(name, taken, write, announced=announced, check=check)
         else:
             with self.replica.room_for(len(source)):
-                await self.replica.put(name, source, write)
+                await self.replica.put(name, source, write, check=check)
 
     async def _find(self, placement: Placement) -> Hot | None:
         """Return what this replica knows of a blob; None when others are to be asked.

@@ -12,10 +12,12 @@ Nothing that is found on disk stops a start.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 from attrs import define, evolve, field
 from twisted.logger import Logger
 
+from clinfra.blob.forgotten import Forgotten, noted
 from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
 from clinfra.blob.merge import merge
 from clinfra.blob.records import EVERYWHERE, Locator, Row
@@ -59,6 +61,7 @@ class Recovery:
     _marks: dict[int, VolumeMark] = field(init=False, factory=dict)
     _volumes: Mapping[int, VolumeFacts] = field(init=False, factory=dict)
     _seq: int = field(init=False, default=0)
+    _forgotten: Forgotten = field(init=False, factory=Forgotten)
 
     def run(self) -> Summary:
         """Open both and make them agree."""
@@ -72,6 +75,7 @@ class Recovery:
         self._finish_drops()
         volumes = self._volumes = self.store.volumes()
         self._seq = self.index.last_seq()
+        self._forgotten = noted(self.index.notes())
         # Rows may still point into a volume that is lost.
         self.store.reserve(max(self._marks, default=0))
         self.summary.rebuilt = bool(volumes) and not self._marks
@@ -114,6 +118,8 @@ class Recovery:
             if isinstance(found, Found) and found.record.is_purge:
                 name, seq = found.record.name, found.record.seq
                 self._purges[name] = max(self._purges.get(name, 0), seq)
+                ended = found.record.state.expiry.modified_deleted
+                self._forgotten = self._forgotten.joined(ended, inf)
 
     def _finish_drops(self) -> None:
         """Delete volumes that were dropped, and survived that."""
@@ -233,8 +239,10 @@ class Recovery:
     def _flush(self) -> None:
         rows = [row for row in self._rows.values() if row is not None]
         forget = [name for name, row in self._rows.items() if row is None]
+        marks = dict(self._marks)
+        notes = self._forgotten.notes() if self._purges else {}
         try:
-            self.index.apply(Batch(rows, forget, dict(self._marks), seq=self._seq))
+            self.index.apply(Batch(rows, forget, marks, seq=self._seq, notes=notes))
         except StorageFull:
             if rows or forget:
                 raise

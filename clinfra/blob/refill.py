@@ -76,6 +76,7 @@ class Refill:
         blobs, size: how much came, in this run.
         left_out: records that were damaged, or do not belong here.
         adopted: called when what a peer is was taken over, bytes unseen.
+        filled: called in the writer thread when this replica had lost something.
     """
 
     log = Logger()
@@ -92,6 +93,7 @@ class Refill:
     size: int = field(init=False, default=0)
     left_out: int = field(init=False, default=0)
     adopted: Callable[[], object] = field(init=False, default=lambda: None)
+    filled: Callable[[], object] = field(init=False, default=lambda: None)
     _source: str = field(init=False, default="")
     _began: float = field(init=False, default=0.0)
     _seconds: float = field(init=False, default=0.0)
@@ -172,8 +174,7 @@ class Refill:
             await deferLater(self._reactor, pause)
         self._source = ""
         self._seconds = self._reactor.seconds() - self._began
-        filled = Batch(notes={NOTE: None})
-        await self._replica.commit(Call(partial(self._committer.index.apply, filled)))
+        await self._replica.commit(Call(self._filled))
         if self._adoption is not None:
             await self._adoption.forget()
         self._end_doubt()
@@ -186,6 +187,12 @@ class Refill:
             seconds=self._seconds,
             left_out=self.left_out,
         )
+
+    def _filled(self) -> None:
+        """Note that nothing is missing any more.  The writer thread."""
+        if self.blobs or any(self._positions.values()):
+            self.filled()
+        self._committer.index.apply(Batch(notes={NOTE: None}))
 
     async def _round(self) -> bool:
         """Ask the peers in turn; return whether there is nothing more to be had."""

@@ -50,12 +50,14 @@ from twisted.logger import Logger
 
 from clinfra.blob.commit import Call, Committer, Job, Plan
 from clinfra.blob.destinations import Destination
+from clinfra.blob.forgotten import Forgotten, forgotten_in
 from clinfra.blob.index import Batch
 from clinfra.blob.merge import merge
 from clinfra.blob.peers import Peers
 from clinfra.blob.periods import CHANCES
 from clinfra.blob.records import Expiry, Row, State
 from clinfra.blob.replica import Replica, Write
+from clinfra.blob.stamps import stamp_at
 from clinfra.config import BlobConfig
 from clinfra.errors import Overloaded, Trouble
 
@@ -89,11 +91,13 @@ class Told:
 
     Attributes:
         alive: when it last noted that, before it was fenced; unix seconds.
+        forgotten: what it does not know any more.
     """
 
     incarnation: str
     fenced: bool
     alive: float
+    forgotten: Forgotten = Forgotten()
 
 
 def told_in(raw: bytes) -> Told:
@@ -101,7 +105,10 @@ def told_in(raw: bytes) -> Told:
     try:
         told = json.loads(raw)
         return Told(
-            str(told["incarnation"]), bool(told["fenced"]), float(told["alive"])
+            str(told["incarnation"]),
+            bool(told["fenced"]),
+            float(told["alive"]),
+            forgotten_in(told.get("forgotten")),
         )
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"it does not tell how it is: {error!r}") from error
@@ -150,6 +157,7 @@ class Fence:
     Args:
         now: returns unix seconds.
         forget_seconds: for so long at least every delete is remembered everywhere.
+        delay_seconds: for so long at least it is remembered here.
         trusts: it is never fenced.
 
     Attributes:
@@ -165,6 +173,7 @@ class Fence:
     _committer: Committer
     _now: Callable[[], float]
     _forget_seconds: float
+    _delay_seconds: float
     _trusts: bool
     closed: bool = field(init=False, default=False)
     incarnation: str = field(init=False, default="")
@@ -187,6 +196,9 @@ class Fence:
             }
         except (KeyError, TypeError, ValueError):
             self.incarnation, self.alive = secrets.token_hex(8), self._now()
+            if self._committer.seq:
+                # It was lost, and is made of what the volumes tell.
+                self.forgot_unseen()
             self._write()
             # An index that lost this would be taken for a new one.
             self._committer.index.sync()
@@ -210,6 +222,23 @@ class Fence:
         """Raise Overloaded while this replica is fenced."""
         if self.closed:
             raise Overloaded("This replica was away for too long", RETRY_SECONDS)
+
+    def check_late(self, stamp: int, since: float) -> None:
+        """Raise TooLate, or Overloaded, for an unknown name: see `forgotten`."""
+        self.check()
+        self._committer.forgotten.check(stamp, since)
+
+    def forgot_unseen(self) -> None:
+        """Take it that all was forgotten that may be.  The writer thread."""
+        now = self._now()
+        until = max(0.0, now - self._delay_seconds)
+        self._committer.forgot(stamp_at(until), now)
+
+    def learn(self, told: Told) -> Deferred[None]:
+        """Take it that what another has forgotten was forgotten here."""
+        stamp, at = told.forgotten.stamp, told.forgotten.at
+        forgot = partial(self._committer.forgot, stamp, at)
+        return self._replica.commit(Call(forgot))
 
     def known(self, replica: str) -> Known | None:
         """Return what a replica once had of ours."""
@@ -260,6 +289,7 @@ class Fence:
             "incarnation": self.incarnation,
             "fenced": self.closed,
             "alive": self.alive,
+            "forgotten": self._committer.forgotten.told(),
         }
         return json.dumps(told).encode()
 
@@ -289,7 +319,8 @@ def make_fence(
     # Whoever comes back just in time is to be told before anybody forgets.
     chances = CHANCES * config.compare_interval
     remembered = max(config.expiration_delay - chances, chances)
-    return Fence(replica, committer, now, remembered, config.rejoin == "trust")
+    delay, trusts = config.expiration_delay, config.rejoin == "trust"
+    return Fence(replica, committer, now, remembered, delay, trusts)
 
 
 @define(eq=False)
@@ -349,6 +380,7 @@ class Proof:
                         continue
                     told = told_in(await self._ask(replica, "/_tree?self=1"))
                     others[replica] = told
+                    await self._fence.learn(told)
                     known = self._fence.known(replica)
                     if known is not None and is_witness(known, told):
                         forget = partial(self._forget_some, replica, known)

@@ -273,6 +273,8 @@ class BlobHandler(RouterHandler):
         blobs.replica.check_stamps(write)
         with blobs.replica.room_for(head.content_length):
             check = await self._precondition(head, placement.stored)
+            if (since := head.get(HANDOFF[0].lower())) is not None:
+                check = blobs.late(write, _since(since))
             body = await self._intake.take(
                 exchange.body, placement.stored, write.content_type, announced
             )
@@ -339,6 +341,13 @@ def _ending(given: Parameters) -> Write:
         modified_deleted=given.modified_deleted,
         fanout=given.fanout,
     )
+
+
+def _since(told: bytes) -> float:
+    """Return since when a change was kept, unix seconds.  Raises InvalidRequest."""
+    if not told.isdigit():
+        raise InvalidRequest("It does not tell since when it was kept")
+    return float(told)
 
 
 def _gone(exchange: IExchange, row: Row) -> Response:

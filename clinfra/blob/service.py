@@ -224,6 +224,7 @@ class BlobService(Service):
             lambda name: self._healer.heal(self.topology.place(name, encoded=True)),
         )
         self.refill.adopted = self.scrubber.now
+        self.refill.filled = self.fence.forgot_unseen
         self.blobs = LocalBlobs(
             topology=self.topology,
             replica=self.replica,

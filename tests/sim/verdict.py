@@ -10,7 +10,7 @@ from clinfra.blob.records import Row, State
 from clinfra.blob.trees import BRANCHES, LEAVES, Place, digest_of
 from tests.sim.clock import Hang
 from tests.sim.cluster import Answer
-from tests.sim.promises import Broken, Name, told_of
+from tests.sim.promises import Broken, Name, Promise, expiry_of, told_of
 from tests.sim.world import World
 
 LONGEST_ANSWER_SECONDS = 120.0
@@ -38,7 +38,7 @@ class Verdict:
                     return False
             if self._shown(name, rows):
                 try:
-                    name.check(state, self._world.damaged, now)
+                    self._check_kept(name, state, now)
                 except Broken:
                     return False
         return True
@@ -60,15 +60,50 @@ class Verdict:
                 raise Broken(f"{stored} is not the same everywhere: {told}", stored)
             state = self._visible(name, rows)
             if shown:
-                name.check(
-                    state, self._world.damaged, self._world.cluster.clock.seconds()
-                )
+                self._check_kept(name, state, self._world.cluster.clock.seconds())
             for original in self._world.cluster.keeping_originals(stored):
                 kept = original.blobs.get(stored)
                 if self._original_differs(name, kept, state):
                     raise Broken(f"{stored} is {kept} at an original", stored)
             self._check_answers(name, state, bool(shown))
         self._check_trees()
+
+    def _check_kept(self, name: Name, state: State | None, now: float) -> None:
+        """Raise Broken unless all that was promised of a name is kept."""
+
+        def is_void(promise: Promise) -> bool:
+            return self._is_aside(name, promise) or self._is_outdone(name, promise)
+
+        name.check(state, self._world.damaged, now, is_void)
+
+    def _is_aside(self, name: Name, promise: Promise) -> bool:
+        """Return whether a change that nobody got was put aside by who kept it.
+
+        It was delivered so late that its name may have been deleted meanwhile; the
+        answer had told of no copy.
+        """
+        host = self._world.cluster.hosts.get(promise.host)
+        if promise.copies or host is None or host.service is None:
+            return False
+        return any(
+            expiry_of(kept.state.expiry) == promise.expiry
+            for kept in host.service._handoff.refused(name.stored)
+        )
+
+    def _is_outdone(self, name: Name, promise: Promise) -> bool:
+        """Return whether the only copy left was replaced by one with the same stamp.
+
+        An original takes what comes last, whatever we think of it: when a client gave
+        two writes one stamp, and the disk is lost of the only one of us that had the
+        greater, nobody else could know that there was one.
+        """
+        data, lost = promise.data, self._world.damaged
+        if data is None or lost is None or promise.change.stamp != data[0]:
+            return False
+        return name.holders.get(data, set()) <= {lost} and any(
+            data in original.outdone.get(name.stored, ())
+            for original in self._world.cluster.keeping_originals(name.stored)
+        )
 
     def _shown(self, name: Name, rows: dict[str, dict[str, Row]]) -> list[State | None]:
         """Return what the replicas that keep a name show of it.
@@ -103,14 +138,16 @@ class Verdict:
         A write that its server died of, or could not keep, and never answered, may live
         on where it had a head start to.  So may one that it answered before its disk
         was lost, and with that whom it was to be sent to.  Our replicas give it to one
-        another, comparing trees; an original may only get it with the next change.
+        another, comparing trees; an original may only get it with the next change, and
+        never hears of it when it has ended.
         """
+        ours = state.data.modified if state is not None and state.data else None
         modified, deleted, marked, _ = kept or (None, 0, 0, b"")
         if 0 != deleted <= self._world.cluster.clock.seconds():
             modified = None
-        ours = state.data.modified if state is not None and state.data else None
         if modified == ours:
             return False
+        state = state or name.last()
         if name.was_answered(state, self._world.damaged):
             return True
         return not name.has_promised(kept and kept[0], marked, state)
