@@ -197,7 +197,6 @@ class Fence:
         except (KeyError, TypeError, ValueError):
             self.incarnation, self.alive = secrets.token_hex(8), self._now()
             if self._committer.seq:
-                # It was lost, and is made of what the volumes tell.
                 self.forgot_unseen()
             self._write()
             # An index that lost this would be taken for a new one.
@@ -231,14 +230,14 @@ class Fence:
     def forgot_unseen(self) -> None:
         """Take it that all was forgotten that may be.  The writer thread."""
         now = self._now()
-        until = max(0.0, now - self._delay_seconds)
-        self._committer.forgot(stamp_at(until), now)
+        self._committer.forgot(stamp_at(max(0.0, now - self._delay_seconds)), now)
 
     def learn(self, told: Told) -> Deferred[None]:
         """Take it that what another has forgotten was forgotten here."""
-        stamp, at = told.forgotten.stamp, told.forgotten.at
-        forgot = partial(self._committer.forgot, stamp, at)
-        return self._replica.commit(Call(forgot))
+        it = told.forgotten
+        return self._replica.commit(
+            Call(partial(self._committer.forgot, it.stamp, it.at))
+        )
 
     def known(self, replica: str) -> Known | None:
         """Return what a replica once had of ours."""
@@ -285,12 +284,8 @@ class Fence:
 
     def told(self) -> bytes:
         """Return what others ask for; see `told_in`."""
-        told = {
-            "incarnation": self.incarnation,
-            "fenced": self.closed,
-            "alive": self.alive,
-            "forgotten": self._committer.forgotten.told(),
-        }
+        told = {"incarnation": self.incarnation, "fenced": self.closed}
+        told |= {"alive": self.alive, "forgotten": self._committer.forgotten.told()}
         return json.dumps(told).encode()
 
     def report(self) -> Mapping[str, Any]:
