@@ -173,6 +173,14 @@ class OriginPool:
             bool(self.members) and all(member.maintained for member in self.members)
         )
 
+    @property
+    def all_down(self) -> bool:
+        """Whether there is nobody of whom checks say that a request would be answered.
+
+        Requests are sent all the same: checks may be wrong, or asking too much.
+        """
+        return bool(self.members) and not any(member.up for member in self.members)
+
     def may_retry(self, now: float) -> bool:
         """Whether the budget allows for one more retry; takes it."""
         requests = sum(member.requests for member in self.members)

@@ -203,6 +203,28 @@ class ErrorTests(SynchronousTestCase):
                 answer.fields["Cache-Status"],
             )
 
+    def test_origins_are_down(self) -> None:
+        """When checks say so nobody waits for origins that may hang; others do."""
+        stage = self.stale("max-age=10")
+        stage.script = lambda asked: None
+        pool = stage.proxy._surroundings.origins.pool("origin")
+        assert pool is not None
+        for _ in range(3):
+            pool.members[0].checked(False)
+
+        for _ in range(2):
+            stale = stage.get()
+            self.assertEqual(b"page", stale.body)
+            self.assertIn("detail=stale-if-error", stale.fields["Cache-Status"])
+        self.assertEqual(1, len(stage.asked))
+        stage.ask("/other")
+        self.assertEqual(2, len(stage.asked))
+
+        for _ in range(2):
+            pool.members[0].checked(True)
+        stage.ask()
+        self.assertEqual(3, len(stage.asked))
+
     def test_origin_says_so(self) -> None:
         """RFC 5861 §4: 500, 502, 503 and 504 are errors; others are answers."""
         for status, got in (

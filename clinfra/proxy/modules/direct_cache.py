@@ -32,6 +32,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from clinfra.errors import (
     Forbidden,
     OriginFailed,
+    OriginsDown,
     OriginTimeout,
     Overloaded,
     Trouble,
@@ -92,6 +93,7 @@ class DirectCache(RuleModule):
         self._cache: PageCache = surroundings.cache
         self._cache.refresh_seconds = self._config.hot_cache_refresh
         self._pipeline = surroundings.pipeline
+        self._origins = surroundings.origins
         if self._cache.memcached is not None:
             self._cache.scopes = Scopes(
                 self._cache.memcached,
@@ -230,6 +232,21 @@ class DirectCache(RuleModule):
         if wish.only_if_cached:
             raise OriginTimeout("It is not in the cache.")
         return self._fetching.seek(request, primary, get, wish, entry)
+
+    def miss(self, request: Request) -> Reply | None:
+        """Use what is kept at once while all origins are down: they may well hang."""
+        seeking: Seeking | None = request.cache_state
+        if seeking is None or seeking.known is None:
+            return None
+        pool = self._origins.pool(request.pool)
+        if pool is None or not pool.all_down:
+            return None
+        instead = self._hits.instead(request)
+        if instead is not None and request.flight is not None:
+            request.flight.land(OriginsDown("All servers behind us are down."))
+        return instead
+
+    stale = miss
 
     # The origin's answer.
 
