@@ -162,12 +162,13 @@ class Access:
         Raises errors.Forbidden.
         """
         head = exchange.head
-        if head.path.startswith(_HEALTH):
+        if head.path.startswith(_HEALTH) and head.method in (b"GET", b"HEAD"):
             return None
         if self._secret and not self._knows_secret(head.get(b"authorization")):
             return _ASKED
         # PURGE names its page by the Host; no page's script can read the answer.
-        if head.method != b"PURGE" and not is_own_host(head.host, self._names):
+        named = bool(head.host) and head.method != b"PURGE"
+        if named and not is_own_host(head.host, self._names):
             raise Forbidden(
                 "This is not a name of the admin pages: ask by address, or add the"
                 " name to admin.hosts."

@@ -60,7 +60,7 @@ async function refresh(name) {
     replica.status = await ask(path('status', name), {seconds: PATIENCE_SECONDS});
     replica.trouble = null;
   } catch (error) {
-    replica.trouble = error.message;
+    replica.trouble = error.message.replace(`${name}: `, '');
   }
   replica.checked = Date.now();
 }

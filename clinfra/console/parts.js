@@ -81,7 +81,7 @@ export function time(seconds) {
 }
 
 export const percent = share => `${Math.round(100 * share)}\u00a0%`;
-export const facts = (...parts) => parts.filter(Boolean).join(' · ');
+export const facts = (...parts) => parts.filter(Boolean).join('\u00a0· ');
 
 // Asking the service.
 

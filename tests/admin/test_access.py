@@ -224,6 +224,7 @@ class AccessTests(SynchronousTestCase):
         ):
             given = b"Authorization: " + wrong
             self.assertEqual([401] * 5, self.statuses(all_pages, given), wrong)
+        self.assertEqual(401, self.ask(b"PURGE /health/live").status)
         refused = self.ask(b"GET /status")
         self.assertIn("Basic", refused.fields["WWW-Authenticate"])
         self.assertEqual([], self.cache.asked)
