@@ -1,6 +1,6 @@
 """Who may see the admin pages, and who may change something by them.
 
-Whoever reaches the listener sees them, so it listens on this machine alone unless
+Whoever reaches the listener sees its pages, so it is on this machine alone unless
 operators have a secret (`admin.token`) or say that they want it so
 (`admin.allow_remote`).  Besides, nobody's web page may use an operator's browser:
 
