@@ -215,13 +215,15 @@ def test_maintenance(page: Page, clinfra: ClinfraProcess) -> None:
     )
 
 
-def test_looks(page: Page, clinfra: ClinfraProcess, tmp_path: Path) -> None:
+def test_looks(page: Page, clinfra: ClinfraProcess) -> None:
     """Light and dark differ, and on a phone nothing is wider than the screen."""
     grounds = set()
     for scheme in ("light", "dark"):
+        page.look(360, 740, scheme)
+        page.open(clinfra.url("admin"))
+        page.wait("Image", "nav")
         for part in ("overview", "proxy", "blob", "image"):
-            page.look(360, 740, scheme)
-            page.open(clinfra.url("admin", f"/#{part}"))
+            page.one(f"nav a[href='#{part}']").click()
             wait_until(lambda part=part: page.text(f"#{part}") != "", part)  # type: ignore[misc] # each its own
             wide = "return document.documentElement.scrollWidth"
             assert page.browser.execute_script(wide) <= 360, part
