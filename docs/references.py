@@ -39,6 +39,7 @@ def write_all(directory: Path) -> None:
         ("blob-commands", docstring("blob/admin.py")),
         ("admin", docstring("admin/resource.py")),
         ("console", docstring("admin/console.py")),
+        ("access", docstring("admin/access.py")),
     ):
         path = directory / f"{name}.inc"
         if not path.exists() or path.read_text(encoding="utf-8") != text:

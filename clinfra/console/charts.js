@@ -32,9 +32,9 @@ export class Chart {
     this.top = h('span', {class: 'top'});
     this.title = title;
     this.element = h('figure', {class: 'chart'},
-      h('figcaption', {}, h('span', {class: 'title'}, title), names.map((name, place) =>
+      h('figcaption', {}, h('span', {class: 'title'}, title, this.top), names.map((name, place) =>
         h('span', {class: `legend line${place}`}, h('i'), `${name} `, this.values[place]))),
-      h('div', {class: 'plot'}, this.drawing, this.top),
+      h('div', {class: 'plot'}, this.drawing),
       h('div', {class: 'axis', 'aria-hidden': 'true'},
         h('span', {}, `${Math.round(MOST_POINTS * PERIOD_MS / 60000)} min ago`), h('span', {}, 'now')));
   }
@@ -64,7 +64,7 @@ export class Chart {
         this.area.setAttribute('points', `${left},${HEIGHT} ${drawn.join(' ')} ${WIDTH},${HEIGHT}`);
       }
     });
-    text(this.top, this.format(top));
+    text(this.top, `up to ${this.format(top)}`);
     const told = this.names.map((name, place) => `${name} ${this.format(this.points[place].at(-1))}`);
     this.drawing.setAttribute('aria-label', `${this.title}: ${told.join(', ')}`);
   }
