@@ -194,7 +194,7 @@ class CacheProtocol(MemCacheProtocol):
                     if len(data) < stop + 2:
                         self._needed = stop + 2 - position
                         break
-                    if data[stop : stop + 2] != b"\r\n":
+                    if not data.startswith(b"\r\n", stop):
                         raise ValueError("a value of another length than announced")
                     position = stop + 2
                     queue[0].found(words[1], data[end + 2 : stop])

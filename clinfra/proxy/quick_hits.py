@@ -17,7 +17,7 @@ from attrs import define
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.entry import plain_hit
 from clinfra.proxy.pipeline import Pipeline
-from clinfra.proxy.record import Plain, decode_plain
+from clinfra.proxy.record import decode_plain
 from clinfra.proxy.scopes import Scopes, host_scope
 from clinfra.web.exchange import IExchange
 
@@ -61,33 +61,35 @@ class QuickHits:
                 return
             now = self.now()
             plain = decode_plain(item) if item is not None else None
-            if (
-                plain is None
-                or purges != self.cache.purges
-                or now >= plain.fresh_until
-                or not self._passes(plain, now)
-            ):
+            if plain is None or purges != self.cache.purges:
+                self.pipeline.begin(exchange)
+                return
+            status, block, body, born, fresh_until, asked_at, scope = plain
+            if now >= fresh_until or not self._passes(scope, asked_at, now):
                 self.pipeline.begin(exchange)
                 return
             self.pipeline.hits += 1
             self.cache.memcached_hits += 1
             exchange.notes["cache"] = "hit"
-            status, born, fresh_until, _, _, block, body = plain
             message = plain_hit(status, block, body, born, fresh_until, now)
             exchange.send(message, status, len(body))
 
         memcached.get_item(key, found)
 
-    def _passes(self, plain: Plain, now: float) -> bool:
-        """Whether it is known that no ban holds for it."""
-        read = _host_and_generation(plain.scope)
+    def _passes(self, named: bytes, asked_at: float, now: float) -> bool:
+        """Whether it is known that no ban holds for what was asked for then.
+
+        Args:
+            named: its name, tags and generations, a line each.
+        """
+        read = _host_and_generation(named)
         if read is None:
             return False
         scope = self.scopes.known(read[0], now)
         return (
             scope is not None
             and scope.generation == read[1]
-            and scope.settled_before(plain.asked_at)
+            and scope.settled_before(asked_at)
         )
 
 

@@ -10,7 +10,6 @@ mark is a miss.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from clinfra.proxy.entry import PREBUILT_BYTES, Entry, Vary
 
@@ -93,22 +92,10 @@ def decode(key: bytes, primary: bytes, raw: bytes) -> Entry | Vary | None:
     )
 
 
-class Plain(NamedTuple):
-    """As much of a record as a plain hit needs.
-
-    Attributes:
-        fresh_until, born, asked_at: Unix seconds.
-        scope: its name, tags and generations, a line each.
-        block: its fields as they go out.
-    """
-
-    status: int
-    born: float
-    fresh_until: float
-    asked_at: float
-    scope: bytes
-    block: bytes
-    body: bytes
+Plain = tuple[int, bytes, bytes, float, float, float, bytes]
+"""As much of a record as a plain hit needs: status; fields as they go out; body; when
+it was born, until when it is fresh and when it was asked for, in Unix seconds; and its
+name, tags and generations, a line each."""
 
 
 def decode_plain(item: bytes) -> Plain | None:
@@ -121,8 +108,9 @@ def decode_plain(item: bytes) -> Plain | None:
     """
     if item[:9] != _WHOLE or len(item) < _FIXED.size + 1:
         return None
-    _, status, flags, born, lifetime, *rest = _FIXED.unpack_from(item, 1)
-    _, _, asked_at, scope_bytes, block_bytes, body_bytes = rest
+    fixed = _FIXED.unpack_from(item, 1)
+    _, status, flags, born, lifetime, _, _, asked_at, *lengths = fixed
+    scope_bytes, block_bytes, body_bytes = lengths
     scope = _FIXED.size + 1
     block = scope + scope_bytes
     body = block + block_bytes
@@ -132,12 +120,12 @@ def decode_plain(item: bytes) -> Plain | None:
         or len(item) != body + body_bytes
     ):
         return None
-    return Plain(
+    return (
         status,
+        item[block:body],
+        item[body:],
         born,
         born + lifetime,
         asked_at,
         item[scope:block],
-        item[block:body],
-        item[body:],
     )
