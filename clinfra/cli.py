@@ -86,6 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=Path(config.Config().data_dir),
         help="the data directory of the stopped process (default: %(default)s)",
     )
+    _add_json(rebuild)
     rebuild.set_defaults(run=_rebuild_index)
 
     proxy = commands.add_parser("proxy", help="look at the proxy's rules")
@@ -106,6 +107,7 @@ def make_parser() -> argparse.ArgumentParser:
     command_line.add_commands(image_commands)
     sign = image_commands.add_parser("sign", help="print a signed address of a picture")
     command_sign.add_arguments(sign, parse_seconds)
+    _add_json(sign)
     _add_configuration(sign)
     sign.set_defaults(run=_sign)
     return parser
@@ -215,7 +217,9 @@ def _show_reference(arguments: argparse.Namespace) -> None:
 def _rebuild_index(arguments: argparse.Namespace) -> None:
     from clinfra.blob.rebuild import rebuild_index
 
-    print(rebuild_index(arguments.data_dir))
+    terminal = sys.stderr if sys.stderr.isatty() else None
+    rebuilt = rebuild_index(arguments.data_dir, terminal)
+    print(json.dumps(rebuilt.told()) if arguments.json else rebuilt)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

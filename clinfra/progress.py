@@ -73,10 +73,11 @@ class Progress:
         self._began = self._now()
         self._shown_at = self._began + SHOWN_AFTER_SECONDS - BETWEEN_SECONDS
 
-    def tell(self, done: int) -> None:
-        """So much has been done."""
+    def tell(self, done: int, total: int | None = None) -> None:
+        """So much has been done; of so much, where that is known only now."""
         if self._stream is None:
             return
+        self._total = self._total if total is None else total
         now = self._now()
         if now - self._shown_at < BETWEEN_SECONDS:
             return

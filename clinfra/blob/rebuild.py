@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import TextIO
 
 from attrs import define
 
@@ -12,6 +14,7 @@ from clinfra.blob.index_sqlite import SqliteIndex
 from clinfra.blob.recovery import Recovery, Summary
 from clinfra.blob.store_volume import VolumeStore
 from clinfra.errors import StartupFailed
+from clinfra.progress import Progress
 
 
 @define
@@ -28,12 +31,23 @@ class Rebuilt:
             f" {found.damaged} damaged stretches, {found.torn_bytes} torn bytes"
         )
 
+    def told(self) -> dict[str, object]:
+        """Return the same for programs."""
+        found = self.summary
+        return {
+            "index": str(self.path),
+            "records": found.adopted,
+            "damaged": found.damaged,
+            "torn_bytes": found.torn_bytes,
+        }
 
-def rebuild_index(data_dir: Path) -> Rebuilt:
+
+def rebuild_index(data_dir: Path, terminal: TextIO | None = None) -> Rebuilt:
     """Rebuild the blob index of a stopped process; the old one is set aside.
 
     Args:
         data_dir: of the process, as its configuration says.
+        terminal: where to show how far it is.
 
     Raises:
         StartupFailed: nothing is there, or another process uses it.
@@ -54,9 +68,11 @@ def rebuild_index(data_dir: Path) -> Rebuilt:
             pass
         index.clear()
         index.close()
+        progress = Progress(terminal, "rebuild", None, time.monotonic)
         try:
-            summary = Recovery(index, store).run()
+            summary = Recovery(index, store, progress.tell).run()
         finally:
+            progress.end()
             index.close()
             store.close()
     except OSError as error:

@@ -11,7 +11,7 @@ Nothing that is found on disk stops a start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 
 from attrs import define, evolve, field
@@ -49,18 +49,25 @@ class Summary:
 
 @define(eq=False)
 class Recovery:
-    """One pass over index and store.  Both are opened by it."""
+    """One pass over index and store.  Both are opened by it.
+
+    Args:
+        tell: is told from time to time how many bytes were read, and of how many.
+    """
 
     log = Logger()
 
     index: IBlobIndex
     store: IBlobStore
+    tell: Callable[[int, int], None] = lambda done, total: None
     summary: Summary = field(init=False, factory=Summary)
     _rows: dict[str, Row | None] = field(init=False, factory=dict)
     _purges: dict[str, int] = field(init=False, factory=dict)
     _marks: dict[int, VolumeMark] = field(init=False, factory=dict)
     _volumes: Mapping[int, VolumeFacts] = field(init=False, factory=dict)
     _seq: int = field(init=False, default=0)
+    _done: int = field(init=False, default=0)
+    _total: int = field(init=False, default=0)
     _forgotten: Forgotten = field(init=False, factory=Forgotten)
 
     def run(self) -> Summary:
@@ -85,6 +92,8 @@ class Recovery:
         for number, facts in volumes.items():
             if facts.ttl_class == CHANGES_CLASS:
                 self._learn_purges(number)
+        left = (each.size - self._indexed(n) for n, each in volumes.items())
+        self._total = sum(size for size in left if size > 0)
         for number, facts in sorted(volumes.items()):
             indexed = self._indexed(number)
             if facts.size > indexed or number not in self._marks:
@@ -163,6 +172,8 @@ class Recovery:
             self._marks[number] = evolve(mark, indexed=end)
             if len(self._rows) >= _BATCH:
                 self._flush()
+                self.tell(self._done + end - start, self._total)
+        self._done += size - start
         if end < size:
             if known:
                 self.store.truncate(number, end)

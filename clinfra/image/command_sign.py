@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import time
@@ -72,7 +73,9 @@ def run(arguments: argparse.Namespace, configuration: Config) -> int:
     expires = None
     if arguments.expires is not None:
         expires = int(time.time() + arguments.expires)
-    print(keys.sign(path.encode("ascii"), expires).decode("ascii"))
+    address = keys.sign(path.encode("ascii"), expires).decode("ascii")
+    told = {"address": address, "expires": expires}
+    print(json.dumps(told) if arguments.json else address)
     return 0
 
 

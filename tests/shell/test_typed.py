@@ -78,6 +78,14 @@ class TypedTests(Typing):
         self.assertEqual(["off", "http", "tcp"], keys[CHECK_KIND]["choices"])
         self.assertIn("proxy.routes[].prefix", keys)
 
+    def test_sign(self) -> None:
+        """An address, and until when it holds."""
+        key = 'image.signing_keys=["sixteen bytes at least"]'
+        words = ("image", "sign", "--set", key, "/000_x/640x")
+        plain = self.typed(*words).strip()
+
+        self.assertEqual({"address": plain, "expires": None}, self.json(*words))
+
     def test_modules(self) -> None:
         """What a rule module is for and what it is told."""
         told = self.json("proxy", "modules", "Throttler")["Throttler"]
