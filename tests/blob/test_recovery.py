@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from clinfra.blob.datadir import DataDirectory
 from clinfra.blob.index import Batch, VolumeMark
+from clinfra.blob.index_sqlite import SqliteIndex
 from clinfra.blob.rebuild import rebuild_index
+from clinfra.blob.recovery import Recovery
+from clinfra.blob.store_volume import VolumeStore
 from clinfra.blob.volume import VOLUME_HEAD_BYTES
 from clinfra.config import Bytes
 from clinfra.errors import StartupFailed, StorageFull
@@ -336,6 +340,26 @@ class RebuildTests(DiskCase):
             [True, True, False, True, True],
             [self.rig.get(f"/000_n{n}") is not None for n in range(5)],
         )
+
+    def test_progress(self) -> None:
+        """Whoever waits is told how much of the volumes has been read."""
+        for n in range(1001):
+            self.rig.put(f"/n{n}", b"x")
+        self.rig.crash()
+        told: list[tuple[int, int]] = []
+        directory = DataDirectory(self.directory / "blob", "")
+        store = VolumeStore(directory.store, volume_bytes=1 << 30)
+        fresh = SqliteIndex(self.directory / "fresh.sqlite")
+        Recovery(fresh, store, lambda *both: told.append(both)).run()
+        fresh.close()
+        store.close()
+        self.rig = self.open()
+
+        ((done, total),) = told
+        size = sum(path.stat().st_size for path in self.volumes())
+        self.assertLess(0.9 * total, done)
+        self.assertLess(done, total)
+        self.assertLessEqual(total, size)
 
     def test_nothing_there(self) -> None:
         """Rebuilding what is no blob store, or is in use, is refused."""
