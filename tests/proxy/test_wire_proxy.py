@@ -192,7 +192,10 @@ def test_memcached_outlives_the_proxy(origin: RealOrigin) -> None:
     big = bytes(range(256)) * 12_000
     origin.answer = lambda handler: say(handler, big, Cache_Control="max-age=600")
     with memcached() as server:
-        cache = {"memcached": [f"127.0.0.1:{server.port}"]}
+        cache = {
+            "memcached": [f"127.0.0.1:{server.port}"],
+            "memcached_timeout": "10s",
+        }
         with ClinfraProcess(proxy_config(origin.port, cache=cache)) as clinfra:
             wait_for_memcached(clinfra)
             ask(clinfra, "/big")

@@ -27,7 +27,12 @@ REQUEST = b"GET %b HTTP/1.1\r\nHost: shared.example\r\nConnection: close\r\n\r\n
 def shared_config(port: int, servers: Sequence[Any], **options: Any) -> dict[str, Any]:
     """Return the configuration of one proxy of several."""
     names = [f"127.0.0.1:{server.port}" for server in servers]
-    cache = {"memcached": names, "memcached_retry": "200ms"}
+    # However slow a machine is, none of these servers is to be taken for a dead one.
+    cache = {
+        "memcached": names,
+        "memcached_retry": "200ms",
+        "memcached_timeout": "10s",
+    }
     config = proxy_config(port, cache=cache)
     config["proxy"]["modules"] = [
         # Pages are named by the listener's port; here they are to be shared.

@@ -88,7 +88,10 @@ def test_the_readmes_front(tmp_path: Path) -> None:
 
         configuration = configuration.replace(
             "[proxy]\n", f'[proxy]\nlisten = ["tcp:{proxy}:interface=127.0.0.1"]\n', 1
-        ).replace("[admin]\n", f'[admin]\nlisten = ["tcp:{admin}"]\n')
+        ).replace(
+            "[admin]\n",
+            f'[admin]\nlisten = ["tcp:{admin}:interface=127.0.0.1"]\n',
+        )
         (tmp_path / "front.toml").write_text(local(configuration))
         command = [
             *(str(programs / "twistd"), "-n", "--pidfile=", "clinfra"),
