@@ -232,7 +232,7 @@ async def test_memory() -> None:
         encode(grey, "WEBP", method=0),
         encode(grey, "GIF"),
     ):
-        async with workers() as renderer:
+        async with workers(timeout_seconds=60) as renderer:
             with uploaded(data) as upload:
                 asked = attrs.evolve(job(), mezzanines=ladder(ImageConfig().mezzanine))
                 rendered = await renderer.render(upload, asked, 1)
