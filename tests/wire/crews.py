@@ -43,11 +43,15 @@ class Load:
         self._port = port
         self._path = path
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(_CLIENTS)]
+        self._turns = [0] * _CLIENTS
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,))
+            for number in range(_CLIENTS)
+        ]
         for thread in self._threads:
             thread.start()
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=20)
         while not self._over.is_set():
             try:
@@ -62,6 +66,7 @@ class Load:
             except (OSError, HTTPException) as error:
                 connection.close()
                 self.failures.append(repr(error))
+            self._turns[number] += 1
         connection.close()
 
     def _ask(self, connection: HTTPConnection) -> bool:
@@ -76,6 +81,17 @@ class Load:
         answer.read()
         self.answers[answer.status] += 1
         return True
+
+    def settle(self) -> None:
+        """Return when every client has been answered on the connection it has now."""
+        before = list(self._turns)
+        wait_until(
+            lambda: all(
+                now > then + 1 for now, then in zip(self._turns, before, strict=True)
+            ),
+            "every client was answered",
+            timeout_seconds=60,
+        )
 
     def end(self) -> None:
         """Have no more sent."""
@@ -195,14 +211,15 @@ def soak(
                     killed += 1
                     load.again = True
                     kill_one(clinfra)
-                    time.sleep(0.1 + pause_seconds)
+                    load.settle()
+                    time.sleep(pause_seconds)
                     load.again = False
                 if turn == warm:
                     before = _held(clinfra)
                 if turn % 20 == 0 or load.failures:
                     figures = f"{turn} reloads, {killed} kills, {load.answers}"
                     say(f"{figures}, {load.repeated} repeated, {_held(clinfra)}")
-                assert load.failures == []
+                assert not load.failures, load.failures
         finally:
             load.end()
         after = _held(clinfra)
