@@ -15,7 +15,7 @@ from clinfra.errors import InvalidRequest, RuleFailed
 from clinfra.proxy.clients import forwarded_element, hosts_of
 from clinfra.proxy.message import Request, join_host_path
 from clinfra.web.headers import HOP_BY_HOP, end_to_end
-from clinfra.web.heads import Field, Fields, ResponseHead, is_authority
+from clinfra.web.heads import Field, Fields, RequestHead, ResponseHead, is_authority
 
 _WRITTEN_ANEW = frozenset(
     (
@@ -123,6 +123,11 @@ def _told_host(request: Request, trusted: bool) -> bytes:
     """Return the host that the client asked for."""
     told = request.get(b"x-forwarded-host") if trusted else None
     return told or request.head.host or request.authority
+
+
+def has_claims(head: RequestHead) -> bool:
+    """Whether a request came with fields that only proxies should write."""
+    return any(_is_claim(name) for name in head.index)
 
 
 def _is_claim(name: bytes) -> bool:

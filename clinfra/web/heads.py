@@ -324,10 +324,15 @@ def format_request_head(method: bytes, target: bytes, fields: Sequence[Field]) -
 
     Raises ValueError for what would not be read as just these.
     """
+    return format_request_line(method, target) + _lines(fields)
+
+
+def format_request_line(method: bytes, target: bytes) -> bytes:
+    """Return a request line.  Raises ValueError for what would not be read as one."""
     line = b"%b %b HTTP/1.1\r\n" % (method, target)
     if _REQUEST_LINE.fullmatch(line) is None:
         raise ValueError(f"{method!r} {target!r} cannot make a request line")
-    return line + _lines(fields)
+    return line
 
 
 _STATUS_LINES = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.config import PoolConfig, RouteConfig
+from clinfra.proxy.message import Request
+from clinfra.proxy.rules import RuleModule
 from tests.proxy.stage import Asked, Stage, response
 
 TWO = {"origin": PoolConfig(members=("o1:80", "o2:80"))}
@@ -93,6 +95,42 @@ class HygieneTests(SynchronousTestCase):
         stage.get("/", "Max-Forwards: 5", method="OPTIONS")
         (asked,) = stage.asked
         self.assertEqual("4", asked.field("max-forwards"))
+
+    def test_heads_made_once(self) -> None:
+        """What is remembered of one head to origins is right for another, whoever asks.
+
+        A rule that makes the client's own claim for some pages makes it for these only.
+        """
+        claim = "X-Real-IP: 198.51.100.9"
+
+        class Claims(RuleModule):
+            head_only = True
+
+            def received(self, request: Request) -> None:
+                if request.path != "/own":
+                    request.set(b"X-Rule", b"1")
+                    # The client's own goes last, where a rule's goes: both look alike.
+                    fields = request.fields
+                    mine = [each for each in fields if each[0] == b"X-Real-IP"]
+                    others = [each for each in fields if each[0] != b"X-Real-IP"]
+                    request.fields = (*others, *mine)
+                if request.path == "/claimed":
+                    request.set(b"X-Real-IP", b"198.51.100.9")
+
+        stage = Stage(self)
+        pipeline = stage.proxy.pipeline
+        pipeline.use((Claims(), *pipeline.modules))
+        for page in ("/claimed", "/b", "/own", "/claimed?2", "/b?2", "/own?2"):
+            for fields in ((claim,), ()):
+                stage.get(page, *fields)
+                asked = stage.asked[-1]
+                self.assertEqual(page.encode(), asked.target)
+                wanted = claim.split(": ")[1] if page.startswith("/claimed") else None
+                self.assertEqual(wanted, asked.field("x-real-ip"), (page, fields))
+                rule = None if page.startswith("/own") else "1"
+                self.assertEqual(rule, asked.field("x-rule"))
+            stage.get(page, host="other.example.com")
+            self.assertEqual("other.example.com", stage.asked[-1].field("host"))
 
 
 class BodyTests(SynchronousTestCase):

@@ -27,7 +27,12 @@ from clinfra.errors import (
 )
 from clinfra.proxy.arrival import Plan
 from clinfra.proxy.connections import origin_of
-from clinfra.proxy.hygiene import ask_to_switch, request_fields, response_fields
+from clinfra.proxy.hygiene import (
+    ask_to_switch,
+    has_claims,
+    request_fields,
+    response_fields,
+)
 from clinfra.proxy.member import Member
 from clinfra.proxy.message import Reply, Request, drop_fields
 from clinfra.proxy.origin_pool import OriginPool
@@ -37,7 +42,7 @@ from clinfra.proxy.relay import Relay
 from clinfra.proxy.routes import Routes
 from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.web import tracing
-from clinfra.web.heads import Fields, ResponseHead
+from clinfra.web.heads import Fields, ResponseHead, format_request_line
 from clinfra.web.intake import Intake
 from clinfra.web.pool import Origin, OriginRequest, Pool, make_request_head
 
@@ -353,39 +358,45 @@ class Forwarder(RuleModule):
     def _head(
         self, request: Request, pool: OriginPool, origin: Origin, body: Any
     ) -> bytes:
-        """Return the head to send; equal ones are made once."""
+        """Return the head to send; what follows its first line is made once.
+
+        Unless rules have changed fields that came with claims: who made a claim shows
+        by which field it is, not by what is in it.
+        """
         peer: str = request.exchange.client_ip
-        target = request.forward_target or request.target
+        head = request.head
+        method = request.method
+        target = (request.forward_target or request.target).encode("latin-1")
+        line = format_request_line(method, target)
+        trusted = self._surroundings.trusted.trusts(peer)
+        changed = request.fields is not head.fields
+        usual = (
+            body is None
+            and not request.upgrade
+            and (not changed or trusted or not has_claims(head))
+        )
         key = (
-            request.fields if request.fields is not request.head.fields else None,
-            request.head,
-            pool.authority or request.authority,
-            target,
-            request.scheme,
-            peer,
+            *(method, request.fields if changed else None, head.fields, head.host),
+            *(head.http11, request.authority, pool.authority, request.scheme, peer),
             origin,
         )
-        usual = body is None and not request.upgrade
         if usual:
             known = self._heads.get(key)
             if known is not None:
-                return known
-        trusted = self._surroundings.trusted.trusts(peer)
+                return line + known
         fields = request_fields(request, peer, trusted)
         if request.exchange.trace is not None:
             # Its own are put in as it is sent: the rest may be another request's.
             fields = drop_fields(fields, tracing.NAMES)
         if pool.authority:
             fields = ((b"Host", pool.authority), *drop_fields(fields, _HOST))
-        made = make_request_head(
-            origin, request.method, target.encode("latin-1"), fields, body
-        )
+        made = make_request_head(origin, method, target, fields, body)
         if request.upgrade:
             made = ask_to_switch(made, request.upgrade)
-        if usual and len(request.head.raw) <= _MEMO_HEAD_BYTES:
+        if usual and len(head.raw) <= _MEMO_HEAD_BYTES:
             if len(self._heads) >= _MEMO_ENTRIES:
                 self._heads.clear()
-            self._heads[key] = made
+            self._heads[key] = made[len(line) :]
         return made
 
     def _max_forwards(self, request: Request) -> Reply | None:
