@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from clinfra.settings import load
+from clinfra.shell.asking import Admin
 from clinfra.tap import check
-from tests.support import ROOT, ClinfraProcess
+from tests.support import ROOT, ClinfraProcess, wait_until
 from tests.wire.photographs import write_photograph
 
 DOCS = ROOT / "docs"
@@ -63,6 +64,9 @@ def test_what_is_typed(page: str, running: ClinfraProcess, tmp_path: Path) -> No
             text = text.replace(f":{usual}", f":{running.ports[product]}")
         return text
 
+    # What an earlier page broke off may still be settling.
+    admin = Admin(running.url("admin", ""))
+    wait_until(lambda: not admin.unready(), "everything is ready")
     typed = sessions(page)
     mark = "=====next====="
     script = "\n".join(f"{local(line)}\necho {mark}" for line, _ in typed)
