@@ -236,13 +236,19 @@ class OriginPool:
         primaries = [member for member in present if not member.place.backup]
         wanted = max(1.0, self.config.panic_threshold * len(primaries))
         usable = [member for member in closed if member.up and not member.place.backup]
-        if len(usable) < wanted:
+        short = len(usable) < wanted
+        if short:
             usable += [member for member in closed if member.up and member.place.backup]
         panic = len(usable) < wanted and len(usable) < len(closed)
         if panic:
             usable = closed
-        # When nobody is left, trials are chosen for in another way.
-        pausing = [member for member in present if member.opened and usable]
+        # When nobody is left, trials are chosen for in another way; backups that are
+        # not needed get none.
+        pausing = [
+            member
+            for member in present
+            if member.opened and usable and (short or not member.place.backup)
+        ]
         due = [member for member in pausing if _next_trial(member) <= now]
         until = min((_next_trial(each) for each in pausing), default=inf)
         if any(member.warming(now) for member in usable):

@@ -172,6 +172,15 @@ class BackupTests(SynchronousTestCase):
         it["a:1"].succeeded()
         self.assertEqual({"a:1"}, {it.ask() for _ in range(50)})
 
+    def test_no_trials_out_of_need(self) -> None:
+        """One that failed itself is not tried while the others are well."""
+        it = Stand("a:1", backups=("b:1",), circuit_failures=3, circuit_pause=5.0)
+        it.fail("b:1", 3)
+        it.now += 5
+        self.assertEqual({"a:1"}, {it.ask() for _ in range(50)})
+        it.check("a:1", False, 3)
+        self.assertIn("b:1", {it.ask() for _ in range(50)})
+
 
 class SlowStartTests(SynchronousTestCase):
     """Back, but not at full pace."""
