@@ -30,6 +30,9 @@ OURS = {
 CONDITIONS = {"if-none-match", "range"}
 """What the cache answers itself: it asks the origin for the whole page."""
 
+UNSAID = ("accept-encoding", "identity")
+"""What is said for those who say nothing: they get the page without a coding, too."""
+
 NEVER_DROPPED = {"host", "content-length", "cache-control"}
 
 
@@ -59,7 +62,9 @@ def meaning(received: Received) -> Meaning:
         tuple(
             (name.lower(), value)
             for name, value in received.fields
-            if name.lower() not in dropped and "_" not in name
+            if name.lower() not in dropped
+            and "_" not in name
+            and (name.lower(), value) != UNSAID
         ),
     )
 
