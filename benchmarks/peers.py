@@ -316,6 +316,8 @@ def clinfra_crowded(
     )
     if memcached is not None:
         text += f'[proxy.cache]\nmemcached = ["127.0.0.1:{memcached}"]\n'
+    # The same page on either port.
+    text = text.replace("[proxy]\n", f"[proxy]\ndefault_port = {port}\n")
     text += f"[proxy.limits]\nconnections = {connections}\n"
     return _clinfra(stage, f"clinfra crowded {name}", text, port)
 
