@@ -1,4 +1,4 @@
-"""The README's front, configured and asked as it is printed there."""
+"""The manual's front, configured and asked as it is printed there."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tests.support import ROOT, Child, lasting_ports, memcached
 
-_README = (ROOT / "README.rst").read_text(encoding="utf-8")
-_SECTION = _README.split("\nA front\n-------\n", 1)[1].split("\nOperate\n", 1)[0]
+_PAGE = (ROOT / "docs" / "front.rst").read_text(encoding="utf-8")
+_SECTION = _PAGE.split("\nThe cache\n---------\n", 1)[0]
 _CHANGING = re.compile(r"ttl=\d+|127\.0\.0\.1:\d+(?:=0\.5)?")
 
 
@@ -60,8 +60,8 @@ def _blocks(mark: str) -> list[str]:
     return [textwrap.dedent(block).strip() + "\n" for block in found]
 
 
-def test_the_readmes_front(tmp_path: Path) -> None:
-    """Every command prints what the README says, but for ports and seconds."""
+def test_the_manuals_front(tmp_path: Path) -> None:
+    """Every command prints what the page says, but for ports and seconds."""
     (configuration,) = _blocks(".. code-block:: toml")
     sessions = _blocks("::")
     assert len(sessions) == 2
