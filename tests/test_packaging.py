@@ -25,6 +25,13 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+def read_setup() -> ConfigParser:
+    """Return what the distribution is made by."""
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return config
+
+
 class PackagingTests(SynchronousTestCase):
     """The installed distribution."""
 
@@ -39,13 +46,21 @@ class PackagingTests(SynchronousTestCase):
         for name in ("Twisted", "treq", "Pillow", "pymemcache", "attrs"):
             self.assertIn(name, needed)
 
+    def test_packages(self) -> None:
+        """Every package is named: one that is not would be installed nowhere."""
+        named = read_setup()["options"]["packages"].split()
+        there = {
+            ".".join(path.parent.relative_to(ROOT).parts)
+            for path in (ROOT / "clinfra").rglob("*.py")
+        }
+
+        self.assertEqual(sorted({*there, "twisted.plugins"}), sorted(named))
+
     def test_data(self) -> None:
         """Every file that is no module is named as data of its package."""
-        config = ConfigParser()
-        config.read(ROOT / "setup.cfg", encoding="utf-8")
         named = {
             (package, name)
-            for package, names in config["options.package_data"].items()
+            for package, names in read_setup()["options.package_data"].items()
             for name in names.split()
         }
         there = {
