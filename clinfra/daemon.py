@@ -98,7 +98,7 @@ class Part:
             await self.site.drained(seconds)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)  # it holds everything; Python words handlers of signals
 class Daemon(Service):
     """The root service.
 

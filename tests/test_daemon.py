@@ -344,6 +344,14 @@ class DaemonTests(SynchronousTestCase):
         self.assertEqual(1, self.happened.count("reactor stop"))
         self.assertEqual(State.STOPPING, self.daemon.state)
 
+    def test_in_few_words(self) -> None:
+        """Whoever looks at handlers of signals need not word all that it holds.
+
+        Twisted does when it starts a process, and Python makes text of those it does
+        not know; with all blobs in memory that took seconds.
+        """
+        self.assertLess(len(repr(self.daemon._signalled)), 200)
+
     def test_observer(self) -> None:
         """twistd logs with the observer of our configuration."""
         application = Application("clinfra")
