@@ -161,17 +161,29 @@ function explainCard() {
 
 // Requests under way.
 
+const MOST_ACTIVE = 50;
+
+function activeRow() {
+  const cells = Array.from({length: 8}, (_, place) => h('td', {class: [0, 3, 4, 6, 7].includes(place) ? 'number' : ''}));
+  const request = h('th', {scope: 'row'}), made = h('tr', {}, request, cells);
+  made.update = each => {
+    text(request, facts(each.request, each.status));
+    [time(each.milliseconds / 1000), each.phase.replace('_', ''), each.client, bytes(each.bytes_in), bytes(each.bytes_out),
+      each.origin || '–', bytes(each.origin_bytes_out), bytes(each.origin_bytes_in)].forEach((told, place) => text(cells[place], told));
+  };
+  return made;
+}
+
 function activeCard() {
-  const about = h('p', {class: 'facts'}), body = h('tbody'), titles = ['request', 'for', 'phase', 'origin', 'client', 'sent'];
-  const table = h('div', {class: 'wide'}, h('table', {}, h('thead', {}, h('tr', {}, titles.map(title => h('th', {scope: 'col'}, title)))), body));
+  const about = h('p', {class: 'facts'}), body = h('tbody'), titles = ['request', 'for', 'phase', 'client', 'taken', 'sent', 'origin', 'given', 'got'];
+  const table = h('div', {class: 'wide'}, h('table', {}, h('thead', {}, h('tr', {}, titles.map((title, place) =>
+    h('th', {scope: 'col', class: [1, 4, 5, 7, 8].includes(place) ? 'number' : ''}, title)))), body));
   const made = card('Under way', about, table);
   made.update = report => {
-    const listed = report.modules?.StatusPage?.active;
-    text(about, facts(`${count(report.active)} requests`, listed ? '' : 'the rule module StatusPage lists them, once it has a match'));
-    table.hidden = !listed?.length;
-    body.replaceChildren(...(listed ?? []).map(each => h('tr', {}, [
-      each.request, time(each.milliseconds / 1000), each.phase, each.origin, each.client, each['bytes out'],
-    ].map(cell => h('td', {}, String(cell ?? ''))))));
+    const listed = [...report.under_way ?? []].sort((one, other) => other.milliseconds - one.milliseconds).slice(0, MOST_ACTIVE);
+    text(about, facts(`${count(report.active)} requests`, listed.length < report.active ? `the ${listed.length} oldest are listed` : ''));
+    table.hidden = !listed.length;
+    keep(body, listed.map(each => [each.id, each]), activeRow);
   };
   return made;
 }

@@ -249,7 +249,7 @@ class _Exchange:
         self.secure = question.secure
         self.notes: dict[str, Any] = {}
         self.status = 0
-        self.bytes_out = 0
+        self.bytes_in = self.bytes_out = 0
         self.started_at = 0.0
         self.finished = False
         self.threads = self.trace = None

@@ -114,7 +114,7 @@ class Way:
             return False
         exchange.notes["origin"] = member.name
         exchange.registerProducer(passage, True)
-        self.rules.active += 1
+        self.rules.begin(passage)
         return True
 
 
@@ -158,7 +158,7 @@ class Passage:
 
     def response_finished(self) -> None:
         """The response is complete."""
-        self._way.rules.over()
+        self._way.rules.over(self)
         exchange = self._exchange
         exchange.unregisterProducer()
         exchange.finish()
@@ -170,7 +170,7 @@ class Passage:
             relay = self._leave()
             relay.response_failed(reason)
             return
-        self._way.rules.over()
+        self._way.rules.over(self)
         self._member.failed(str(reason))
         log.warn(
             "{origin} cut its answer short: {reason}",
@@ -195,13 +195,21 @@ class Passage:
 
     def stopProducing(self) -> None:
         """The client is gone."""
-        self._way.rules.over()
+        self._way.rules.over(self)
         self.asked.abort()
+
+    def request(self) -> Request:
+        """Return the request that it would be on the long way."""
+        request: Request = self._way.plan.request(self._exchange)
+        request.rules = self._way.rules
+        request.place = ("forward", 0)
+        request.origin = self._member.name
+        return request
 
     def _leave(self) -> Relay:
         """Take the long way from here: the modules must be asked."""
         way = self._way
         self._exchange.unregisterProducer()
-        request: Request = way.plan.request(self._exchange)
-        request.rules = way.rules
-        return way.forwarder.adopt(request, self._member, self.asked)
+        relay = way.forwarder.adopt(self.request(), self._member, self.asked)
+        way.rules.over(self)
+        return relay

@@ -8,7 +8,7 @@ What happens in them is said in `pipeline`, which runs them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from clinfra.proxy.rules import hook_of
@@ -60,16 +60,20 @@ class ActiveRules:
     A phase that nobody has a hook for costs nothing.  Requests end by the rules they
     began with: those that a reload has replaced are retired when the last one is over.
 
+    Args:
+        numbers: given to requests, to tell them apart.
+
     Attributes:
         modules: in order.
         hooks: by phase.
         plannable: all that decides where a request goes depends on its head alone.
         memoable: so does whether it is a plain hit that nobody wants to see.
         repeatable: what becomes of a pass depends on its head and its answer's alone.
-        active: requests under way.
+        under_way: requests (and passages) by which they still go, in the order in
+            which they began, and their numbers.
     """
 
-    def __init__(self, modules: Sequence[object]) -> None:
+    def __init__(self, modules: Sequence[object], numbers: Iterator[int]) -> None:
         self.modules = tuple(modules)
         self.hooks: dict[str, tuple[Hook, ...]] = {
             phase: tuple(hook for module in modules if (hook := hook_of(module, phase)))
@@ -94,17 +98,22 @@ class ActiveRules:
             for module in modules
             if any(hook_of(module, phase) for phase in _OF_A_PASS)
         )
-        self.active = 0
+        self.under_way: dict[Any, int] = {}
+        self._numbers = numbers
         self._retired: Callable[[], None] | None = None
 
     def retire(self, retired: Callable[[], None]) -> None:
         """They have been replaced: call back when the last request is over."""
         self._retired = retired
-        if not self.active:
+        if not self.under_way:
             retired()
 
-    def over(self) -> None:
-        """A request that went by these rules is over."""
-        self.active -= 1
-        if self._retired is not None and not self.active:
+    def begin(self, request: object) -> None:
+        """A request goes by these rules from now on."""
+        self.under_way[request] = next(self._numbers)
+
+    def over(self, request: object) -> None:
+        """It is over."""
+        del self.under_way[request]
+        if self._retired is not None and not self.under_way:
             self._retired()

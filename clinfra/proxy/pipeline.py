@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -78,7 +79,8 @@ class Pipeline:
         reactor: IReactorTime,
         arrivals: Arrivals,
     ) -> None:
-        self.rules = ActiveRules(modules)
+        self._numbers = count(1)
+        self.rules = ActiveRules(modules, self._numbers)
         self._retiring: list[ActiveRules] = []
         self._reactor = reactor
         self._now = reactor.seconds
@@ -100,7 +102,13 @@ class Pipeline:
     @property
     def active(self) -> int:
         """How many requests are under way."""
-        return self.rules.active + sum(rules.active for rules in self._retiring)
+        return sum(len(rules.under_way) for rules in (self.rules, *self._retiring))
+
+    def under_way(self) -> Iterator[tuple[int, Request]]:
+        """Yield the requests under way, and their numbers."""
+        for rules in (*self._retiring, self.rules):
+            for each, number in list(rules.under_way.items()):
+                yield number, each if isinstance(each, Request) else each.request()
 
     def reports(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield what each module reports, by its name; a second of it is "NAME 2"."""
@@ -118,9 +126,9 @@ class Pipeline:
 
         Requests under way end by the rules they began with.
         """
-        replaced, self.rules = self.rules, ActiveRules(modules)
+        replaced, self.rules = self.rules, ActiveRules(modules, self._numbers)
         self.forget()
-        self._retiring = [rules for rules in self._retiring if rules.active]
+        self._retiring = [rules for rules in self._retiring if rules.under_way]
         self._retiring.append(replaced)
         return replaced
 
@@ -213,21 +221,22 @@ class Pipeline:
     def adopt(self, request: Request) -> None:
         """Go on with a request that an origin was asked by the short way.
 
-        See `passage`: the request has its rules, and counts as one of theirs already.
+        See `passage`: the request has its rules.
         """
         request.place = ("forward", 0)
+        request.rules.begin(request)
         request.exchange.on_done(partial(self._over, request))
 
     def _take(self, request: Request, phase: str) -> None:
         self.requests += 1
         rules = request.rules = self.rules
-        rules.active += 1
+        rules.begin(request)
         request.exchange.on_done(partial(self._over, request))
         self._advance(request, phase, 0)
 
     def launch(self, request: Request) -> None:
         """Ask an origin for a request that was looked up, but came from no client."""
-        request.rules.active += 1
+        request.rules.begin(request)
         request.exchange.on_done(partial(self._over, request))
         self._advance(request, OUTCOMES[request.outcome], 0)
 
@@ -391,7 +400,7 @@ class Pipeline:
                 log.failure("A rule module failed when a request was done.")
         for hook in self._released:
             hook(request)
-        rules.over()
+        rules.over(request)
         if not whole:
             wanted = request.flight is not None and request.flight.waiters
             if request.waiting is not None and not wanted:

@@ -38,6 +38,9 @@ class Relay(PooledProxyClient):
         forwarder: has head_received(relay, head) and no_answer(relay, reason).
         request: the proxy.message.Request.
         member: the origins.Member that is tried.
+
+    Attributes:
+        bytes_in: of the body of the answer, as far as it has come.
     """
 
     def __init__(self, forwarder: Any, request: Any, member: Any) -> None:
@@ -54,6 +57,14 @@ class Relay(PooledProxyClient):
         self._backlog: Backlog | None = None
         self._coder: Coder | None = None
         self.switched = False
+        self.bytes_in = 0
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of the request's body that were taken for the origin so far."""
+        if self.switched:
+            return int(self.request.exchange.bytes_in)
+        return 0 if self.origin_request is None else self.origin_request.taken
 
     @property
     def may_switch(self) -> bool:
@@ -99,7 +110,8 @@ class Relay(PooledProxyClient):
         held, self._paused = self._paused, False
         pieces, self._pieces = self._pieces, []
         for piece in pieces:
-            self.body_received(piece)
+            if not self._over:
+                self._take(piece)
         if self._complete:
             self.response_finished()
             return
@@ -133,9 +145,13 @@ class Relay(PooledProxyClient):
         """A piece of the body is in."""
         if self._over:
             return
-        if not self._delivering:
+        self.bytes_in += len(data)
+        if self._delivering:
+            self._take(data)
+        else:
             self._pieces.append(data)
-            return
+
+    def _take(self, data: bytes) -> None:
         if self._coder is None:
             self._hand_on(data)
         elif coded := self._coder.add(data):

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from clinfra.config import ProxyConfig
 from clinfra.errors import ConfigProblems, NotFound
 from clinfra.interfaces import IMaintenance, IProduct, IPurge
+from clinfra.proxy.active import active
 from clinfra.proxy.arrival import Arrivals
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.clients import TrustedProxies
@@ -35,6 +36,9 @@ from clinfra.proxy.rules import Surroundings
 from clinfra.web.pool import Connect, connector
 from clinfra.web.spool import Spool
 from clinfra.web.streams import Threads
+
+_MOST_ACTIVE = 50
+"""Requests under way that are reported."""
 
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
@@ -105,6 +109,9 @@ class ProxyService(Service):
         return {
             "requests": pipeline.requests + pipeline.hits + pipeline.passes,
             "active": pipeline.active,
+            "under_way": active(
+                pipeline, self._surroundings.reactor.seconds(), _MOST_ACTIVE
+            ),
             "spool": self._surroundings.spool.report(),
             "modules": dict(pipeline.reports()),
             "rules": self.reloader.report(),

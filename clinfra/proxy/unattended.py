@@ -45,6 +45,7 @@ class Unattended:
     body: NoBody = field(factory=NoBody)
     notes: dict[str, Any] = field(factory=lambda: {"client": "cache"})
     status: int = 0
+    bytes_in: int = 0
     bytes_out: int = 0
     finished: bool = False
     threads: Any = None

@@ -28,6 +28,7 @@ class EmptyBody:
 
     __slots__ = ()
     length = 0
+    received = 0
     complete = True
     broken = False
 
@@ -95,6 +96,11 @@ class RequestBody:
     def waiting(self) -> int:
         """Bytes that have come and not been read."""
         return self._held
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come."""
+        return (self._limit if self.length is None else self.length) - self._left
 
     @property
     def left(self) -> int:

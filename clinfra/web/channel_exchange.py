@@ -105,6 +105,11 @@ class Exchange:
         return self._channel.secure
 
     @property
+    def bytes_in(self) -> int:
+        """Body bytes that have come so far."""
+        return self.body.received  # type: ignore[no-any-return] # of several kinds
+
+    @property
     def chunked(self) -> bool:
         """The answer has no announced length and is sent in chunks."""
         return self._chunked

@@ -67,6 +67,7 @@ class IExchange(Interface):
     notes = Attribute("dict for the access log: what products add (cache=hit ...)")
     trace = Attribute("its tracing.Trace, or None when requests are not traced")
     status = Attribute("status of the answer, 0 until it is started")
+    bytes_in = Attribute("body bytes of the request that have come so far")
     bytes_out = Attribute("body bytes of the answer so far")
     started_at = Attribute("reactor seconds when the head was complete")
     finished = Attribute("True once the answer is complete or the client is gone")

@@ -155,12 +155,13 @@ class OriginRequest:
         patience: seconds that the origin may be silent for besides the usual ones, once
             it has all of the body.
         sent: something may have reached an origin.
+        taken: bytes of the body that were taken from its sender.
     """
 
     __slots__ = (
-        *("_beyond", "_done", "_head", "_peer", "_retried", "_taken"),
+        *("_beyond", "_done", "_head", "_peer", "_retried"),
         *("body_complete", "connection", "connector", "deadline", "method"),
-        *("opening", "patience", "paused", "receiver", "rest", "sent"),
+        *("opening", "patience", "paused", "receiver", "rest", "sent", "taken"),
     )
 
     def __init__(
@@ -181,18 +182,17 @@ class OriginRequest:
         self.sent = False
         self.rest: IBody | None = None
         self.opening = head
+        self.taken = 0
         self._peer = peer
         self._done = False
         self._retried = False
         if isinstance(body, bytes):
             self.opening = head + body
+            self.taken = len(body)
         elif body is not None:
-            self._head = head
-            self._taken = 0
-            self._beyond = False
+            self._head, self._beyond = head, False
             self.opening = b""
-            self.rest = body
-            self.body_complete = False
+            self.rest, self.body_complete = body, False
 
     # What the receiver asks.
 
@@ -270,13 +270,13 @@ class OriginRequest:
         Raises errors.InvalidRequest when the body is not as long as announced.
         """
         length = cast(IBody, self.rest).length
+        self.taken += len(piece)
         if length is None:
             data = encode_chunk(piece) or LAST_CHUNK
             self.body_complete = not piece
         else:
-            self._taken += len(piece)
-            self.body_complete = self._taken == length
-            if self._taken > length or not (piece or self.body_complete):
+            self.body_complete = self.taken == length
+            if self.taken > length or not (piece or self.body_complete):
                 raise InvalidRequest("The body is not as long as was announced.")
             data = piece
         if self.opening:

@@ -64,6 +64,11 @@ class StockExchange:
         request.notifyFinish().addBoth(self._over)
 
     @property
+    def bytes_in(self) -> int:
+        """Body bytes: all of them, they were buffered before."""
+        return self.body.length or 0
+
+    @property
     def client_ip(self) -> str:
         """Address of the peer."""
         return getattr(self._request.getClientAddress(), "host", "") or ""

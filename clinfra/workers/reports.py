@@ -26,8 +26,8 @@ def merged(reports: Sequence[Any]) -> Any:
 
     Whole numbers are counts: they are added.  Other numbers are rates and shares: the
     mean is taken, but for the seconds that a count of things took.  Tables are merged
-    name by name.  Lists of texts lose what is there
-    twice; of everything else the first worker's word stands.
+    name by name.  Lists of texts lose what is there twice, lists of tables are put one
+    behind the other; of everything else the first worker's word stands.
     """
     if not reports:
         return {}
@@ -46,8 +46,10 @@ def merged(reports: Sequence[Any]) -> Any:
         return sum(reports)
     if all(isinstance(each, int | float) for each in reports):
         return sum(reports) / len(reports)
-    if all(isinstance(each, list | tuple) for each in reports) and all(
-        isinstance(item, str) for each in reports for item in each
-    ):
-        return list(dict.fromkeys(item for each in reports for item in each))
+    if all(isinstance(each, list | tuple) for each in reports):
+        items = [item for each in reports for item in each]
+        if all(isinstance(item, str) for item in items):
+            return list(dict.fromkeys(items))
+        if all(isinstance(item, Mapping) for item in items):
+            return items
     return first

@@ -216,6 +216,17 @@ class BrokenPassTests(PassageTestCase):
         self.assertTrue(client.received.endswith(b"hel"))
         self.assertEqual(self.active, 0)
 
+    def test_origin_hangs(self) -> None:
+        """Operators see what is waited for, and for how long."""
+        client = self.warm()
+        self.answer = None
+        self.ask(client)
+        self.stage.pass_time(2)
+        (row,) = self.stage.proxy.report()["under_way"]
+        told = (row["request"], row["milliseconds"], row["phase"], row["origin"])
+        self.assertEqual(told, ("GET example.com/a", 2000, "forward", "o1:80"))
+        self.assertEqual(self.passes, 1)
+
     def test_origin_breaks_off_before_it_answers(self) -> None:
         """It is tried again as ever, and in the end the client is told."""
         client = self.warm()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -110,13 +111,43 @@ class StatusPageTests(SynchronousTestCase):
 
         self.assertEqual(1, len(stage.asked))
 
-    def test_report(self) -> None:
-        """The admin pages list what is under way as well, when there is a page."""
+    def test_bytes(self) -> None:
+        """Of each request it is told how much has gone which way."""
         stage = self.stage()
-        stage.ask("/a")
-        (active,) = stage.proxy.report()["modules"]["StatusPage"]["active"]
-        self.assertEqual("GET example.com/a", active["request"])
+        body = b"x" * 300
+        stage.script = lambda asked: (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"y" * 2048
+        )
+        stage.ask("/a", method="POST", body=body)
+        stage.pass_time(3)
+        sections = json.loads(stage.get("/status?json").body)
 
+        row = sections["Active Requests"][0]
+        pid, _, number = row.pop("id").partition("-")
+        self.assertEqual((str(os.getpid()), "1"), (pid, number))
+        self.assertEqual(
+            {
+                "request": "POST example.com/a",
+                "milliseconds": 3000,
+                "status": 200,
+                "phase": "deliver",
+                "client": "192.0.2.7",
+                "bytes in": "300 B",
+                "bytes out": "2.00 KB",
+                "origin": "o1:80",
+                "origin bytes in": "2.00 KB",
+                "origin bytes out": "300 B",
+            },
+            row,
+        )
+
+    def test_report(self) -> None:
+        """The admin pages list what is under way as well, oldest first, page or not."""
         stage = self.stage(match="")
         stage.ask("/a")
-        self.assertEqual({}, stage.proxy.report()["modules"]["StatusPage"])
+        stage.pass_time(1)
+        stage.ask("/b")
+        rows = stage.proxy.report()["under_way"]
+
+        asked = [(row["request"], row["milliseconds"]) for row in rows]
+        self.assertEqual([("GET example.com/a", 1000), ("GET example.com/b", 0)], asked)

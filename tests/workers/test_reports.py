@@ -37,6 +37,12 @@ class MergedTests(SynchronousTestCase):
         reports = [{"not_ready": ["no disk"]}, {"not_ready": ["no disk", "no net"]}]
         self.assertEqual({"not_ready": ["no disk", "no net"]}, merged(reports))
 
+    def test_rows(self) -> None:
+        """What is under way in each is under way in all."""
+        reports = [{"under_way": [{"id": "1"}]}, {"under_way": []}]
+        reports.append({"under_way": [{"id": "2"}]})
+        self.assertEqual({"under_way": [{"id": "1"}, {"id": "2"}]}, merged(reports))
+
     def test_names_of_some(self) -> None:
         """What only one of them knows is not lost."""
         self.assertEqual({"a": 1, "b": True}, merged([{"a": 1}, {"b": True}]))

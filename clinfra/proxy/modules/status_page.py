@@ -8,8 +8,7 @@
 It shows the requests under way and what every module reports and lists; pools of
 origins are a tree that opens.  With `?json` the same is there for programs.  Only
 clients in `networks` see it, and nobody through a proxy that is not among
-`trusted_proxies`: for others the page is not there.  Requests that are answered from
-memory are over before they could be shown.
+`trusted_proxies`: for others the page is not there.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from attrs import frozen
 from clinfra.config import Pattern, ProxyConfig, key
 from clinfra.errors import ConfigProblems
 from clinfra.patterns import compile_pattern
+from clinfra.proxy.active import active
 from clinfra.proxy.message import Reply, Request
 from clinfra.proxy.networks import Networks
 from clinfra.proxy.rules import RuleModule, Surroundings
@@ -35,7 +35,6 @@ from clinfra.proxy.showing import hit_share, html, pool_tree
 from clinfra.web.heads import Field
 
 _MOST_SHOWN = 200
-_MOST_REPORTED = 50
 _FORWARDED = (b"x-forwarded-for", b"forwarded", b"via")
 
 _STYLE = """
@@ -90,7 +89,6 @@ class StatusPage(RuleModule):
             self._networks = Networks(config.networks)
         except ValueError as error:
             raise ConfigProblems([f"networks: {error}"]) from error
-        self._under_way: dict[Request, float] = {}
         if not config.match:
             # A hook that does nothing would still cost something.
             self.received = super().received  # type: ignore[method-assign] # see above
@@ -102,12 +100,9 @@ class StatusPage(RuleModule):
         self._began = self._now()
         self._listeners = list(map(str, surroundings.config.listen))
         self._routes = _routes(surroundings.config)
-        if self._config.match:
-            self._pipeline.on_over(self._over)
 
     def received(self, request: Request) -> Reply | None:
         """Answer with the page, if that is asked for by somebody who may see it."""
-        self._under_way[request] = self._now()
         if (
             request.method not in (b"GET", b"HEAD")
             or self._match.search(request.host_path.partition("?")[0]) is None
@@ -126,9 +121,6 @@ class StatusPage(RuleModule):
             body.encode("utf-8"),
             served_by="StatusPage",
         )
-
-    def _over(self, request: Request) -> None:
-        self._under_way.pop(request, None)
 
     def _sections(self) -> Iterator[tuple[str, Any]]:
         """Yield what there is to show, by title."""
@@ -160,24 +152,12 @@ class StatusPage(RuleModule):
             if report or listing:
                 yield name, {**report, **listing}
 
-    def report(self) -> Mapping[str, Any]:
-        """Return the requests under way, if there is a page that asks for them."""
-        if not self._config.match:
-            return {}
-        return {"active": list(self._active(_MOST_REPORTED))}
-
-    def _active(self, most: int = _MOST_SHOWN) -> Iterator[Mapping[str, Any]]:
-        now = self._now()
-        for request, since in list(self._under_way.items())[:most]:
-            exchange = request.exchange
+    def _active(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the requests under way as they are shown."""
+        for row in active(self._pipeline, self._now(), _MOST_SHOWN):
             yield {
-                "request": f"{request.method.decode('latin-1')} {request.host_path}",
-                "milliseconds": round((now - since) * 1000),
-                "status": exchange.status or "",
-                "phase": request.place[0],
-                "bytes out": _size(exchange.bytes_out),
-                "client": request.client_ip,
-                "origin": request.origin,
+                name.replace("_", " "): _size(value) if "bytes" in name else value
+                for name, value in row.items()
             }
 
     def _page(self, sections: Mapping[str, Any]) -> str:
