@@ -70,24 +70,51 @@ function poolCard(name) {
 
 // Rules.
 
-function moduleRow(name) {
-  const shown = h('div'), total = h('span', {class: 'quiet'});
-  const made = h('details', {}, h('summary', {}, h('span', {}, name), total), shown);
-  const fill = () => { if (made.open) shown.replaceChildren(tree(made.report)); };
+const MOST_OPEN = 12;
+
+// What a module counts for each of its rules, as [rule, hits].
+const rulesOf = (report, bygone) => Object.entries(report.rules ?? report.refused ?? {}).map(([rule, hits]) =>
+  [rule, hits + ((bygone?.rules ?? bygone?.refused ?? {})[rule] ?? 0)]);
+
+function ruleRow(rule) {
+  const hits = h('td', {class: 'number'}), share = bar(`Share of ${rule}`);
+  const made = h('tr', {}, h('th', {scope: 'row'}, rule), h('td', {}, share), hits);
+  made.update = ({many, most}) => {
+    text(hits, count(many));
+    share.update(most ? many / most : 0, 'calm', `${count(many)} requests`);
+    made.classList.toggle('idle', !many);
+  };
+  return made;
+}
+
+function moduleRow(name, {report}) {
+  const total = h('span', {class: 'quiet'}), rest = h('div'), body = h('tbody');
+  const table = h('table', {class: 'rules'}, h('thead', {}, h('tr', {}, h('th', {scope: 'col'}, 'rule'), h('th'), h('th', {scope: 'col', class: 'number'}, 'requests'))), body);
+  const known = rulesOf(report).length;
+  const made = h('details', {open: known > 0 && known <= MOST_OPEN}, h('summary', {}, h('span', {}, name), total), table, rest);
+  let last;
+  const fill = () => {
+    if (!made.open) return;
+    const rules = rulesOf(last.report, last.bygone), most = Math.max(...rules.map(([, many]) => many));
+    table.hidden = !rules.length;
+    keep(body, rules.map(([rule, many]) => [rule, {many, most}]), ruleRow);
+    const {rules: counted, refused, ...others} = last.report;
+    rest.hidden = rules.length && !Object.keys(others).length;
+    rest.replaceChildren(tree(others));
+  };
   made.addEventListener('toggle', fill);
-  made.update = report => {
-    made.report = report;
-    text(total, headline(report));
+  made.update = value => {
+    last = value;
+    text(total, headline(last.report, rulesOf(last.report, last.bygone)));
     fill();
   };
   return made;
 }
 
-function headline(report) {
-  const numbers = Object.entries(report).filter(([name, value]) => typeof value === 'number' && !name.includes('bytes')).slice(0, 3);
+function headline(report, rules) {
+  const numbers = Object.entries(report).filter(([, value]) => typeof value === 'number').filter(([name]) => !name.includes('bytes')).slice(0, 3);
   const told = numbers.map(([name, value]) => `${count(value)} ${name.replaceAll('_', ' ')}`);
-  const hits = Object.values(report.refused ?? {}).filter(value => typeof value === 'number');
-  if (hits.length) told.unshift(`${count(hits.reduce((all, each) => all + each, 0))} refused by ${hits.length} rules`);
+  if (rules.length) told.unshift(`${rules.length} ${rules.length === 1 ? 'rule' : 'rules'}`, `${count(rules.reduce((all, [, many]) => all + many, 0))} hits`);
   return told.join(' · ');
 }
 
@@ -175,7 +202,7 @@ function activeRow() {
 }
 
 function activeCard() {
-  const about = h('p', {class: 'facts'}), body = h('tbody'), titles = ['request', 'for', 'phase', 'client', 'taken', 'sent', 'origin', 'given', 'got'];
+  const about = h('p', {class: 'facts'}), body = h('tbody'), titles = ['request', 'for', 'phase', 'client', 'from client', 'to client', 'origin', 'to origin', 'from origin'];
   const table = h('div', {class: 'wide'}, h('table', {}, h('thead', {}, h('tr', {}, titles.map((title, place) =>
     h('th', {scope: 'col', class: [1, 4, 5, 7, 8].includes(place) ? 'number' : ''}, title)))), body));
   const made = card('Under way', about, table);
@@ -203,6 +230,7 @@ export function update(report, now) {
   const forwarder = report.modules?.Forwarder ?? {};
   everything.update(Boolean(forwarder.maintenance));
   keep(pools, Object.entries(forwarder.pools ?? {}).map(([name, pool]) => [name, {pool, now}]), poolCard);
-  keep(modules, Object.entries(report.modules ?? {}), moduleRow);
+  const bygone = report.crew?.bygone?.modules ?? {};
+  keep(modules, Object.entries(report.modules ?? {}).map(([name, each]) => [name, {report: each, bygone: bygone[name]}]), moduleRow);
   active.update(report);
 }

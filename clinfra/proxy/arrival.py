@@ -9,6 +9,7 @@ from attrs import define, frozen
 
 from clinfra.proxy.clients import TrustedProxies, hops_of, proto_of
 from clinfra.proxy.message import Request, split_authority
+from clinfra.proxy.rule_hits import RuleHits
 from clinfra.web.exchange import IExchange, IOwnExchange
 from clinfra.web.headers import meant_for_all, split_list
 from clinfra.web.heads import Fields, RequestHead
@@ -102,6 +103,7 @@ class Plan:
     """What the phases up to `lookup` made of a request that was passed.
 
     Attributes:
+        counted: the hits of the rules that made that of it.
         way: the short way for the next (see `passage`), once it is known.
     """
 
@@ -120,6 +122,7 @@ class Plan:
     gates: tuple[Callable[[IExchange], bool], ...]
     holds: Callable[[], bool]
     state: Callable[[], Any]
+    counted: tuple[RuleHits, ...]
     way: Any = None
 
     @classmethod
@@ -149,6 +152,7 @@ class Plan:
             request.gates,
             holds,
             state,
+            request.counted,
         )
 
     def applies(self, exchange: IExchange) -> bool:

@@ -9,8 +9,9 @@ from attrs import frozen
 from clinfra.errors import Maintenance, Trouble
 from clinfra.proxy.cache import PageCache
 from clinfra.proxy.entry import Entry
+from clinfra.proxy.known import send_hit
 from clinfra.proxy.message import Reply, Request
-from clinfra.proxy.pipeline import PENDING, Pipeline, send_hit
+from clinfra.proxy.pipeline import PENDING, Pipeline
 from clinfra.proxy.seeking import is_plain
 from clinfra.web.heads import Fields
 

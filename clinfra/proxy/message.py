@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import define, field
 
+from clinfra.proxy.rule_hits import RuleHits
 from clinfra.web.headers import is_token, is_value
 from clinfra.web.heads import Field, Fields, RequestHead
 
@@ -105,6 +106,7 @@ class Request(_Message):
         waiting, place, failing, over, rules: the pipeline's own.
         gates: asked with the exchange before an equal head is answered from memory or
             sent on without asking the rules; one that says False has them asked.
+        counted: the hits of the rules that changed or answered it.
         annotations: whatever rules want to keep with the request.
     """
 
@@ -143,6 +145,7 @@ class Request(_Message):
     over: bool = False
     rules: Any = None
     gates: tuple[Callable[[Any], bool], ...] = ()
+    counted: tuple[RuleHits, ...] = ()
     _host_path: str = ""
     _cookies: Mapping[str, str] | None = None
     _annotations: dict[str, Any] | None = None
@@ -188,6 +191,12 @@ class Request(_Message):
         if self.fields is self.head.fields:
             return self.head.get(name)
         return super().get(name)
+
+    def count(self, hits: RuleHits) -> None:
+        """A rule has changed or answered it: count it, once, and equal heads to it."""
+        if hits not in self.counted:
+            hits.count += 1
+            self.counted = (*self.counted, hits)
 
     def ask_every_time(self) -> None:
         """Have the rules asked about equal heads, too: chance or time decided here."""

@@ -26,6 +26,7 @@ from clinfra.proxy.message import Reply, Request
 from clinfra.proxy.origin_pool import OriginPool
 from clinfra.proxy.phases import ActiveRules
 from clinfra.proxy.relay import Relay, hint
+from clinfra.proxy.rule_hits import RuleHits
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import Fields, ResponseHead
 from clinfra.web.pool import Origin, OriginRequest, Pool
@@ -44,12 +45,17 @@ _OF_ONE_REQUEST = frozenset(("origin", "tries", "trouble"))
 
 @frozen
 class Known:
-    """What became of an answer: status and fields as sent, and words for the log."""
+    """What became of an answer: status and fields as sent, and words for the log.
+
+    Attributes:
+        counted: the hits of the rules that made that of it.
+    """
 
     status: int
     fields: Fields
     length: int | None
     notes: dict[str, Any]
+    counted: tuple[RuleHits, ...]
 
 
 @define(eq=False)
@@ -64,6 +70,7 @@ class Way:
         asking: where to send what, by member; filled as they are drawn.
         key: what decides who is asked, for pools that go by it.
         answers: by the heads of origins' answers.
+        counted: the hits of the rules that made them what they are when they are sent.
         until: reactor seconds at which the answers are forgotten.
     """
 
@@ -71,13 +78,15 @@ class Way:
     rules: ActiveRules
     plan: Plan
     pool: OriginPool
+    counted: tuple[RuleHits, ...]
     key: bytes = b""
     asking: dict[Member, tuple[Pool, Origin, bytes]] = field(factory=dict)
     answers: dict[ResponseHead, Known] = field(factory=dict)
     until: float = 0.0
 
-    def learn(self, head: ResponseHead, reply: Reply, exchange: IExchange) -> None:
+    def learn(self, head: ResponseHead, reply: Reply, request: Request) -> None:
         """An answer has gone the long way: an equal one may follow it."""
+        exchange = request.exchange
         if exchange.status != reply.status or len(self.answers) >= _MOST_ANSWERS:
             return
         if not self.answers:
@@ -87,7 +96,10 @@ class Way:
             for name, value in exchange.notes.items()
             if name not in _OF_ONE_REQUEST
         }
-        self.answers[head] = Known(reply.status, reply.fields, reply.length, notes)
+        counted = request.counted[len(request.origin_request.counted) :]
+        self.answers[head] = Known(
+            reply.status, reply.fields, reply.length, notes, counted
+        )
 
     def take(self, exchange: IExchange) -> bool:
         """Send a request this way; False when it must take the long one."""
@@ -112,6 +124,8 @@ class Way:
             passage.asked = client.start(origin, b"GET", head, None, passage)
         except Overloaded:
             return False
+        for rule in self.counted:
+            rule.count += 1
         exchange.notes["origin"] = member.name
         exchange.registerProducer(passage, True)
         self.rules.begin(passage)
@@ -144,6 +158,8 @@ class Passage:
         if self._member.troubled:
             self._member.succeeded()
         exchange = self._exchange
+        for rule in known.counted:
+            rule.count += 1
         if known.notes:
             exchange.notes.update(known.notes)
         exchange.start(known.status, known.fields, known.length)

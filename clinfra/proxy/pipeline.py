@@ -31,6 +31,7 @@ from clinfra.errors import ClientGone, RuleFailed, Trouble
 from clinfra.patterns import PatternTooSlow
 from clinfra.proxy.arrival import Arrivals, Plan
 from clinfra.proxy.entry import Entry
+from clinfra.proxy.known import Elsewhere, Known, send_hit
 from clinfra.proxy.message import Reply, Request
 from clinfra.proxy.phases import AFTER_ANSWER, NEXT, OUTCOMES, ActiveRules
 from clinfra.web.exchange import IExchange
@@ -49,9 +50,6 @@ HOOK_TIMEOUT_SECONDS = 300.0
 _MEMO_ENTRIES = 8192
 _MEMO_BYTES = 4 << 20
 _MEMO_HEAD_BYTES = 2048
-
-_Known = tuple[bytes, int, bool, str, tuple[Callable[[Any], bool], ...], bool]
-"""What a head led to: key, local port, secure, client, who is still asked, varies."""
 
 
 class Pipeline:
@@ -85,9 +83,9 @@ class Pipeline:
         self._reactor = reactor
         self._now = reactor.seconds
         self._arrivals = arrivals
-        self._memo: Memo[RequestHead, _Known] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
+        self._memo: Memo[RequestHead, Known] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.hot: dict[bytes, Entry] = {}
-        self.elsewhere: Callable[[IExchange, bytes], None] | None = None
+        self.elsewhere: Elsewhere | None = None
         self._plans: Memo[RequestHead, Plan] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.requests = 0
         self.hits = 0
@@ -142,7 +140,7 @@ class Pipeline:
         head = exchange.head
         known = self._memo.get(head) or self._memo.recall(head, len(head.raw))
         if known is not None:
-            key, port, secure, peer, gates, varies = known
+            key, port, secure, peer, gates, varies, counted = known
             entry = self.hot.get(key)
             if entry is None:
                 if (
@@ -153,7 +151,7 @@ class Pipeline:
                     and (not peer or exchange.client_ip == peer)
                     and (not gates or all(gate(exchange) for gate in gates))
                 ):
-                    self.elsewhere(exchange, key)
+                    self.elsewhere(exchange, key, counted)
                     return True
             else:
                 now = self._now()
@@ -166,10 +164,14 @@ class Pipeline:
                     and (not gates or all(gate(exchange) for gate in gates))
                 ):
                     self.hits += 1
+                    for rule in counted:
+                        rule.count += 1
                     send_hit(exchange, entry, now)
                     return True
         plan = self._plans.get(head) or self._plans.recall(head, len(head.raw))
         if plan is not None and plan.applies(exchange):
+            for rule in plan.counted:
+                rule.count += 1
             way = plan.way
             if way is not None and way.take(exchange):
                 self.passes += 1
@@ -189,11 +191,7 @@ class Pipeline:
             or len(head.raw) > _MEMO_HEAD_BYTES
         ):
             return
-        exchange = request.exchange
-        peer = exchange.client_ip if self._arrivals.peer_matters(head) else ""
-        port, secure = exchange.local_port, exchange.secure
-        varies = entry.key != entry.primary
-        known = (entry.key, port, secure, peer, request.gates, varies)
+        known = Known.of(request, entry, self._arrivals.peer_matters(head))
         self._memo.keep(head, known, len(head.raw))
 
     def remember_pass(
@@ -416,17 +414,6 @@ class Pipeline:
         for requests that went through the phases only.
         """
         self._released = (*self._released, callback)
-
-
-def send_hit(exchange: IExchange, entry: Entry, now: float) -> None:
-    """Answer with what is kept, whole and unconditionally."""
-    entry.used = True
-    exchange.notes["cache"] = "hit"
-    if entry.large:
-        # Not copied: slow clients share the one body.
-        exchange.respond(entry.status, entry.hit_fields(now), entry.body)
-    else:
-        exchange.send(entry.wire(now), entry.status, len(entry.body))
 
 
 def _answer(request: Request, reply: Reply) -> None:

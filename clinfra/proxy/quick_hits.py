@@ -18,6 +18,7 @@ from clinfra.proxy.cache import PageCache
 from clinfra.proxy.entry import plain_hit
 from clinfra.proxy.pipeline import Pipeline
 from clinfra.proxy.record import decode_plain
+from clinfra.proxy.rule_hits import RuleHits
 from clinfra.proxy.scopes import Scopes, host_scope
 from clinfra.web.exchange import IExchange
 
@@ -41,8 +42,14 @@ class QuickHits:
     now: Callable[[], float]
     rng: Random
 
-    def take(self, exchange: IExchange, key: bytes) -> None:
-        """Answer an exchange whose page does not vary and has this key."""
+    def take(
+        self, exchange: IExchange, key: bytes, counted: tuple[RuleHits, ...]
+    ) -> None:
+        """Answer an exchange whose page does not vary and has this key.
+
+        Args:
+            counted: the hits of the rules that led there.
+        """
         memcached = self.cache.memcached
         hot = self.cache.hot
         if memcached is None or (
@@ -69,6 +76,8 @@ class QuickHits:
                 self.pipeline.begin(exchange)
                 return
             self.pipeline.hits += 1
+            for rule in counted:
+                rule.count += 1
             self.cache.memcached_hits += 1
             exchange.notes["cache"] = "hit"
             message = plain_hit(status, block, body, born, fresh_until, now)

@@ -15,6 +15,7 @@ from clinfra.errors import ClientGone
 from clinfra.proxy.encoding import Coder
 from clinfra.proxy.forward import PooledProxyClient
 from clinfra.proxy.hygiene import interim_fields
+from clinfra.proxy.rule_hits import RuleHits
 from clinfra.web.backlog import Backlog
 from clinfra.web.exchange import IExchange, IOwnExchange
 from clinfra.web.heads import BadHead, Fields, ResponseHead
@@ -40,6 +41,7 @@ class Relay(PooledProxyClient):
         member: the origins.Member that is tried.
 
     Attributes:
+        counted: the hits of the rules that changed the request until it was sent.
         bytes_in: of the body of the answer, as far as it has come.
     """
 
@@ -57,6 +59,7 @@ class Relay(PooledProxyClient):
         self._backlog: Backlog | None = None
         self._coder: Coder | None = None
         self.switched = False
+        self.counted: tuple[RuleHits, ...] = request.counted
         self.bytes_in = 0
 
     @property

@@ -46,6 +46,11 @@ rule matches:
     class Options(When):
         pages: tuple[str, ...] = key((), "Pages to do it to.")
 
+**Counting.**  A module with rules that operators should see gives each of them a
+`rule_hits.RuleHits`, says `request.count(hits)` when one answers or changes a request,
+and reports `{"rules": told(hits)}`: the console lists them with their counts, those of
+all workers together.
+
 **Speed.**  What a head led to is remembered, so that repeated hits cost microseconds:
 but only if every module with a hook before `hit` says `head_only = True`, which means
 that nothing else than the head, the port and the configuration matters.  A module for

@@ -244,13 +244,14 @@ class Forwarder(RuleModule):
             sent = Plan.of(request, plan.holds, plan.state)
             pool = self._pool(request)
             key = b"" if pool.key_of is None else pool.key_of(request)
-            way = plan.way = Way(self, request.rules, sent, pool, key)
+            counted = request.origin_request.counted
+            way = plan.way = Way(self, request.rules, sent, pool, counted, key)
             sent.way = way
         member: Member = request.origin_request.member
         if member not in way.asking:
             way.asking[member] = self.asking(request, way.pool, member)
         assert request.reply is not None
-        way.learn(head, request.reply, request.exchange)
+        way.learn(head, request.reply, request)
 
     def report(self) -> Mapping[str, Any]:
         """Return pools with their members, and connections."""

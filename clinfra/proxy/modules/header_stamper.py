@@ -20,6 +20,7 @@ from clinfra.config import key
 from clinfra.errors import ConfigProblems
 from clinfra.proxy.conditions import Condition, When
 from clinfra.proxy.message import Reply, Request
+from clinfra.proxy.rule_hits import RuleHits, told
 from clinfra.proxy.rule_index import RuleIndex
 from clinfra.proxy.rules import RuleModule, Surroundings
 from clinfra.web.headers import HOP_BY_HOP, is_token
@@ -68,11 +69,16 @@ class _Rules:
             except ValueError as error:
                 problems.append(f"{name}[{number}]: {error}")
         self._index = RuleIndex(conditions)
+        self.hits = [
+            RuleHits(f"{name}[{number}]", stamp.described())
+            for number, stamp in enumerate(stamps)
+        ]
 
     def apply(self, request: Request, message: Request | Reply) -> None:
         """Make the changes of the first rule that holds."""
         number = next(self._index.matching(request), None)
         if number is not None:
+            request.count(self.hits[number])
             for name, value in self._changes[number]:
                 message.set(name, value)
 
@@ -161,12 +167,9 @@ class HeaderStamper(RuleModule):
             self._delivered_rules.apply(request, request.reply)
 
     def report(self) -> Mapping[str, Any]:
-        """Return how many rules there are."""
-        return {
-            "request_rules": len(self._request_rules),
-            "response_rules": len(self._response_rules),
-            "delivered_rules": len(self._delivered_rules),
-        }
+        """Return how many requests each rule held for."""
+        kinds = (self._request_rules, self._response_rules, self._delivered_rules)
+        return {"rules": told(hits for rules in kinds for hits in rules.hits)}
 
     def listing(self) -> Mapping[str, Any]:
         """Return the rules, a row for each field."""

@@ -5,7 +5,8 @@ in the field the table is named for); `search` is what is replaced, once.  Witho
 replacement the answer is 404.  A replacement is literal text, but for `\\1` and
 `\\g<name>`: those stand for groups of `search`.  A redirect to where the request is
 already is skipped.  The tables are gone through in the order of `Options`.  Which rule
-answered is in the access log: `rule=moves[3]`.
+answered is in the access log, `rule=moves[3]`; how many requests each has answered or
+changed is in the report.
 
 `rules` are this product's own, gone through before the tables: each says when it holds
 (see `conditions`) and what is done, e.g.
@@ -22,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import quote
 
 from attrs import frozen
@@ -37,6 +39,7 @@ from clinfra.patterns import (
 )
 from clinfra.proxy.conditions import Condition, When
 from clinfra.proxy.message import Reply, Request
+from clinfra.proxy.rule_hits import RuleHits, told
 from clinfra.proxy.rule_index import RuleIndex
 from clinfra.proxy.rules import RuleModule
 
@@ -98,10 +101,10 @@ class Options:
 class Rule:
     """One line of a table."""
 
-    where: str
     match: Compiled
     search: Compiled
     replacement: str | None
+    hits: RuleHits
 
     def applied(self, text: str, replacement: str | None = None) -> str | None:
         """Return `text` with the first match of `search` replaced.
@@ -127,21 +130,28 @@ class Rules:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
+    @property
+    def hits(self) -> list[RuleHits]:
+        """Those of each rule."""
+        return [rule.hits for rule in self._rules]
+
     def matching(self, text: str) -> Iterator[Rule]:
         """Yield the rules whose `match` is found."""
         for number in self._set.matching(text):
             yield self._rules[number]
 
-    def rewritten(self, host_path: str) -> str:
+    def rewritten(self, request: Request) -> str:
         """Apply the rules in turn, each to what those before it made."""
-        number = -1
+        number, host_path = -1, request.host_path
         while True:
             after = (n for n in self._set.matching(host_path) if n > number)
             number = next(after, -1)
             if number < 0:
                 return host_path
-            result = self._rules[number].applied(host_path)
+            rule = self._rules[number]
+            result = rule.applied(host_path)
             if result is not None:
+                request.count(rule.hits)
                 host_path = _cleaned(result)
 
 
@@ -178,7 +188,7 @@ class Redirector(RuleModule):
         self._own = tuple(_steps(config.rules, problems))
         if problems:
             raise ConfigProblems(problems)
-        self._index = RuleIndex([condition for condition, _ in self._own])
+        self._index = RuleIndex([condition for condition, _, _ in self._own])
         steps: list[tuple[object, Callable[[Request], Reply | None]]] = [
             (self._own, self._by_rules),
             (self._cookie_redirects, self._by_cookie),
@@ -191,6 +201,14 @@ class Redirector(RuleModule):
             (self._rewrites, self._rewrite),
         ]
         self._steps = tuple(step for rules_, step in steps if rules_)
+        tables = (
+            *self._cookie_redirects.values(),
+            *self._cookie_rewrites.values(),
+            *(self._referer, self._referer_referer, self._agent),
+            *(self._moves, self._redirects, self._rewrites),
+        )
+        self._hits = [hits for _, _, hits in self._own]
+        self._hits += (hits for table in tables for hits in table.hits)
 
     def received(self, request: Request) -> Reply | None:
         """Go through the tables; the first redirect ends it."""
@@ -202,32 +220,42 @@ class Redirector(RuleModule):
                 return reply
         return None
 
+    def report(self) -> Mapping[str, Any]:
+        """Return how many requests each rule has answered or changed."""
+        return {"rules": told(self._hits)}
+
     def _by_rules(self, request: Request) -> Reply | None:
         first = 0
         while True:
             number = next(self._index.matching(request, first), None)
             if number is None:
                 return None
-            reply = self._take(request, f"rules[{number}]", *self._own[number])
+            reply = self._take(request, *self._own[number])
             if reply is not None:
                 return reply
             first = number + 1
 
     def _take(
-        self, request: Request, where: str, condition: Condition, step: Step
+        self,
+        request: Request,
+        condition: Condition,
+        step: Step,
+        hits: RuleHits,
     ) -> Reply | None:
         """Do what a rule says."""
         match = condition.match
         found = None if match is None else match.search(request.host_path)
+        if step.pool or step.rewrite:
+            request.count(hits)
         if step.pool:
             request.pool = step.pool
         if step.rewrite:
             request.rewrite(_cleaned(_absolute(request, expand(step.rewrite, found))))
         if step.redirect:
             result = _absolute(request, expand(step.redirect, found))
-            return _redirect(request, result, where, step.status or 302)
+            return _redirect(request, result, hits, step.status or 302)
         if step.status:
-            request.exchange.notes["rule"] = where
+            _note(request, hits)
             text = HTTPStatus(step.status).phrase.encode("ascii")
             fields = ((b"Content-Type", b"text/plain"),)
             return Reply(step.status, fields, text + b"\n", served_by="Redirector")
@@ -240,7 +268,7 @@ class Redirector(RuleModule):
                 continue
             for rule in rules.matching(request.host_path):
                 result = rule.applied(request.host_path, value)
-                reply = _redirect(request, result, rule.where)
+                reply = _redirect(request, result, rule.hits)
                 if reply is not None:
                     return reply
         return None
@@ -253,6 +281,7 @@ class Redirector(RuleModule):
             for rule in rules.matching(request.host_path):
                 result = rule.applied(request.host_path)
                 if result is not None:
+                    request.count(rule.hits)
                     request.rewrite(_cleaned(result.replace("COOKIE", value, 1)))
 
     def _by_referer(self, request: Request) -> Reply | None:
@@ -287,7 +316,7 @@ class Redirector(RuleModule):
             if result is not None and result != request.host_path:
                 # Back by the scheme the client came by.
                 result = scheme[0] + result if scheme else result
-            reply = _redirect(request, result, rule.where)
+            reply = _redirect(request, result, rule.hits)
             if reply is not None:
                 return reply
         return None
@@ -295,7 +324,7 @@ class Redirector(RuleModule):
     def _move(self, request: Request) -> Reply | None:
         for rule in self._moves.matching(request.host_path):
             result = rule.applied(request.host_path)
-            reply = _redirect(request, result, rule.where, 301)
+            reply = _redirect(request, result, rule.hits, 301)
             if reply is not None:
                 return reply
         return None
@@ -308,7 +337,7 @@ class Redirector(RuleModule):
         return None
 
     def _rewrite(self, request: Request) -> None:
-        result = self._rewrites.rewritten(request.host_path)
+        result = self._rewrites.rewritten(request)
         if result != request.host_path:
             request.rewrite(result)
 
@@ -328,21 +357,30 @@ def _outcome(
         return None
     if rule.replacement is None:
         raise _gone(request, rule)
-    return _redirect(request, result, rule.where, status)
+    return _redirect(request, result, rule.hits, status)
 
 
 def _gone(request: Request, rule: Rule) -> NotFound:
-    request.exchange.notes["rule"] = rule.where
+    _note(request, rule.hits)
     return NotFound("There is nothing of that name.")
 
 
+def _note(request: Request, hits: RuleHits) -> None:
+    """A rule answers a request: tell the access log, and count it."""
+    request.exchange.notes["rule"] = hits.where
+    request.count(hits)
+
+
 def _redirect(
-    request: Request, result: str | None, where: str, status: int = 302
+    request: Request,
+    result: str | None,
+    hits: RuleHits,
+    status: int = 302,
 ) -> Reply | None:
     """Return the redirect to host/path `result`; None when it leads nowhere new."""
     if result is None or result == request.host_path:
         return None
-    request.exchange.notes["rule"] = where
+    _note(request, hits)
     url = result if _SCHEME.match(result) else f"{request.scheme}://{result}"
     location = _cleaned(url).encode("ascii")
     return Reply(
@@ -374,12 +412,16 @@ def _compiled(
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
-        yield Rule(where, match, search, replacement)
+        outcome = replacement
+        if outcome is None:
+            outcome = "its value" if longest == 2 else "404"
+        shown = f"{line[0]}: {line[1]} → {outcome}"
+        yield Rule(match, search, replacement, RuleHits(where, shown))
 
 
 def _steps(
     steps: Sequence[Step], problems: list[str]
-) -> Iterator[tuple[Condition, Step]]:
+) -> Iterator[tuple[Condition, Step, RuleHits]]:
     for number, step in enumerate(steps):
         try:
             condition = Condition(step)
@@ -393,4 +435,6 @@ def _steps(
         except ValueError as error:
             problems.append(f"rules[{number}]: {error}")
             continue
-        yield condition, step
+        done = " ".join(filter(None, (step.redirect, step.rewrite, step.pool)))
+        shown = f"{step.described()} → {done or step.status}"
+        yield condition, step, RuleHits(f"rules[{number}]", shown)
