@@ -103,7 +103,12 @@ class Child(ProcessProtocol):
 
         What it said last is read in this turn of the reactor, so that comes first.
         """
-        self._reactor.callLater(0, self._on_gone, _told(reason))
+        self._reactor.callLater(0, self._end, _told(reason))
+
+    def _end(self, end: str) -> None:
+        """Let go of the line, which leads back here (see `Crew`), and say so."""
+        del self._control
+        self._on_gone(end)
 
     def _ready(self, report: Mapping[str, Any]) -> None:
         self.report = report

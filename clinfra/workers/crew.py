@@ -247,16 +247,21 @@ class Crew:
         change.done.errback(ReplacingFailed(f"new workers of {self.name}: {reason}"))
 
     def _is_gone(self, member: _Member, end: str) -> None:
-        """A worker's process has ended."""
+        """A worker's process has ended.
+
+        All that leads from it back to it is cut: it shall be gone at once, not when
+        Python looks for circles.
+        """
         member.ready = False
         self.bygone = merged([self.bygone, counts(member.worker.report)])
-        if member.ending is not None:
-            if member.ending.active():
-                member.ending.cancel()
+        ending, member.ending = member.ending, None
+        del member.worker, member.shift.members[member.place]
+        if ending is not None:
+            if ending.active():
+                ending.cancel()
             self._retired.discard(member)
             self._look_for_end()
         elif self._change is not None and member.shift is self._change.shift:
-            del member.shift.members[member.place]
             self._give_up(f"one {end}")
         else:
             self._fell(member, end)
@@ -276,7 +281,6 @@ class Crew:
             lived=round(lived, 1),
             pause=pause,
         )
-        del member.shift.members[member.place]
         self._pauses[member.place] = self._reactor.callLater(
             pause, self._start_again, member.shift, member.place
         )
