@@ -6,7 +6,8 @@ say of a page and its answers.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, partial
 
 from attrs import evolve, frozen
 
@@ -138,7 +139,7 @@ class Policy:
                 self._transformations.append((compiled, replacement))
         if problems:
             raise ConfigProblems(problems)
-        self.page = lru_cache(maxsize=_KEYS)(self._page)
+        self.page = lru_cache(maxsize=_KEYS)(partial(_page, self._transformations))
         self.passed: dict[bytes, float] = {}
         self._negative = frozenset(options.negative_statuses)
         self.error_statuses = frozenset(options.error_statuses)
@@ -156,15 +157,9 @@ class Policy:
             error_window=options.stale_if_error,
         )
 
-    def _page(self, scheme: str, host_path: str) -> bytes:
-        """Return the primary key of a page, transformations applied."""
-        return primary_key(scheme, self.name(host_path))
-
     def name(self, host_path: str) -> str:
         """Return what a page is kept as: its host_path, transformations applied."""
-        for pattern, replacement in self._transformations:
-            host_path = pattern.replaced(host_path, replacement)
-        return host_path
+        return _transformed(self._transformations, host_path)
 
     def tags(self, get: Getter) -> tuple[bytes, ...]:
         """Return the tags that an origin gave its answer, whose fields these are."""
@@ -173,7 +168,10 @@ class Policy:
 
     def pages(self, host_path: str) -> list[bytes]:
         """Return the primary keys of a page by every scheme."""
-        return [self._page(scheme, host_path) for scheme in ("http", "https")]
+        return [
+            _page(self._transformations, scheme, host_path)
+            for scheme in ("http", "https")
+        ]
 
     def one_encoding(self, host_path: str) -> bool:
         """Whether Accept-Encoding means nothing for a page."""
@@ -231,3 +229,17 @@ class Policy:
         if len(self.passed) >= _PASSED_PAGES:
             self.passed.clear()
         self.passed[primary] = now + self._options.pass_ttl
+
+
+_Transformations = Sequence[tuple[Compiled, str]]
+
+
+def _page(transformations: _Transformations, scheme: str, host_path: str) -> bytes:
+    """Return the primary key of a page, transformations applied."""
+    return primary_key(scheme, _transformed(transformations, host_path))
+
+
+def _transformed(transformations: _Transformations, host_path: str) -> str:
+    for pattern, replacement in transformations:
+        host_path = pattern.replaced(host_path, replacement)
+    return host_path

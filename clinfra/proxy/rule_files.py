@@ -30,6 +30,7 @@ from clinfra.proxy.phases import PHASES
 from clinfra.proxy.rules import RuleModule
 
 _MOST_BYTES = 16 << 20
+_MOST_VERSIONS = 8
 _IMPORTED = "clinfra_rules_"
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -123,7 +124,23 @@ def import_file(path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ValueError(import_problem(error, str(path))) from error
+    _forget_oldest(str(path))
     return module
+
+
+def _forget_oldest(path: str) -> None:
+    """Let go of all but the newest versions of a file; whoever uses one may go on.
+
+    Not everybody who imports has rules to exchange: a process with workers only looks
+    whether they are right.
+    """
+    versions = [
+        name
+        for name, module in list(sys.modules.items())
+        if name.startswith(_IMPORTED) and module.__file__ == path
+    ]
+    for name in versions[:-_MOST_VERSIONS]:
+        sys.modules.pop(name, None)
 
 
 def forget_imports(directory: Path, used: Container[str]) -> None:

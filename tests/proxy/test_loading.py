@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
@@ -315,6 +317,39 @@ class SampleTests(RulesDirectory):
         statuses = [get(f"/search?{n}")[0] for n in range(12)]
         self.assertEqual([200] * 10 + [429] * 2, statuses)
 
+
+class CheckingTests(SynchronousTestCase):
+    """A configuration is only looked at, as every reload does."""
+
+    def test_nothing_left(self) -> None:
+        """Modules are gone at once, not when Python looks for circles."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        configs = tuple(ModuleConfig(use, {}) for use in BUILT_IN)
+        config = ProxyConfig(modules=configs)
+        made = [ref(each.module) for each in check_modules(config)]
+        self.assertEqual(len(BUILT_IN), len(made))
+        self.assertEqual([], [each() for each in made if each() is not None])
+
+
+class VersionsTests(RulesDirectory):
+    """A file of rules is edited, again and again."""
+
+    def test_old_ones(self) -> None:
+        """Of what nobody exchanges for the next, only some versions are kept."""
+        before = len(sys.modules)
+        for number in range(20):
+            self.write("one.py", f"NUMBER = {number}", *RULE)
+            load_modules((), str(self.rules_dir))
+        self.assertLess(len(sys.modules) - before, 10)
+
+
+RULE = (
+    "from clinfra.proxy.rules import RuleModule",
+    "class One(RuleModule):",
+    "    def received(self, request):",
+    "        pass",
+)
 
 PLUGINS = [RuleModuleMaker("Hello", "clinfra.proxy.modules.welcome.Welcome")]
 

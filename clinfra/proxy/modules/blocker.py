@@ -139,7 +139,7 @@ class Blocker(RuleModule):
         self._touched: dict[str, bool] = {}
         if not self._rules:
             # A hook that does nothing would still cost something.
-            self.received = super().received  # type: ignore[method-assign] # see above
+            self.received = None  # type: ignore[method-assign,assignment] # see above
         self._watch: Watch | None = None
 
     def attach(self, surroundings: Surroundings) -> None:

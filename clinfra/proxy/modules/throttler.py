@@ -177,9 +177,9 @@ class Throttler(RuleModule):
         self._limits = limits
         for group, hook in ((self._early, "received"), (self._late, "lookup")):
             if not group.limits:
-                setattr(self, hook, getattr(super(), hook))
+                setattr(self, hook, None)
         if not any(limit.slow for limit in config.limits):
-            self.deliver = super().deliver  # type: ignore[method-assign] # costs nothing
+            self.deliver = None  # type: ignore[method-assign,assignment] # costs nothing
         self._sharing: Watch | None = None
 
     def attach(self, surroundings: Surroundings) -> None:
