@@ -137,7 +137,7 @@ class Console:
 
 
 def _json(value: object) -> Response:
-    return Response(200, _JSON, json.dumps(value, indent=2).encode("ascii") + b"\n")
+    return Response(200, _JSON, json.dumps(value).encode("ascii") + b"\n")
 
 
 async def _read(exchange: IExchange) -> bytes:

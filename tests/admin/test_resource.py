@@ -117,6 +117,7 @@ class AdminTests(SynchronousTestCase):
             },
             json.loads(answer.body),
         )
+        self.assertEqual(1, answer.body.count(b"\n"), "indenting is slow")
 
     def test_purge_by_prefix_and_tag(self) -> None:
         """Lists of either; what is known of pages is told."""
