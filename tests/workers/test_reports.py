@@ -32,6 +32,15 @@ class MergedTests(SynchronousTestCase):
         """The mean of shares is a share."""
         self.assertEqual({"health": 0.75}, merged([{"health": 0.5}, {"health": 1.0}]))
 
+    def test_no_shares(self) -> None:
+        """Amounts are added though they are not whole; times and members are not."""
+        one = {"backlog_photographs": 0.5, "askable": 2, "seconds_since_failure": 7.5}
+        two = {"backlog_photographs": 1.0, "askable": 1, "seconds_since_failure": 2.0}
+        self.assertEqual(
+            {"backlog_photographs": 1.5, "askable": 1, "seconds_since_failure": 2.0},
+            merged([one, two]),
+        )
+
     def test_reasons(self) -> None:
         """What two say alike is said once."""
         reports = [{"not_ready": ["no disk"]}, {"not_ready": ["no disk", "no net"]}]
