@@ -62,9 +62,19 @@ class Change:
 
 
 def _count(status: Told, path: Sequence[str]) -> float:
+    """Return a count of /status, with what workers that have ended had counted."""
+    kind, name, *inner = path
+    report = table_of(table_of(status, "products"), name)
+    bygone = table_of(table_of(report, "crew"), "bygone")
+    if kind == "listeners":
+        inner = ["listener", *inner]
+    return _number_at(status, path) + _number_at(bygone, inner)
+
+
+def _number_at(told: Told, path: Sequence[str]) -> float:
     for name in path[:-1]:
-        status = table_of(status, name)
-    return number(status, path[-1])
+        told = table_of(told, name)
+    return number(told, path[-1])
 
 
 def _products(look: Look) -> Told:

@@ -149,6 +149,20 @@ class TopTests(SynchronousTestCase):
 
         self.assertEqual(3.0, Change(Look(0, before), Look(2, after)).requests("blob"))
 
+    def test_worker_replaced(self) -> None:
+        """Rates are of all workers' counts: also of those that ended meanwhile."""
+        before = status(image={"rendered": 1000, "listener": {"requests": 2000}})
+        bygone = {"rendered": 700, "listener": {"requests": 1500}}
+        crew = {"crew": {"bygone": bygone}}
+        after = status(
+            image={"rendered": 310, "listener": {"requests": 520}, **crew},
+        )
+        for told, requests in ((before, 2000), (after, 520)):
+            told["listeners"]["image"]["requests"] = requests
+        change = Change(Look(0, before), Look(2, after))
+        self.assertEqual(5.0, change.rate("products", "image", "rendered"))
+        self.assertEqual(10.0, change.requests("image"))
+
     def test_json(self) -> None:
         """Programs get the same."""
         told = as_json(self.changed())
