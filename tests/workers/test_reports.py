@@ -48,8 +48,8 @@ class MergedTests(SynchronousTestCase):
 
     def test_rows(self) -> None:
         """What is under way in each is under way in all."""
-        reports = [{"under_way": [{"id": "1"}]}, {"under_way": []}]
-        reports.append({"under_way": [{"id": "2"}]})
+        rows: list[Any] = [[{"id": "1"}], [], [{"id": "2"}]]
+        reports = [{"under_way": each} for each in rows]
         self.assertEqual({"under_way": [{"id": "1"}, {"id": "2"}]}, merged(reports))
 
     def test_names_of_some(self) -> None:
