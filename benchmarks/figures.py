@@ -23,12 +23,14 @@ class Sample:
             machine shared with others this is the steadier figure.
         p50_ms: median latency; None where there is none.
         p99_ms: 99th percentile.
+        load_cores: how much of the cores the load generator took; 0 when not known.
     """
 
     rate: float
     per_core: float
     p50_ms: float | None = None
     p99_ms: float | None = None
+    load_cores: float = 0.0
 
 
 class Measure(Enum):
@@ -66,6 +68,7 @@ class Result:
             per_core=median(s.per_core for s in self.samples),
             p50_ms=median(p50s) if p50s else None,
             p99_ms=median(p99s) if p99s else None,
+            load_cores=median(s.load_cores for s in self.samples),
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 
 from attrs import frozen
 
@@ -27,17 +28,20 @@ def drive(
     connections: int,
     seconds: float,
     script: Sequence[str] = (),
+    field: str = "",
 ) -> Sample:
     """Run wrk against a server; every answer must be a good one.
 
     Args:
         target: path asked for.
         script: words for load.lua when requests are not all alike.
+        field: a further one of the requests' heads.
     """
     url = f"http://127.0.0.1:{server.port}{target}"
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
+    argv += ["-H", field] if field else []
     argv += ["--timeout", "10s", "-s", str(_SCRIPT), url, "--", *script]
-    cpu_before = server.cpu_seconds()
+    cpu_before, load_before = server.cpu_seconds(), _load_seconds()
     try:
         run = subprocess.run(
             pinned(core, argv),
@@ -49,6 +53,7 @@ def drive(
     except subprocess.TimeoutExpired as stuck:
         raise BenchmarkFailed(f"wrk hung on {server.name}") from stuck
     cpu_seconds = server.cpu_seconds() - cpu_before
+    load_seconds = _load_seconds() - load_before
     lines = [line for line in run.stdout.splitlines() if line.startswith("figures ")]
     if run.returncode or not lines:
         raise BenchmarkFailed(f"wrk failed on {server.name}: {run.stderr.strip()}")
@@ -66,7 +71,14 @@ def drive(
         per_core=figures["requests"] / cpu_seconds,
         p50_ms=figures["p50_us"] / 1000,
         p99_ms=figures["p99_us"] / 1000,
+        load_cores=load_seconds / figures["microseconds"] * 1e6,
     )
+
+
+def _load_seconds() -> float:
+    """Return the CPU time of all load there was; servers run on, and do not count."""
+    used = getrusage(RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @frozen
