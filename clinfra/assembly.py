@@ -357,6 +357,7 @@ class Assembly:
                 for part in daemon.parts
             },
             metrics=self._tell_all if section.metrics else None,
+            reactor=self.reactor,
         )
         self._add(admin, section)
 

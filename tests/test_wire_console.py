@@ -243,7 +243,7 @@ def test_no_actions(page: Page, browser: webdriver.Chrome) -> None:
         page.wait("Look up", "#proxy")
         assert not page.browser.find_elements(By.ID, "purge")
         page.open(f"{url}#blob")
-        page.wait("Refresh", "#replica")
+        page.wait("Refresh", "#replicas")
         assert not page.browser.find_elements(By.CSS_SELECTOR, "[data-chore]")
         refused = browser.execute_async_script(
             "const done = arguments[0];"
@@ -302,8 +302,8 @@ def test_cluster(page: Page, cluster: list[ClinfraProcess]) -> None:
     before = page.colour(tile)
 
     page.click(tile)
-    page.wait("Replica 003", "#replica")
-    page.click("#replica [data-chore=scrub]")
+    page.wait("Replica 003", "#replicas")
+    page.click("#replicas [data-chore=scrub]")
     page.wait("Scrub: 003 begins with it.", "#told")
 
     third.running.kill()
@@ -328,7 +328,15 @@ def test_cluster(page: Page, cluster: list[ClinfraProcess]) -> None:
     page.wait("3 of 3 copies", "#blob")
     page.press("s")
     page.wait("Sync: 002 begins with it.", "#told")
+    page.press("H")
+    page.wait("Replica 003", "#replicas")
+    page.press("b")
+    page.wait("Buffer: all 3 begin with it.", "#told")
     page.press("h")
+    wait_until(lambda: page.text("#replicas") == "", "all cards are hidden")
+    page.press(Keys.ARROW_RIGHT)
+    page.wait("Its own console", "#replicas")
+    page.press("i")
     page.wait("3 of 3 answer", "#blob")
     page.press("?")
     page.wait("send what waits", "#help")

@@ -5,6 +5,7 @@
     GET /health/ready   200 when it can serve, else 503 and the reasons, a line each
     GET /metrics        the same numbers for Prometheus, by names that last
     GET /status         JSON: version, state, uptime, each product's report
+    GET /history        JSON: what the console's charts draw of the last five minutes
     PURGE URL-or-path   forget the page of that Host and path (with a body: the pages
                         it lists, one per line)
     POST /purge         forget the pages of the body, one per line
@@ -58,6 +59,7 @@ class AdminResource(Resource):
     Args:
         access: who may ask.
         status: returns what /status shows.
+        history: returns what /history shows.
         unready: returns why the process cannot serve now; nothing when it can.
         purge: the cache, if there is one.
         proxy_ports: returns where the proxy listens.
@@ -82,13 +84,13 @@ class AdminResource(Resource):
         metrics: Callable[[str], tuple[str, bytes]] | None = None,
         cluster: IClusterAdmin | None = None,
         explain: Explain | None = None,
+        history: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         super().__init__()
         self._access = access
         self._console = Console(access, cluster, explain, purge, self._host_paths)
         self._maintenance = maintenance
         self._metrics = metrics
-        self._status = status
         self._unready = unready
         self._purge = purge
         self._proxy_ports = proxy_ports
@@ -96,7 +98,8 @@ class AdminResource(Resource):
         self._pages: dict[bytes, Callable[[], Response]] = {
             b"/health/live": self._live,
             b"/health/ready": self._ready,
-            b"/status": self._report,
+            b"/status": lambda: _json(status()),
+            b"/history": lambda: _json(history()),
         }
         self._actions: dict[bytes, Callable[[IExchange], Awaitable[Response]]] = {
             b"/purge": self._purge_list,
@@ -141,11 +144,6 @@ class AdminResource(Resource):
             return Response(503, _TEXT, ("\n".join(reasons) + "\n").encode())
         return Response(200, _TEXT, b"ready\n")
 
-    def _report(self) -> Response:
-        # Not indented: that takes six times as long, and leaves circles behind.
-        text = json.dumps(self._status(), default=str)
-        return Response(200, _JSON, text.encode() + b"\n")
-
     async def _maintain(
         self, exchange: IExchange, method: bytes, path: bytes
     ) -> Response:
@@ -159,8 +157,7 @@ class AdminResource(Resource):
             pool, member = (*map(unquote, names), "")[:2]
             await self._maintenance.maintain(pool, member, method == b"PUT")
             exchange.notes["maintenance"] = "/".join(names)
-        text = json.dumps(await self._maintenance.maintained())
-        return Response(200, _JSON, text.encode() + b"\n")
+        return _json(await self._maintenance.maintained())
 
     async def _purge_page(self, exchange: IExchange) -> Response:
         head = exchange.head
@@ -207,6 +204,12 @@ class AdminResource(Resource):
         exchange.notes["purged"] = f"{min(known, len(pages))}/{len(pages)}"
         sentence = f"{min(known, len(pages))}/{len(pages)} pages purged\n"
         return Response(200, _TEXT, sentence.encode())
+
+
+def _json(value: Any) -> Response:
+    # Not indented: that takes six times as long, and leaves circles behind.
+    text = json.dumps(value, default=str)
+    return Response(200, _JSON, text.encode() + b"\n")
 
 
 async def _read_list(exchange: IExchange) -> list[str]:

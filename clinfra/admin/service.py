@@ -7,11 +7,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from clinfra.admin.access import Access
 from clinfra.admin.console import Explain
+from clinfra.admin.history import PERIOD_SECONDS, History, totals
 from clinfra.admin.resource import AdminResource
 from clinfra.config import AdminConfig
 from clinfra.interfaces import IClusterAdmin, IMaintenance, IProduct, IPurge, Lane
@@ -24,14 +28,40 @@ class AdminService(Service):
 
     name = "admin"
     lane: Lane | None = None
+    log = Logger()
 
-    def __init__(self, resource: IResource, access: Access) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        access: Access,
+        history: History,
+        reactor: IReactorTime | None,
+    ) -> None:
         self.resource = resource
         self._access = access
+        self._history = history
+        self._looking = LoopingCall(self._look)
+        if reactor is not None:
+            self._looking.clock = reactor
 
     def open(self) -> None:
         """See who may ask.  Raises StartupFailed."""
         self._access.open()
+
+    def startService(self) -> None:
+        """Begin to remember what the charts show."""
+        super().startService()
+        self._looking.start(PERIOD_SECONDS)
+
+    def stopService(self) -> None:
+        """Remember no more."""
+        super().stopService()
+        if self._looking.running:
+            self._looking.stop()
+
+    def _look(self) -> None:
+        with self.log.failuresHandled("The charts lack a moment."):
+            self._history.look()
 
     def report(self) -> Mapping[str, Any]:
         """Nothing to tell of itself."""
@@ -54,6 +84,7 @@ def make_admin_service(
     access: Access | None = None,
     cluster: IClusterAdmin | None = None,
     explain: Explain | None = None,
+    reactor: IReactorTime | None = None,
 ) -> AdminService:
     """Return the admin service.
 
@@ -72,17 +103,25 @@ def make_admin_service(
         access: who may ask; by default programs and browsers of this machine.
         cluster: the blob store, if it runs in this process.
         explain: asks the proxy's rules, if there is a proxy.
+        reactor: for time; by default the installed one.
     """
     access = access or Access(AdminConfig())
 
+    def reports() -> Mapping[str, Mapping[str, Any]]:
+        return {each.name: each.report() for each in products}
+
+    history = History(reports, uptime_seconds)
+
     def status() -> Mapping[str, Any]:
+        told = reports()
         return {
             "version": version,
             "state": state(),
             "uptime_seconds": round(uptime_seconds(), 1),
             "addresses": addresses(),
             "listeners": listeners(),
-            "products": {each.name: each.report() for each in products},
+            "totals": totals(told),
+            "products": told,
         }
 
     def unready() -> Sequence[str]:
@@ -101,6 +140,7 @@ def make_admin_service(
         AdminResource(
             access=access,
             status=status,
+            history=history.told,
             unready=unready,
             purge=purge,
             proxy_ports=proxy_ports,
@@ -111,4 +151,6 @@ def make_admin_service(
             explain=explain,
         ),
         access,
+        history,
+        reactor,
     )

@@ -1,5 +1,5 @@
-// Small line charts of the last minutes.  What was before this page was opened is not
-// known: nobody but the page keeps it.
+// Small line charts of the last minutes.  What was before this page was opened, clinfra
+// tells.
 import {h, text} from './parts.js';
 
 export const PERIOD_MS = 2000;
@@ -39,15 +39,25 @@ export class Chart {
         h('span', {}, `${Math.round(MOST_POINTS * PERIOD_MS / 60000)} min ago`), h('span', {}, 'now')));
   }
 
+  // Forgets everything.
+  clear() {
+    this.points.forEach(points => points.splice(0));
+  }
+
   // Adds a value for each line; null where it is not known.
   push(values) {
+    this.add(values);
+    this.draw();
+  }
+
+  // The same without drawing.
+  add(values) {
     values.forEach((value, place) => {
       const points = this.points[place];
       points.push(value);
       if (points.length > MOST_POINTS) points.shift();
       text(this.values[place], this.format(value));
     });
-    this.draw();
   }
 
   draw() {
@@ -79,6 +89,10 @@ function nice(value) {
 // Turns counters into counts per second.
 export class Rates {
   before = new Map();
+
+  clear() {
+    this.before.clear();
+  }
 
   of(name, total, now) {
     const last = this.before.get(name);

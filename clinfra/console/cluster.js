@@ -1,15 +1,17 @@
 // The blob store: every replica of every bucket of every cluster, coloured by how it is.
-import {$, act, action, ask, badge, bar, bytes, call, count, facts, h, keep, percent, settings, tell, text, time, tree} from './parts.js';
+import {$, act, action, ask, badge, bar, bytes, call, count, facts, h, keep, percent, seen, settings, tell, text, time, tree} from './parts.js';
 
 const AT_ONCE = 8;
 const PATIENCE_SECONDS = 2;
 const ORDER = ['good', 'wait', 'warn', 'bad'];
 const SIGNS = {good: '✓', wait: '…', warn: '!', bad: '✕'};
 const TITLES = {good: 'well', wait: 'not known yet', warn: 'worth a look', bad: 'in trouble'};
-const CHORES = {sync: 'Sync', purge: 'Purge', buffer: 'Send what waits', scrub: 'Scrub'};
+const CHORES = {sync: 'Sync', purge: 'Purge', buffer: 'Buffer', scrub: 'Scrub'};
+const MEANINGS = {sync: 'Compare with the others and bring what is lacking', purge: 'Drop what has expired', buffer: 'Send what waits now', scrub: 'Read every blob'};
 
 const replicas = new Map(); // name → {cluster, bucket, ip, port, status, trouble, checked}
-let config, chosen, byHost = false, asking = false, shown;
+let config, byHost = false, asking = false, shown;
+let open = new Set(); // whose cards are shown
 
 const path = (command, name) => `${settings.cluster}_${command}/${encodeURIComponent(name)}`;
 
@@ -65,8 +67,8 @@ async function refresh(name) {
   replica.checked = Date.now();
 }
 
-async function refreshAll() {
-  const names = [...replicas.keys()];
+async function refreshAll(wanted) {
+  const names = [...wanted];
   const worker = async () => {
     while (names.length) {
       await refresh(names.shift());
@@ -85,7 +87,8 @@ async function readConfig() {
     known.add(name);
   })));
   for (const name of replicas.keys()) if (!known.has(name)) replicas.delete(name);
-  chosen = replicas.has(chosen) ? chosen : config.replica ?? [...known][0];
+  open = new Set([...open].filter(name => known.has(name)));
+  if (!open.size && !shown.emptied) open.add(config.replica ?? [...known][0]);
 }
 
 async function chore(name, command) {
@@ -95,21 +98,21 @@ async function chore(name, command) {
   return `${CHORES[command]}: ${name} begins with it.`;
 }
 
-async function choreAll(command) {
-  const names = [...replicas.keys()];
+async function choreOf(command, names) {
+  if (!names.length) throw new Error('No card is shown.');
   const failed = [];
   for (const name of names) {
     try { await chore(name, command); } catch { failed.push(name); }
   }
   if (failed.length) throw new Error(`${CHORES[command]}: ${failed.join(', ')} could not be asked.`);
-  return `${CHORES[command]}: all ${names.length} begin with it.`;
+  return `${CHORES[command]}: ${names.length === 1 ? `${names[0]} begins` : `all ${names.length} begin`} with it.`;
 }
 
 // The grid.
 
 function tile(name) {
   const sign = h('i', {'aria-hidden': 'true'}), lagging = h('small');
-  const made = h('button', {type: 'button', class: 'tile', onclick: () => { chosen = name; draw(); }}, sign, h('span', {}, name), lagging);
+  const made = h('button', {type: 'button', class: 'tile', onclick: () => { only(name); }}, sign, h('span', {}, name), lagging);
   made.update = () => {
     const replica = replicas.get(name);
     const [state, reasons] = judge(replica);
@@ -117,9 +120,9 @@ function tile(name) {
     made.className = `tile ${state}`;
     text(sign, SIGNS[state]);
     text(lagging, told);
-    made.title = facts(TITLES[state], ...reasons);
-    made.setAttribute('aria-label', facts(`Replica ${name}`, TITLES[state], ...reasons));
-    made.setAttribute('aria-pressed', name === chosen);
+    made.title = seen(facts(TITLES[state], ...reasons));
+    made.setAttribute('aria-label', seen(facts(`Replica ${name}`, TITLES[state], ...reasons)));
+    made.setAttribute('aria-pressed', open.has(name));
   };
   return made;
 }
@@ -149,24 +152,34 @@ function groups() {
 
 // The card of one replica.
 
-function replicaCard() {
+function consoleOf({ip, port}) {
+  const url = new URL('/_console', location.origin);
+  url.protocol = 'http:';
+  url.hostname = ip.includes(':') ? `[${ip}]` : ip;
+  url.port = port;
+  return url.href;
+}
+
+function replicaCard(name) {
   const title = h('h2'), state = badge(), reasons = h('ul', {class: 'reasons'}), about = h('p', {class: 'facts'});
   const space = bar('Space of its disk'), spaceFacts = h('p', {class: 'facts'}), peers = h('tbody'), chores = h('p', {class: 'facts'}), raw = h('div');
   const details = h('details', {ontoggle: () => draw()}, h('summary', {}, 'Everything it tells'), raw);
   const buttons = h('div', {class: 'row'}, action('Refresh', async () => {
-    await refresh(chosen);
+    await refresh(name);
     draw();
-    return `${chosen}: ${TITLES[judge(replicas.get(chosen))[0]]}.`;
-  }), settings.actions && Object.entries(CHORES).map(([command, label]) => action(label, () => chore(chosen, command), {'data-chore': command})));
+    return `${name}: ${TITLES[judge(replicas.get(name))[0]]}.`;
+  }), settings.actions && Object.entries(CHORES).map(([command, label]) => action(label, () => chore(name, command), {'data-chore': command, title: MEANINGS[command]})));
+  const address = h('a', {class: 'button', rel: 'noreferrer'});
+  buttons.append(address);
   const table = h('div', {class: 'wide'}, h('table', {}, h('thead', {}, h('tr', {}, ['changes for', 'waiting', 'lag', 'refused', 'sent', 'compared', ''].map((each, place) =>
     h('th', {scope: 'col', class: place > 0 && place < 6 ? 'number' : ''}, each)))), peers));
-  const made = h('article', {class: 'card whole', id: 'replica'}, h('div', {class: 'head'}, title, state), about, reasons, space, spaceFacts, table, chores, buttons, details);
+  const made = h('article', {class: 'card whole', 'data-replica': name}, h('div', {class: 'head'}, title, state), about, reasons, space, spaceFacts, table, chores, buttons, details);
   made.update = () => {
-    const replica = replicas.get(chosen);
-    made.hidden = !replica;
-    if (!replica) return;
+    const replica = replicas.get(name);
     const {status} = replica, [how, why] = judge(replica);
-    text(title, `Replica ${chosen}`);
+    text(title, `Replica ${name}`);
+    text(address, `Its own console: ${replica.ip}:${replica.port}`);
+    address.href = consoleOf(replica);
     state.update(TITLES[how], how);
     reasons.className = `reasons ${how}`;
     keep(reasons, why.map(each => [each, each]), each => Object.assign(h('li', {}, each), {update() {}}));
@@ -209,25 +222,39 @@ function peerRow(name) {
 
 // All together.
 
+const waiting = (known, whom) => known.flatMap(each => Object.values(each[whom] ?? {})).reduce((all, each) => all + (each.waiting ?? each.events ?? 0), 0);
+
+function fullest(word, known, what) {
+  const used = known.map(each => each.store_disk).filter(store => store?.[`total_${what}`]).map(store => 1 - store[`free_${what}`] / store[`total_${what}`]);
+  return used.length ? `fullest ${word} ${percent(Math.max(...used))}` : '';
+}
+
+// Shows one card only, none, or all.
+function only(...names) {
+  open = new Set(names);
+  shown.emptied = !names.length;
+  draw();
+}
+
 function draw() {
   if (!config || !shown) return;
   const all = [...replicas.values()], states = all.map(each => judge(each)[0]);
-  const seen = all.filter(each => each.status && !each.trouble).map(each => each.status);
-  const spaces = seen.map(each => each.store_disk).filter(store => store?.total_space).map(store => 1 - store.free_space / store.total_space);
+  const known = all.filter(each => each.status && !each.trouble).map(each => each.status);
   text(shown.summary, facts(`${all.length} ${all.length === 1 ? 'replica' : 'replicas'}`, ...ORDER.slice().reverse().map(state => {
     const many = states.filter(each => each === state).length;
     return many ? `${many} ${TITLES[state]}` : '';
-  }), `longest lag ${time(Math.max(0, ...seen.map(lag)))}`, spaces.length ? `fullest disk ${percent(Math.max(...spaces))}` : ''));
+  }), `${count(waiting(known, 'replicas'))} changes wait for replicas`, config.clusters.length > 1 ? `${count(waiting(known, 'clusters'))} for clusters` : '',
+  `longest lag ${time(Math.max(0, ...known.map(lag)))}`, fullest('disk', known, 'space'), fullest('inodes', known, 'inodes')));
   keep(shown.grid, groups(), group);
-  shown.card.update();
+  keep(shown.cards, groups().flatMap(([, names]) => names).filter(name => open.has(name)).map(name => [name, name]), replicaCard);
   shown.view.setAttribute('aria-pressed', byHost);
 }
 
 function make() {
   const view = h('button', {type: 'button', class: 'small', onclick: () => { byHost = !byHost; shown.grid.replaceChildren(); draw(); }}, 'By host');
-  shown = {summary: h('p', {class: 'facts', id: 'summary'}), grid: h('div', {class: 'grid'}), card: replicaCard(), view};
+  shown = {summary: h('p', {class: 'facts', id: 'summary'}), grid: h('div', {class: 'grid'}), cards: h('div', {class: 'stack', id: 'replicas'}), view, emptied: false};
   const section = $('#blob');
-  section.append(h('div', {class: 'head'}, h('h2', {}, 'Cluster'), view), shown.summary, shown.grid, shown.card);
+  section.append(h('div', {class: 'head'}, h('h2', {}, 'Cluster'), view), shown.summary, shown.grid, shown.cards);
 }
 
 // Looks at every replica, unless it is doing so.
@@ -237,7 +264,7 @@ export async function update() {
   if (!shown) make();
   try {
     await readConfig();
-    await refreshAll();
+    await refreshAll(replicas.keys());
   } catch (error) {
     if (!config) text(shown.summary, error.message);
     else tell(error.message, true);
@@ -256,24 +283,25 @@ export function worries() {
 }
 
 export const KEYS = [
-  ['r, space', 'refresh the replica that is chosen; R: all'], ['s', 'sync it; S: all'], ['p', 'purge it; P: all'],
-  ['b', 'send what waits; B: of all'], ['h', 'by host, or by bucket'], ['← →', 'choose another'],
+  ['r, space', 'refresh the replicas whose cards are shown; R: all'], ['s', 'sync them; S: all'], ['p', 'purge them; P: all'],
+  ['b', 'buffer: they send what waits; B: all'], ['h', 'hide all cards; H: show all'], ['i', 'by host, or by bucket'], ['← →', 'show another card'],
 ];
 
 // Does what a key is for; returns whether it is for anything.
 export function pressed(key) {
-  if (!config || !chosen) return false;
+  if (!config) return false;
+  const all = groups().flatMap(([, each]) => each), names = all.filter(name => open.has(name));
   const commands = {s: 'sync', p: 'purge', b: 'buffer'};
   const run = work => act(shown.view, work);
-  if (key === 'r' || key === ' ') refresh(chosen).then(draw);
+  if (key === 'r' || key === ' ') refreshAll(names);
   else if (key === 'R') update();
-  else if (key === 'h' || key === 'H' || key === 'i') shown.view.click();
-  else if (key === 'ArrowLeft' || key === 'ArrowRight') {
-    const names = groups().flatMap(([, each]) => each);
-    chosen = names[(names.indexOf(chosen) + (key === 'ArrowLeft' ? names.length - 1 : 1)) % names.length];
-    draw();
-  } else if (settings.actions && commands[key]) run(() => chore(chosen, commands[key]));
-  else if (settings.actions && commands[key.toLowerCase()]) run(() => choreAll(commands[key.toLowerCase()]));
+  else if (key === 'h') only();
+  else if (key === 'H') only(...all);
+  else if (key === 'i' || key === 'I') shown.view.click();
+  else if (key === 'ArrowLeft') only(all.at((all.indexOf(names[0]) || all.length) - 1));
+  else if (key === 'ArrowRight') only(all[(all.indexOf(names.at(-1)) + 1) % all.length]);
+  else if (settings.actions && commands[key]) run(() => choreOf(commands[key], names));
+  else if (settings.actions && commands[key.toLowerCase()]) run(() => choreOf(commands[key.toLowerCase()], all));
   else return false;
   return true;
 }

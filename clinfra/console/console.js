@@ -53,6 +53,7 @@ async function look() {
       return;
     }
     status = told;
+    if (!before || performance.now() - before.now > 3 * PERIOD_MS) overview.recall(await ask('/history'));
     before = {now: performance.now()};
     const {products} = status;
     offer(['overview', ...['proxy', 'blob', 'image'].filter(name => products[name])]);

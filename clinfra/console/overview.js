@@ -2,22 +2,44 @@
 import {bar, bytes, card, count, facts, h, keep, percent, rate, text, time, $} from './parts.js';
 import {Chart, Rates} from './charts.js';
 
-const sum = (events, ...kinds) => kinds.reduce((all, kind) => all + (events?.[kind]?.total ?? 0), 0);
+const YOUNG_SECONDS = 1; // A rate over less than that jumps.
 const rates = new Rates();
+let past = [];
 const told = () => h('p', {class: 'facts'});
 
 function link(name) {
   return h('a', {href: `#${name}`}, name[0].toUpperCase() + name.slice(1));
 }
 
+// A chart of one product's totals.
+function lines(product, title, names) {
+  const chart = new Chart(title, names, rate);
+  const values = (totals, now) => names.map(name => rates.of(`${product} ${name}`, totals?.[name], now));
+  chart.recall = () => {
+    chart.clear();
+    for (const {at, totals} of past) chart.add(values(totals[product], at));
+  };
+  chart.show = (totals, now) => chart.push(values(totals, now));
+  chart.recall();
+  return chart;
+}
+
+// Takes what was before: moments, from the oldest on.
+export function recall({moments}) {
+  const now = performance.now();
+  past = moments.filter(each => each.seconds_ago >= YOUNG_SECONDS).map(each => ({at: now - 1000 * each.seconds_ago, totals: each.totals}));
+  rates.clear();
+  for (const card of $('#overview').querySelectorAll('.cards > .card')) card.chart.recall();
+}
+
 function makeProxy() {
-  const chart = new Chart('Requests', ['all', 'hits', 'misses'], rate);
+  const chart = lines('proxy', 'Requests', ['all', 'hits', 'misses']);
   const facts1 = told(), facts2 = told(), memory = bar('Memory of the cache');
   const made = card(link('proxy'), chart.element, facts1, memory, facts2);
-  made.update = ({report, now}) => {
-    const cache = report.modules?.DirectCache ?? {};
-    const hits = cache.hits ?? 0, misses = (cache.miss ?? 0) + (cache.stale ?? 0);
-    chart.push([rates.of('proxy', report.requests, now), rates.of('hits', hits, now), rates.of('misses', misses, now)]);
+  made.chart = chart;
+  made.update = ({report, totals, now}) => {
+    const cache = report.modules?.DirectCache ?? {}, {hits, misses} = totals;
+    chart.show(totals, now);
     const asked = hits + misses + (cache.pass ?? 0);
     text(facts1, facts(`${count(report.requests)} requests`, asked ? `${percent(hits / asked)} hits` : '',
       `${count(report.active)} active`, crew(report)));
@@ -31,18 +53,17 @@ function makeProxy() {
 }
 
 function makeBlob() {
-  const chart = new Chart('Requests', ['reads', 'writes', 'deletes'], rate);
+  const chart = lines('blob', 'Requests', ['reads', 'writes', 'deletes']);
   const facts1 = told(), facts2 = told(), space = bar('Space of the disk');
   const made = card(link('blob'), chart.element, facts1, space, facts2);
-  made.update = ({report, now}) => {
-    const events = report.events;
-    chart.push([rates.of('get', sum(events, 'get'), now), rates.of('put', sum(events, 'put'), now),
-      rates.of('delete', sum(events, 'delete'), now)]);
+  made.chart = chart;
+  made.update = ({report, totals, now}) => {
+    chart.show(totals, now);
     const store = report.store_disk, hot = report.hot;
     const peers = Object.values({...report.replicas, ...report.clusters});
     const lag = Math.max(0, ...peers.map(each => each.lag_seconds ?? 0));
     text(facts1, facts(report.replica ? `replica ${report.replica}` : 'keeps no blobs itself',
-      `${count(sum(events, 'get', 'put', 'delete'))} requests`,
+      `${count(totals.reads + totals.writes + totals.deletes)} requests`,
       hot && hot.hits + hot.misses ? `${percent(hot.hits / (hot.hits + hot.misses))} from memory` : '',
       peers.length ? `lag ${time(lag)}` : ''));
     space.hidden = facts2.hidden = !store;
@@ -56,12 +77,12 @@ function makeBlob() {
 }
 
 function makeImage() {
-  const chart = new Chart('Pictures', ['uploads', 'on demand'], rate);
+  const chart = lines('image', 'Pictures', ['uploads', 'on demand']);
   const facts1 = told(), facts2 = told(), busy = bar('Workers that are busy');
   const made = card(link('image'), chart.element, facts1, busy, facts2);
-  made.update = ({report, now}) => {
-    const kinds = report.kinds ?? {};
-    chart.push([rates.of('upload', kinds.upload?.rendered, now), rates.of('demand', kinds.demand?.rendered, now)]);
+  made.chart = chart;
+  made.update = ({report, totals, now}) => {
+    chart.show(totals, now);
     text(facts1, facts(`${count(report.rendered)} pictures`, report.bad ? `${count(report.bad)} bad` : '',
       report.refused ? `${count(report.refused)} refused` : '', crew(report)));
     busy.update(report.busy / report.workers, 'calm', `${report.busy} of ${report.workers} busy`);
@@ -142,6 +163,6 @@ export function update(status, now) {
     section.append(h('div', {class: 'cards'}), table);
   }
   const products = Object.keys(MAKERS).filter(name => status.products[name]);
-  keep(section.firstChild, products.map(name => [name, {report: status.products[name], now}]), name => MAKERS[name]());
+  keep(section.firstChild, products.map(name => [name, {report: status.products[name], totals: status.totals[name], now}]), name => MAKERS[name]());
   table.update(status);
 }

@@ -1,8 +1,13 @@
-// What the page is made of.  Text is only ever text: the page's policy allows no markup.
+// What the page is made of.  Text is only ever text: the page's policy allows no markup,
+// and characters that would hide or turn around what stands beside them are spelled out.
 
 export const settings = JSON.parse(document.querySelector('meta[name=console]').content);
 
 export const $ = (selector, from = document) => from.querySelector(selector);
+
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/g;
+
+export const seen = value => value == null ? '' : String(value).replace(UNSEEN, each => `\\u{${each.codePointAt(0).toString(16)}}`);
 
 // Makes an element: h('button', {class: 'x', onclick: f}, 'text', other elements...).
 export function h(name, properties = {}, ...children) {
@@ -10,14 +15,14 @@ export function h(name, properties = {}, ...children) {
   for (const [key, value] of Object.entries(properties)) {
     if (key.startsWith('on')) made.addEventListener(key.slice(2), value);
     else if (value === true) made.setAttribute(key, '');
-    else if (value !== false && value != null) made.setAttribute(key, value);
+    else if (value !== false && value != null) made.setAttribute(key, key === 'title' || key.startsWith('aria-') ? seen(value) : value);
   }
-  made.append(...children.flat().filter(each => each != null));
+  made.append(...children.flat().filter(each => each != null && each !== false).map(each => each instanceof Node ? each : seen(each)));
   return made;
 }
 
 export function text(element, value) {
-  const told = value == null ? '' : String(value);
+  const told = seen(value);
   if (element.textContent !== told) element.textContent = told;
 }
 
@@ -111,7 +116,7 @@ export function tell(sentence, bad = false) {
   const told = $('#told');
   told.hidden = false;
   told.className = bad ? 'bad' : '';
-  told.textContent = sentence;
+  text(told, sentence);
   clearTimeout(hiding);
   hiding = setTimeout(() => { told.hidden = true; }, bad ? 10000 : 5000);
 }
@@ -143,8 +148,8 @@ export function bar(label) {
     fill.style.width = `${whole}%`;
     made.className = `bar ${state}`;
     made.setAttribute('aria-valuenow', whole);
-    made.setAttribute('aria-valuetext', shown || `${whole} %`);
-    made.title = shown || `${whole} %`;
+    made.setAttribute('aria-valuetext', seen(shown) || `${whole} %`);
+    made.title = seen(shown) || `${whole} %`;
   };
   return made;
 }

@@ -1,10 +1,11 @@
 // Origins, rules, the cache, and what the rules make of a request.
-import {$, act, action, ask, badge, bar, bytes, call, card, count, facts, h, keep, rate, settings, text, time, tree} from './parts.js';
+import {$, act, action, ask, badge, bar, bytes, call, card, count, facts, h, keep, rate, seen, settings, text, time, tree} from './parts.js';
 import {Rates} from './charts.js';
 
 const rates = new Rates();
 const STATES = {up: 'good', warming: 'warn', maintenance: 'calm', down: 'bad', open: 'bad'};
 const NUMBERS = ['now', 'requests', 'failed', 'under way'];
+const OUT = ['down', 'open', 'maintenance'];
 const WORDS = {open: 'circuit open'};
 
 // Origins.
@@ -23,7 +24,7 @@ function toggle(...names) {
   button.update = out => {
     button.setAttribute('aria-pressed', out);
     text(button, `${out ? 'Put' : 'Take'} ${names.length ? '' : 'all '}${out ? 'back' : 'out'}`);
-    button.setAttribute('aria-label', `${out ? 'Put back' : 'Take out'} ${names.join(' ') || 'every origin'}`);
+    button.setAttribute('aria-label', seen(`${out ? 'Put back' : 'Take out'} ${names.join(' ') || 'every origin'}`));
   };
   button.hidden = !settings.actions;
   return button;
@@ -58,7 +59,8 @@ function poolCard(name) {
     h('div', {class: 'wide'}, h('table', {class: 'pool'}, h('thead', {}, h('tr', {}, titles.map((title, place) =>
       h('th', {scope: 'col', class: place > 2 && place < 7 ? 'number' : ''}, title)))), body)));
   made.update = ({pool, now}) => {
-    text(about, facts(`${pool.askable} of ${Object.keys(pool.members).length} can be asked`, pool.choice.replaceAll('_', ' '),
+    const members = Object.values(pool.members);
+    text(about, facts(`${members.filter(each => !OUT.includes(each.state)).length} of ${members.length} can be asked`, pool.choice.replaceAll('_', ' '),
       pool.panic ? 'all are asked, since too many are down' : '', pool.maintenance ? 'in maintenance' : '',
       `${count(pool.retries_left)} retries left`, pool.retries_refused ? `${count(pool.retries_refused)} refused` : ''));
     switched.update(pool.maintenance);
@@ -98,9 +100,10 @@ function moduleRow(name, {report}) {
     const rules = rulesOf(last.report, last.bygone), most = Math.max(...rules.map(([, many]) => many));
     table.hidden = !rules.length;
     keep(body, rules.map(([rule, many]) => [rule, {many, most}]), ruleRow);
-    const {rules: counted, refused, ...others} = last.report;
-    rest.hidden = rules.length && !Object.keys(others).length;
-    rest.replaceChildren(tree(others));
+    const others = Object.entries(last.report).filter(([name, value]) => !['rules', 'refused'].includes(name)
+      && !(value && typeof value === 'object' && !Object.keys(value).length));
+    rest.hidden = rules.length && !others.length;
+    rest.replaceChildren(tree(Object.fromEntries(others)));
   };
   made.addEventListener('toggle', fill);
   made.update = value => {
@@ -172,9 +175,9 @@ function explainCard() {
   async function explain() {
     const question = {url: url.value, method: method.value, client: client.value, fields: lines(fields), answer: lines(answer)};
     try {
-      told.textContent = (await ask('/explain', {method: 'POST', body: JSON.stringify(question), seconds: 15})).lines.join('\n');
+      text(told, (await ask('/explain', {method: 'POST', body: JSON.stringify(question), seconds: 15})).lines.join('\n'));
     } catch (error) {
-      told.textContent = error.message;
+      text(told, error.message);
     }
     told.hidden = false;
     return 'No origin was asked: its answer was made up.';
@@ -191,20 +194,25 @@ function explainCard() {
 const MOST_ACTIVE = 50;
 
 function activeRow() {
-  const cells = Array.from({length: 8}, (_, place) => h('td', {class: [0, 3, 4, 6, 7].includes(place) ? 'number' : ''}));
-  const request = h('th', {scope: 'row'}), made = h('tr', {}, request, cells);
+  const request = h('span', {class: 'clamped'}), cells = ['', '', 'client', 'origin'].map((title, place) =>
+    h('td', {class: place === 0 ? 'number' : place > 1 ? 'about' : '', 'data-title': title}));
+  const made = h('tr', {}, h('th', {scope: 'row'}, request), cells);
   made.update = each => {
     text(request, facts(each.request, each.status));
-    [time(each.milliseconds / 1000), each.phase.replace('_', ''), each.client, bytes(each.bytes_in), bytes(each.bytes_out),
-      each.origin || '–', bytes(each.origin_bytes_out), bytes(each.origin_bytes_in)].forEach((told, place) => text(cells[place], told));
+    request.title = seen(each.request);
+    const went = (who, there, back) => facts(who, `${bytes(there)} from it`, `${bytes(back)} to it`);
+    text(cells[0], time(each.milliseconds / 1000));
+    text(cells[1], each.phase.replace('_', ''));
+    text(cells[2], went(each.client, each.bytes_in, each.bytes_out));
+    text(cells[3], each.origin ? went(each.origin, each.origin_bytes_in, each.origin_bytes_out) : '–');
   };
   return made;
 }
 
 function activeCard() {
-  const about = h('p', {class: 'facts'}), body = h('tbody'), titles = ['request', 'for', 'phase', 'client', 'from client', 'to client', 'origin', 'to origin', 'from origin'];
-  const table = h('div', {class: 'wide'}, h('table', {}, h('thead', {}, h('tr', {}, titles.map((title, place) =>
-    h('th', {scope: 'col', class: [1, 4, 5, 7, 8].includes(place) ? 'number' : ''}, title)))), body));
+  const about = h('p', {class: 'facts'}), body = h('tbody');
+  const table = h('div', {class: 'wide'}, h('table', {class: 'active'}, h('thead', {}, h('tr', {}, ['request', 'for', 'phase', 'client', 'origin'].map((title, place) =>
+    h('th', {scope: 'col', class: place === 1 ? 'number' : ''}, title)))), body));
   const made = card('Under way', about, table);
   made.update = report => {
     const listed = [...report.under_way ?? []].sort((one, other) => other.milliseconds - one.milliseconds).slice(0, MOST_ACTIVE);
@@ -225,7 +233,7 @@ export function update(report, now) {
     active = activeCard();
     everything = toggle();
     section.append(h('div', {class: 'head'}, h('h2', {}, 'Origins'), everything), pools,
-      h('div', {class: 'cards two'}, cacheCard(), explainCard(), card('Rules, in order', modules), active));
+      h('div', {class: 'cards two'}, cacheCard(), explainCard()), h('div', {class: 'stack'}, card('Rules, in order', modules), active));
   }
   const forwarder = report.modules?.Forwarder ?? {};
   everything.update(Boolean(forwarder.maintenance));

@@ -113,6 +113,7 @@ class AdminTests(SynchronousTestCase):
                 "uptime_seconds": 12.3,
                 "addresses": {},
                 "listeners": {"proxy": {"requests": 7}},
+                "totals": {"proxy": {"all": 0, "hits": 0, "misses": 0}},
                 "products": {"proxy": {"pages": 3, "not_ready": []}},
             },
             json.loads(answer.body),
