@@ -5,7 +5,6 @@ import {Rates} from './charts.js';
 const rates = new Rates();
 const STATES = {up: 'good', warming: 'warn', maintenance: 'calm', down: 'bad', open: 'bad'};
 const NUMBERS = ['now', 'requests', 'failed', 'under way'];
-const OUT = ['down', 'open', 'maintenance'];
 const WORDS = {open: 'circuit open'};
 
 // Origins.
@@ -59,8 +58,7 @@ function poolCard(name) {
     h('div', {class: 'wide'}, h('table', {class: 'pool'}, h('thead', {}, h('tr', {}, titles.map((title, place) =>
       h('th', {scope: 'col', class: place > 2 && place < 7 ? 'number' : ''}, title)))), body)));
   made.update = ({pool, now}) => {
-    const members = Object.values(pool.members);
-    text(about, facts(`${members.filter(each => !OUT.includes(each.state)).length} of ${members.length} can be asked`, pool.choice.replaceAll('_', ' '),
+    text(about, facts(`${pool.askable} of ${Object.keys(pool.members).length} can be asked`, pool.choice.replaceAll('_', ' '),
       pool.panic ? 'all are asked, since too many are down' : '', pool.maintenance ? 'in maintenance' : '',
       `${count(pool.retries_left)} retries left`, pool.retries_refused ? `${count(pool.retries_refused)} refused` : ''));
     switched.update(pool.maintenance);
