@@ -24,6 +24,7 @@ from clinfra.errors import StartupFailed, Trouble
 from tests.sim.clients import Clients
 from tests.sim.faults import Faults
 from tests.sim.long_days import LongDays
+from tests.sim.promises import Broken
 from tests.sim.verdict import Verdict
 from tests.sim.world import SECONDS, World
 
@@ -87,12 +88,10 @@ class Chaos:
             if self._long_days.coming:
                 self._long_days.let_pass()
             self.faults.heal()
-            self._wait()
-            self._verdict.check()
+            self._judge()
             if self._long_days.coming or world.rng.random() < 0.1:
                 world.cluster.run(AFTERWARDS_SECONDS)
-                self._wait()
-                self._verdict.check()
+                self._judge()
             if world.broken is not None:
                 raise world.broken
             if self._failures:
@@ -100,6 +99,25 @@ class Chaos:
         finally:
             globalLogPublisher.removeObserver(observer)
             world.cluster.close()
+
+    def _judge(self) -> None:
+        """Wait until all are the same, and judge: anew when an original gave back.
+
+        Ours pull from originals now and then, also while they are judged: what only an
+        original had left comes back at one of them first.  It has to be lawful and the
+        same everywhere when that is over, as anything else.
+        """
+        while True:
+            self._wait()
+            before = self._verdict.known()
+            try:
+                self._verdict.check()
+            except Broken as broken:
+                if not self._verdict.is_back(broken.name, before):
+                    raise
+                self.world.note("an original gave it back meanwhile", broken.name)
+            else:
+                return
 
     def _wait(self) -> None:
         """Let time pass until all are the same, or too much has."""

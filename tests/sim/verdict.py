@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from attrs import define
 
@@ -14,6 +15,11 @@ from tests.sim.promises import Broken, Name, Promise, expiry_of, told_of
 from tests.sim.world import World
 
 LONGEST_ANSWER_SECONDS = 120.0
+
+Known = Mapping[str, Mapping[str, Row]]
+"""Rows by host, and by name."""
+
+_NOTHING = None, 0, 0, b""
 
 
 @define(eq=False)
@@ -28,7 +34,7 @@ class Verdict:
         What only the damaged host has is passed over: others may still get it.
         """
         now = self._world.cluster.clock.seconds()
-        rows = {host.name: host.rows() for host in self._world.cluster.hosts.values()}
+        rows = self.known()
         for stored, name in self._world.names.items():
             if len(set(self._shown(name, rows))) > 1:
                 return False
@@ -43,6 +49,29 @@ class Verdict:
                     return False
         return True
 
+    def known(self) -> Known:
+        """Return what our replicas know, by their names."""
+        return {host.name: host.rows() for host in self._world.cluster.hosts.values()}
+
+    def is_back(self, stored: str, before: Known) -> bool:
+        """Return whether one of us got since then what an original keeps of a name.
+
+        Only the very write that is there, bytes and stamp.  Whether it may be back is
+        not said: all that was promised is asked for again.
+        """
+        theirs = {
+            (modified, hashlib.sha256(body).digest())
+            for original in self._world.cluster.keeping_originals(stored)
+            for modified, _, _, body in [original.blobs.get(stored, _NOTHING)]
+        }
+        for host in self._world.cluster.keepers(stored):
+            was, row = before[host.name].get(stored), host.rows().get(stored)
+            if row is None or row.data is None or (was and was.data == row.data):
+                continue
+            if (row.data.modified, row.data.sha256) in theirs:
+                return True
+        return False
+
     def check(self) -> None:
         """Raise Broken unless all is as it was promised, Hang when somebody waits."""
         now = self._world.cluster.clock.seconds()
@@ -51,9 +80,7 @@ class Verdict:
                 raise Hang(f"{asked} is not answered")
         for stored, name in self._world.names.items():
             # To ask for those before took a while, and changes may have come.
-            rows = {
-                host.name: host.rows() for host in self._world.cluster.hosts.values()
-            }
+            rows = self.known()
             shown = self._shown(name, rows)
             if len(set(shown)) > 1:
                 told = ", ".join(told_of(each) if each else "-" for each in shown)
@@ -105,7 +132,7 @@ class Verdict:
             for original in self._world.cluster.keeping_originals(name.stored)
         )
 
-    def _shown(self, name: Name, rows: dict[str, dict[str, Row]]) -> list[State | None]:
+    def _shown(self, name: Name, rows: Known) -> list[State | None]:
         """Return what the replicas that keep a name show of it.
 
         What only one ever had is passed over when its disk was hurt.
@@ -123,7 +150,7 @@ class Verdict:
                 shown.append(state)
         return shown
 
-    def _visible(self, name: Name, rows: dict[str, dict[str, Row]]) -> State | None:
+    def _visible(self, name: Name, rows: Known) -> State | None:
         shown = self._shown(name, rows)
         return shown[0] if shown else None
 
@@ -139,7 +166,7 @@ class Verdict:
         on where it had a head start to.  So may one that it answered before its disk
         was lost, and with that whom it was to be sent to.  Our replicas give it to one
         another, comparing trees; an original may only get it with the next change, and
-        never hears of it when it has ended.
+        may take an hour to hear that it has ended.
         """
         ours = state.data.modified if state is not None and state.data else None
         modified, deleted, marked, _ = kept or (None, 0, 0, b"")
