@@ -23,6 +23,7 @@ class Faults:
         counts: how often what happened.
         absent: the host that stays away, once it is.
         indexes_count: nobody else remembers what an index knows.
+        over: nothing breaks any more of its own accord.
     """
 
     _world: World
@@ -30,6 +31,7 @@ class Faults:
     counts: dict[str, int] = field(init=False, factory=dict)
     absent: str = field(init=False, default="")
     indexes_count: bool = field(init=False, default=False)
+    over: bool = field(init=False, default=False)
 
     def happen(self) -> None:
         kinds: list[Callable[[Host], str]] = [
@@ -191,7 +193,7 @@ class Faults:
             return
         self._world.cluster.crash(host)
         self._world.watch(host)
-        if self._world.rng.random() < 0.1:
+        if self._world.rng.random() < 0.1 and not self.over:
             self._cut_short(host)
         self._world.note(f"{host.name} starts")
         try:
@@ -215,3 +217,5 @@ class Faults:
             while host.service is None:
                 self.restart(host)
                 host.disk.fuse, host.disk.dies_syncing = None, False
+        # Who is struck by one of the last answers is left alone when he starts again.
+        self.over = True
