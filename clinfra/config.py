@@ -121,8 +121,9 @@ class BlobConfig:
     )
     tombstone_time: Seconds = key(
         Seconds(10 * 86400),
-        "How long deletes are remembered for those that cannot be compared with:"
-        " original replicas; and how long changes are kept for replicas that are away.",
+        "How long deletes are remembered, at least, for those that cannot be compared"
+        " with: original replicas; and how long changes are kept for replicas that are"
+        " away.",
         least=60,
     )
     rejoin: str = key(

@@ -3,6 +3,7 @@
 First everything they list is pulled, as this replica may have lost its disk, and they
 may have the only copy; then what is younger than deletes are remembered for them.
 (What is older may have been deleted, and the delete forgotten, while they were away.)
+Before that, they are told what has ended: see `telling`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from clinfra.blob.commit import Call
 from clinfra.blob.index import Batch
 from clinfra.blob.stamps import stamp_at
 from clinfra.blob.sync import Puller
+from clinfra.blob.telling import Telling
 
 PULL_SECONDS = 3600.0
 """From one time to the next: an original goes through all it has."""
@@ -37,11 +39,13 @@ class Pulling:
 
     Args:
         puller: how `_sync` pulls; what runs here does not meddle with that.
-        tombstone_seconds: how long deletes are remembered for originals.
+        tombstone_seconds: how long deletes are remembered for originals, at least.
+        telling: tells them of what has ended.
     """
 
     _puller: Puller = field(converter=_copied)
     _tombstone_seconds: float
+    telling: Telling
     _due: dict[str, float] = field(init=False, factory=dict)
 
     async def pull(self, source: str) -> None:
@@ -49,6 +53,7 @@ class Pulling:
         now = self._puller.now()
         if now < self._due.get(source, -inf):
             return
+        await self.telling.tell(source, now)
         index, start = self._puller.replica.index, None
         if _NOTE + source in await self._puller.workers.run(index.notes):
             start = stamp_at(max(0.0, now - self._tombstone_seconds))

@@ -10,8 +10,8 @@ heard of it: when each destination has completed a comparison that began after t
 delete was committed here, and each replica of it: one of another cluster that was away
 would bring the name back, whoever of its bucket had heard.  So would a request from
 before the delete that was long on its way: it is known for `LATE_SECONDS`, at least.
-(Originals have no trees: for them, age has to do.)  For whoever heard and was turned
-back in time see `rejoin`.
+(Originals have no trees: it has to be old, and they are told; see `telling`.)  For
+whoever heard and was turned back in time see `rejoin`.
 """
 
 from __future__ import annotations
@@ -375,9 +375,10 @@ class Repair:
         if self._fence.closed or (self._destinations and row.seq > self._known_long()):
             return False
         forgotten = row.expiry.passed(self._now() - self._tombstone_seconds)
+        told = self.pulling.telling.has_told if self.pulling is not None else None
         return all(
             row.seq <= self._compared.get(replica, -1)
-            or (forgotten and self._peers.is_ours(replica) is False)
+            or (forgotten and told is not None and told(replica, row))
             for destination in self._destinations
             for replica in destination.replicas
         )

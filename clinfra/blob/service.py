@@ -56,6 +56,7 @@ from clinfra.blob.status import Counters, Status
 from clinfra.blob.store import IBlobStore
 from clinfra.blob.stream import Streamer
 from clinfra.blob.sync import Puller
+from clinfra.blob.telling import Telling
 from clinfra.blob.undelivered import Undelivered
 from clinfra.blob.workers import InlineWorkers, ThreadWorkers, Workers
 from clinfra.blob.writer import InlineWriter, IWriter, WriterThread
@@ -269,7 +270,8 @@ class BlobService(Service):
         puller = Puller(
             self.topology, self.replica, intake, self.workers, self.peers, now
         )
-        self.repair.pulling = Pulling(puller, config.tombstone_time)
+        telling = Telling(self.topology, self.replica, self.workers, self.peers)
+        self.repair.pulling = Pulling(puller, config.tombstone_time, telling)
         self._status = Status(
             topology=self.topology,
             replica=self.replica,
