@@ -148,9 +148,11 @@ def resident_kb(pid: int) -> int:
     raise AssertionError("it is gone")
 
 
-def reload(clinfra: ClinfraProcess, number: int = signal.SIGHUP) -> None:
-    """Have all workers of the proxy replaced; return when the old ones are gone."""
-    first = set(workers(clinfra))
+def reload(
+    clinfra: ClinfraProcess, number: int = signal.SIGHUP, product: str = "proxy"
+) -> None:
+    """Have all workers of a product replaced; return when the old ones are gone."""
+    first = set(workers(clinfra, product))
     before = clinfra.running.output.count("new workers serve")
     clinfra.running.signal(number)
     wait_until(
@@ -159,7 +161,7 @@ def reload(clinfra: ClinfraProcess, number: int = signal.SIGHUP) -> None:
         timeout_seconds=60,
     )
     wait_until(
-        lambda: not first & set(workers(clinfra)),
+        lambda: not first & set(workers(clinfra, product)),
         "the old ones are gone",
         timeout_seconds=60,
     )

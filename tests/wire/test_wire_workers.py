@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support import ClinfraProcess, wait_until
-from tests.wire.crews import kill_one, soak, workers
+from tests.wire.crews import Load, kill_one, reload, soak, workers
 from tests.wire.photographs import write_photograph
 
 
@@ -25,6 +27,45 @@ def test_reloads_and_kills_under_load() -> None:
     """
     went = soak(4, 2, 0.0, lambda line: None)
     assert went.answers > 100
+
+
+def test_pictures_while_workers_are_replaced(tmp_path: Path) -> None:
+    """Uploads and pictures go on while the image service's workers are replaced."""
+    photo = tmp_path / "photo.jpg"
+    write_photograph(photo, orientation=1)
+    tables: dict[str, Any] = {"stop_timeout": 20, "blob": {}, "admin": {}}
+    tables["image"] = {"front_workers": 2, "workers": 2}
+    with ClinfraProcess(tables) as clinfra:
+
+        def upload() -> str:
+            put = urllib.request.Request(
+                clinfra.url("image"), data=photo.read_bytes(), method="PUT"
+            )
+            with urllib.request.urlopen(put, timeout=60) as answer:
+                name: str = answer.read().decode()
+            return name
+
+        over = threading.Event()
+
+        def upload_until_over() -> list[str]:
+            names = []
+            while not over.is_set():
+                names.append(upload())
+            return names
+
+        page = f"/{upload()}/300x300"
+        load = Load(clinfra.ports["image"], page, again=False)
+        with ThreadPoolExecutor(1) as pool:
+            uploads = pool.submit(upload_until_over)
+            try:
+                for number in (signal.SIGUSR2, signal.SIGHUP):
+                    reload(clinfra, number, "image")
+            finally:
+                over.set()
+                load.end()
+        assert uploads.result()
+        assert load.failures == []
+        assert set(load.answers) == {200}
 
 
 def test_what_lasts_beyond_a_worker() -> None:
