@@ -94,6 +94,13 @@ def test_counts_move(page: Page, clinfra: ClinfraProcess) -> None:
     points = page.one(".card polyline").get_attribute("points") or ""
     assert len(points.split()) >= 2
 
+    # What was before it was opened is drawn at once.
+    page.open("about:blank")
+    page.open(clinfra.url("admin"))
+    page.wait("10 requests", "#overview")
+    points = page.one(".card polyline").get_attribute("points") or ""
+    assert len(points.split()) >= 3
+
     page.one("nav a[href='#image']").click()
     page.wait("jpeg", "#image")
     link = page.one("#image a.button").get_attribute("href")

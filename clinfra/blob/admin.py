@@ -21,8 +21,8 @@ _console                                                    the page for browser
 ============ ============================================== =======================
 
 What is meant for another replica is sent on to it, once.  Any method is taken, as the
-original does; but what changes something must be a POST, unless it comes from this
-machine or ``blob.compat_admin_get`` is on: a link on some page must not set it off.
+original does; but what changes something must be a POST, so that no link sets it off,
+unless ``blob.compat_admin_get`` is on or this machine asks itself, by its address.
 Nothing is answered through a proxy (a request with Via): that is open to the world.
 """
 
@@ -56,7 +56,7 @@ from clinfra.console.page import ConsolePage
 from clinfra.errors import Forbidden, InvalidRequest, NotFound, TooLarge
 from clinfra.interfaces import IClusterAdmin
 from clinfra.web.exchange import IBody, IExchange, Response
-from clinfra.web.foreign import refuse_foreign
+from clinfra.web.foreign import is_own_host, refuse_foreign
 from clinfra.web.heads import Fields, RequestHead
 
 MAX_LISTED = 100_000
@@ -170,11 +170,14 @@ class Admin:
     def _check_allowed(self, exchange: IExchange) -> None:
         """Raise Forbidden for what a stranger's page could have set off."""
         refuse_foreign(exchange)
-        if self._get_changes or _is_local(exchange.client_ip):
+        if self._get_changes or exchange.head.method.upper() == b"POST":
             return
-        if exchange.head.method.upper() != b"POST":
+        host = exchange.head.host
+        # A name may be a stranger's, made to point here for a page of theirs.
+        if not _is_local(exchange.client_ip) or (host and not is_own_host(host)):
             raise Forbidden(
-                "From another machine this has to be a POST (blob.compat_admin_get)"
+                "From another machine, or asked by a name, this has to be a POST"
+                " (blob.compat_admin_get)"
             )
 
     async def _send_on(

@@ -108,7 +108,7 @@ function listeners() {
     };
     return made;
   };
-  const made = card('Listeners', h('div', {class: 'wide'}, h('table', {},
+  const made = card('Listeners', h('div', {class: 'wide'}, h('table', {class: 'listeners'},
     h('thead', {}, h('tr', {}, ['', 'address', 'connections', 'requests', 'refused'].map(each => h('th', {scope: 'col'}, each)))), body)));
   made.classList.add('whole');
   made.update = status => keep(body, Object.entries(status.addresses ?? {}).map(([name, addresses]) =>

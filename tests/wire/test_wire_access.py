@@ -72,6 +72,16 @@ def test_a_page_elsewhere_sets_nothing_off(
     assert status == (405 if looks else 403)
 
 
+def test_a_name_made_to_point_here_sets_nothing_off(clinfra: ClinfraProcess) -> None:
+    """Nor is one whose page is of the same origin, by a trick with DNS."""
+    statuses = [
+        ask(clinfra.ports["blob"], "GET", "/_purge", Host=host)[0]
+        for host in ("evil.example", "127.0.0.1:8081", "localhost")
+    ]
+
+    assert statuses == [403, 200, 200]
+
+
 def test_listening_here_alone(clinfra: ClinfraProcess) -> None:
     """Nothing listens but the four ports, and they only on the loopback."""
     inodes = set()
