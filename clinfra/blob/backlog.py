@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import frozen
 
 from clinfra.blob.destinations import Destination, is_for
 from clinfra.blob.index import IBlobIndex
+from clinfra.blob.records import Row
 from clinfra.blob.stamps import seconds_of
 from clinfra.blob.topology import Topology
 
@@ -46,6 +48,23 @@ class Backlog:
 
 def _since(then: float | None, now: float) -> float:
     return 0.0 if then is None else round(max(0.0, now - then), 1)
+
+
+NOTHING: tuple[Sequence[Row], int] = (), 0
+"""What `following` returns when there is nothing."""
+
+
+def following(
+    index: IBlobIndex, destination: Destination, after: int, limit: int
+) -> tuple[Sequence[Row], int]:
+    """Return some changes that may be for a destination, and up to where these are all.
+
+    A reader thread.
+    """
+    # Looked at first: what is committed meanwhile may not be among the rows.
+    last = index.last_seq()
+    rows = index.changes(after, limit, destination.bit)
+    return rows, rows[-1].seq if len(rows) == limit else last
 
 
 def measure(

@@ -18,7 +18,7 @@ from itertools import chain
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.python.failure import Failure
 
 from clinfra.blob import names, parameters, volume
@@ -53,6 +53,9 @@ MAX_REQUEST_BYTES = 4 << 20
 
 REQUESTS = 2
 """Under way to one replica."""
+
+REQUEST_SECONDS = 30.0
+"""How long one may take."""
 
 CLASSIC_SECONDS = 60.0
 """How long a replica that refused a batch is spared."""
@@ -237,8 +240,9 @@ class Batches:
                 size += sum(map(len, batch[-1].packed))
             line.under_way += 1
             sending = Deferred.fromCoroutine(self._send(peer, replicate, batch))
+            sending.addTimeout(REQUEST_SECONDS, self._clock)
             sending.addErrback(_failed, peer, batch)
-            sending.addCallback(self._over, peer, replicate, line)
+            sending.addBoth(self._over, peer, replicate, line)
 
     def _over(self, result: object, peer: str, replicate: str, line: _Line) -> None:
         line.under_way -= 1
@@ -283,7 +287,9 @@ def _tell(waiting: _Waiting, error: Exception | None) -> None:
 
 def _failed(failure: Failure, peer: str, batch: list[_Waiting]) -> None:
     error = failure.value
-    if not isinstance(error, PeerFailed):
+    if isinstance(error, TimeoutError):
+        error = PeerFailed(peer, 0, "it does not answer to a batch")
+    elif not isinstance(error, PeerFailed):
         error = PeerFailed(peer, 0, str(error))
     for waiting in batch:
         _tell(waiting, error)

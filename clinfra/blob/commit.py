@@ -89,13 +89,18 @@ class Job:
 
 @define(eq=False)
 class Call:
-    """Something else to be done in the writer thread, between batches."""
+    """Something else to be done in the writer thread, between batches.
+
+    Attributes:
+        seq: the last change number, if it took any.
+    """
 
     function: Callable[[], object]
     result: object = None
     error: BaseException | None = None
     weight: int = 0
     alone: bool = True
+    seq: int = 0
 
 
 @define(eq=False)
@@ -170,10 +175,12 @@ class Committer:
                 if job.cleanup is not None:
                     job.cleanup()
             else:
+                before = self._seq
                 try:
                     job.result = job.function()
                 except BaseException as error:
                     job.error = error
+                job.seq = self._seq if self._seq > before else 0
         self._run(together)
 
     def _run(self, jobs: list[Job]) -> None:
@@ -267,11 +274,7 @@ class Committer:
             marks = self._settle(changes, entries, places)
             self.index.apply(
                 Batch(
-                    [
-                        change.row
-                        for change in changes.values()
-                        if change.row is not None
-                    ],
+                    [each.row for each in changes.values() if each.row is not None],
                     [name for name, change in changes.items() if change.row is None],
                     marks,
                     seq=seq,

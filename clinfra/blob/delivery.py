@@ -27,7 +27,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from clinfra.blob.backlog import Backlog, measure
+from clinfra.blob.backlog import NOTHING, Backlog, following, measure
 from clinfra.blob.cursor_note import CursorNote
 from clinfra.blob.destinations import Destination, is_for
 from clinfra.blob.feed import BackOff, Window
@@ -136,8 +136,8 @@ class Delivery:
                 failure=failure,
                 key=self.destination.key,
             )
-            self._window = Window(self._window.cursor)
             self._cancel_all()
+            self._window = Window(self._window.cursor)
             self._running = deferLater(self._reactor, RETRY_SECONDS, self.start)
             self._running.addErrback(lambda failure: None)
 
@@ -153,17 +153,18 @@ class Delivery:
         return self._noted.stop()
 
     def _cancel_all(self) -> None:
+        # First, or the window would take what is given up for finished.
+        self._rows.clear()
+        self._bytes = 0
         for deferred in list(self._under_way.values()):
             deferred.cancel()
         self._under_way.clear()
-        self._rows.clear()
-        self._bytes = 0
 
-    def notice(self, row: Row) -> None:
+    def notice(self, seq: int, fanout: int) -> None:
         """There is a change; if it is none of ours, the feed need not read it."""
-        self._unread = max(self._unread, row.seq)
-        if not row.fanout & self.destination.bit:
-            self._window.pass_over(row.seq)
+        self._unread = max(self._unread, seq)
+        if not fanout & self.destination.bit:
+            self._window.pass_over(seq)
 
     def wake(self) -> None:
         """There are new changes."""
@@ -190,20 +191,23 @@ class Delivery:
             if self._pushes:
                 await deferLater(self._reactor, PAUSE_SECONDS)
             self._window.skip_passed()
-            rows: Sequence[Row] = ()
-            if self._window.read_to < self._unread:
+            rows, last = NOTHING
+            if (read_to := self._window.read_to) < self._unread:
                 self._unread = 0
-                rows = await self._workers.run(
-                    self._replica.index.changes, self._window.read_to, READ_ROWS
-                )
+                rows, last = await self._workers.run(self._following, read_to)
                 if len(rows) == READ_ROWS:
                     self._unread = inf
             for row in rows:
                 await self._take(row)
+            self._window.skip_to(last)
             self._noted.moved()
             if len(rows) < READ_ROWS:
                 while not self._changed:
                     await self._wait()
+
+    def _following(self, read_to: int) -> tuple[Sequence[Row], int]:
+        """Read on.  A reader thread."""
+        return following(self._replica.index, self.destination, read_to, READ_ROWS)
 
     async def _take(self, row: Row) -> None:
         if self._window.is_passed(row.seq) or not is_for(

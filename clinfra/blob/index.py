@@ -117,8 +117,12 @@ class IBlobIndex(Interface):
     def last_seq() -> int:
         """Return the highest change sequence number ever applied."""
 
-    def changes(after: int, limit: int) -> Sequence[Row]:
-        """Return rows whose change number is above `after`, in that order."""
+    def changes(after: int, limit: int, fanout: int | None = None) -> Sequence[Row]:
+        """Return rows whose change number is above `after`, in that order.
+
+        Args:
+            fanout: only those that have one of these bits in theirs.
+        """
 
     def count_changes(after: int) -> int:
         """Return how many rows have a change number above `after`."""

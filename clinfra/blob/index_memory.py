@@ -107,9 +107,15 @@ class MemoryIndex:
         rows = sorted(found, key=key)[:limit]  # type: ignore[arg-type]  # keys compare
         return list(map(self._told, rows))
 
-    def changes(self, after: int, limit: int) -> Sequence[Row]:
+    def changes(
+        self, after: int, limit: int, fanout: int | None = None
+    ) -> Sequence[Row]:
         """Return rows by change number."""
-        return self._sorted(lambda row: row.seq > after, lambda row: row.seq, limit)
+
+        def is_wanted(row: Row) -> bool:
+            return row.seq > after and (fanout is None or row.fanout & fanout != 0)
+
+        return self._sorted(is_wanted, lambda row: row.seq, limit)
 
     def count_changes(self, after: int) -> int:
         """Return how many rows have a higher change number."""

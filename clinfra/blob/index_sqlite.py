@@ -300,9 +300,13 @@ class SqliteIndex:
         found = self._reader().execute("SELECT value FROM counter WHERE name = 'seq'")
         return int(found.fetchone()[0])
 
-    def changes(self, after: int, limit: int) -> Sequence[Row]:
+    def changes(
+        self, after: int, limit: int, fanout: int | None = None
+    ) -> Sequence[Row]:
         """Return rows by change number."""
-        return self._rows("WHERE seq > ? ORDER BY seq LIMIT ?", after, limit)
+        which, bits = ("", ()) if fanout is None else ("AND fanout & ? ", (fanout,))
+        where = f"WHERE seq > ? {which}ORDER BY seq LIMIT ?"
+        return self._rows(where, after, *bits, limit)
 
     def count_changes(self, after: int) -> int:
         """Return how many rows have a higher change number."""
@@ -314,9 +318,7 @@ class SqliteIndex:
         return self._rows(
             "WHERE deleted <> 0 AND deleted < ? AND (deleted, name) > (?, ?)"
             f" AND {NOT_DROPPED} ORDER BY deleted, name LIMIT ?",
-            before,
-            *after,
-            limit,
+            *(before, *after, limit),
         )
 
     def left_behind(self, since: int, limit: int) -> Sequence[Row]:
@@ -324,8 +326,7 @@ class SqliteIndex:
         return self._rows(
             f"INDEXED BY blob_deleted WHERE deleted <> 0 AND deleted >= ?"
             f" AND {IS_DROPPED} ORDER BY deleted, name LIMIT ?",
-            since,
-            limit,
+            *(since, limit),
         )
 
     def names_after(self, name: str, limit: int) -> Sequence[Row]:
@@ -339,10 +340,7 @@ class SqliteIndex:
         return self._rows(
             "WHERE leaf BETWEEN ? AND ? AND (leaf, name) > (?, ?)"
             " ORDER BY leaf, name LIMIT ?",
-            first,
-            last,
-            *after,
-            limit,
+            *(first, last, *after, limit),
         )
 
     def digests(self, first: int, last: int) -> Sequence[tuple[int, str, bytes]]:

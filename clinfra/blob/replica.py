@@ -85,7 +85,8 @@ class Replica:
         min_free_bytes: PUT is refused when less of the disk would be left.
 
     Attributes:
-        changed: called with the row after each change that took a number.
+        changed: called with number and fan-out of each change that took a number; where
+            several did at once, with the last number, for all they may be for.
     """
 
     log = Logger()
@@ -100,7 +101,7 @@ class Replica:
     _min_free_bytes: int
     free_bytes: int = field(init=False, default=0)
     _coming_bytes: int = field(init=False, default=0)
-    changed: Callable[[Row], object] | None = field(init=False, default=None)
+    changed: Callable[[int, int], object] | None = field(init=False, default=None)
     _loading: dict[str, list[Deferred[Hot | None]]] = field(init=False, factory=dict)
 
     # Changes
@@ -246,9 +247,9 @@ class Replica:
                 waiter.errback(Failure(job.error))
             else:
                 waiter.callback(None)
-                numbered = _numbered(job)
-                if self.changed is not None and numbered is not None:
-                    self.changed(numbered)
+            numbered = _numbered(job)
+            if self.changed is not None and numbered is not None:
+                self.changed(*numbered)
 
         self._writer.submit(job, done)
         return waiter
@@ -410,9 +411,11 @@ def _stamps_of(row: Row | None) -> tuple[int, ...]:
     return (known,) if row.data is None else (known, row.data.modified)
 
 
-def _numbered(job: Job | Call) -> Row | None:
-    """Return the row of a job that took a number of the change feed."""
-    if not isinstance(job, Job) or job.after is None:
-        return None
+def _numbered(job: Job | Call) -> tuple[int, int] | None:
+    """Return the number of the change feed that a job took, and its fan-out."""
+    if isinstance(job, Call):
+        return (job.seq, EVERYWHERE) if job.seq else None
     before, after = job.before, job.after
-    return after if before is None or after.seq > before.seq else None
+    if job.error is not None or after is None:
+        return None
+    return (after.seq, after.fanout) if not before or after.seq > before.seq else None

@@ -25,7 +25,6 @@ from clinfra.blob.destinations import Destination, destinations
 from clinfra.blob.feed import BackOff, Window
 from clinfra.blob.parking import Parking
 from clinfra.blob.peers import Peers
-from clinfra.blob.records import Row
 from clinfra.blob.rejoin import Fence
 from clinfra.blob.replica import Replica
 from clinfra.blob.sending import Sender
@@ -165,9 +164,9 @@ class Replication:
             Call(partial(self._committer.move_cursors, {key: cursor}))
         )
 
-    def _changed(self, row: Row) -> None:
+    def _changed(self, seq: int, fanout: int) -> None:
         for delivery in self.deliveries.values():
-            delivery.notice(row)
+            delivery.notice(seq, fanout)
         # On a later turn: what was pushed ahead of the feed is known by then.
         if self._waking is None:
             self._waking = self._reactor.callLater(0, self._wake_all)

@@ -3,15 +3,19 @@
 A change that brought bytes is a PUT, any other a DELETE, which says when the blob ends.
 The answer tells what the receiver has: when it turns out that it never had the bytes,
 they follow.  Small changes to replicas of our own kind go in batches (see `batch`).
+
+Whatever happens, here, there or in between, it takes so long at most; then it failed,
+and whoever sends tries again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
-from attrs import define
-from twisted.internet.defer import Deferred
+from attrs import define, field
+from twisted.internet.defer import Deferred, TimeoutError
 
 from clinfra.blob.batch import Batches
 from clinfra.blob.hot import Hot
@@ -19,8 +23,13 @@ from clinfra.blob.peers import PeerFailed, Peers, fits_original
 from clinfra.blob.records import BYTES, Data, Row
 from clinfra.blob.replica import SMALL_BYTES, Replica
 from clinfra.blob.stored_body import StoredBody
+from clinfra.blob.time_limit import TimeLimit
 from clinfra.errors import StorageDamaged
 from clinfra.interfaces import BlobInfo
+
+SEND_SECONDS = 60.0
+SLOWEST_BYTES_PER_SECOND = 32 << 10
+"""How long a row may take until a replica has it: this, and its bytes at this pace."""
 
 Moved = Callable[[], object]
 """Called whenever a piece of a large body is gone."""
@@ -34,6 +43,7 @@ class Sender:
         now: returns unix seconds.
         forget_seconds: what ended longer ago than this is sent without its bytes:
             everybody purges it.
+        clock: Twisted's IReactorTime.
     """
 
     _replica: Replica
@@ -41,6 +51,12 @@ class Sender:
     _now: Callable[[], float]
     _forget_seconds: float
     _batches: Batches
+    _clock: Any
+    _limit: TimeLimit = field(init=False)
+
+    @_limit.default
+    def _make_limit(self) -> TimeLimit:
+        return TimeLimit(self._clock)
 
     async def send(
         self,
@@ -62,6 +78,17 @@ class Sender:
             peers.PeerFailed: try again later.
             errors.StorageDamaged, OSError: it is we who cannot send it.
         """
+        size = row.data.size if row.data is not None else 0
+        longest = SEND_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+        sending = self._send_now(peer, row, replicate, moved, newest=newest)
+        try:
+            await self._limit.keep(longest, sending)
+        except TimeoutError:
+            raise PeerFailed(peer, 0, "it did not get it in time") from None
+
+    async def _send_now(
+        self, peer: str, row: Row, replicate: str, moved: Moved, *, newest: bool
+    ) -> None:
         hot = await self._replica.find(row.name)
         if hot is None or (hot.row.seq > row.seq and not newest):
             # It is gone, or its newer state comes later in the feed.

@@ -148,7 +148,7 @@ class BlobService(Service):
         )
         self._batches = Batches(self.peers, reactor)
         forget = config.expiration_delay
-        sender = Sender(self.replica, self.peers, now, forget, self._batches)
+        sender = Sender(self.replica, self.peers, now, forget, self._batches, reactor)
         self.fence = make_fence(config, self.replica, self.committer, now)
         self.replication = Replication(
             self.topology,

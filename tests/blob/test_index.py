@@ -115,6 +115,12 @@ class IndexContract(SynchronousTestCase):
         self.assertEqual(["b", "a"], [each.name for each in self.index.changes(0, 9)])
         self.assertEqual(["b"], [each.name for each in self.index.changes(1, 1)])
 
+    def test_changes_for_some(self) -> None:
+        """The feed can be asked for what is to be sent to somebody."""
+        self.put(*(evolve(row(f"{n}", seq=n), fanout=n) for n in range(1, 8)))
+        found = [each.name for each in self.index.changes(1, 3, 5)]
+        self.assertEqual(["3", "4", "5"], found)
+
     def test_cursors(self) -> None:
         """How far destinations are is kept, and what rows are still to be sent to."""
         sent = evolve(row("a"), fanout=7)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
+from clinfra.blob import repair
+from clinfra.blob.batch import MAX_RECORD_BYTES
 from clinfra.blob.concern import (
     DURABLE_BYTES_PER_SECOND,
     PATIENCE_SECONDS,
     SLOWEST_BYTES_PER_SECOND,
     Patience,
 )
+from clinfra.blob.delivery import RETRY_SECONDS
 from clinfra.blob.info import to_json
+from clinfra.blob.sending import SEND_SECONDS
 from clinfra.interfaces import BlobInfo
 from clinfra.web.exchange import IExchange, Response
 from clinfra.web.pool import Origin
@@ -48,28 +53,28 @@ class Slow(Resource):
 
 
 class SilentProtocol(Protocol):
-    """Takes what comes; says nothing, or a byte now and then."""
+    """Takes what comes; says nothing, or a bit at once, and a byte now and then."""
 
-    def __init__(self, clock: Clock, said: bytes) -> None:
-        self._clock, self._said = clock, said
+    def __init__(self, clock: Clock, said: bytes, at_once: int) -> None:
+        self._clock, self._said, self._next = clock, said, at_once
 
     def dataReceived(self, data: bytes) -> None:
-        """Say the next byte."""
+        """Say what comes next."""
         if self._said and self.transport is not None:
-            self.transport.write(self._said[:1])
-            self._said = self._said[1:]
+            self.transport.write(self._said[: self._next])
+            self._said, self._next = self._said[self._next :], 1
             self._clock.callLater(1.0, self.dataReceived, b"")
 
 
 class Silent(Factory):
     """A replica that accepts connections and never answers any request whole."""
 
-    def __init__(self, clock: Clock, said: bytes = b"") -> None:
-        self._clock, self._said = clock, said
+    def __init__(self, clock: Clock, said: bytes = b"", at_once: int = 1) -> None:
+        self._clock, self._said, self._at_once = clock, said, at_once
 
     def buildProtocol(self, addr: object) -> Protocol:
         """Take one more connection."""
-        return SilentProtocol(self._clock, self._said)
+        return SilentProtocol(self._clock, self._said, self._at_once)
 
 
 class HangingUp(Factory):
@@ -161,6 +166,53 @@ class PatienceTests(SlowCase):
         answer, took = self.put(first, "/001_stuck?encoded=1", LARGE)
         self.assertEqual(b"1", answer.fields[b"x-clblob-handoff"])
         self.assertLess(took, 40)
+
+
+class BoundedTests(SlowCase):
+    """No change is under way for ever."""
+
+    def test_answers_without_end(self) -> None:
+        """A peer that goes on answering is let go of, and is sent it again."""
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"
+        said = head + SMALL * 9999
+        for body in (SMALL, bytes(2 * MAX_RECORD_BYTES)):
+            one, other = self.start([2])
+            self.cluster.run(1)
+            self.replace(other, Silent(self.cluster.clock, said, len(head)))
+            self.put(one, "/n", body)
+            self.cluster.run(5)
+            # Its old connections go on as before.
+            self.cluster.start(other)
+            self.cluster.run(SEND_SECONDS + 5)
+            assert one.service is not None
+            (report,) = one.service.replication.report().values()
+            self.assertEqual((0, 1), (report["under_way"], report["sent"]))
+            self.assertEqual(body, self.cluster.get(other, "/000_n").body)
+
+    def test_broken_down(self) -> None:
+        """When reading the feed fails, what was under way is sent again."""
+        # Comparing would send it again, too.
+        self.patch(repair, "FIRST_SECONDS", 1e9)
+        one, other = self.start([2])
+        self.cluster.run(1)
+        self.replace(other, Silent(self.cluster.clock))
+        for n in range(3):
+            self.put(one, f"/n{n}", SMALL)
+        # Until the feed has it: nobody waits for it any more.
+        self.cluster.run(30)
+        assert one.service is not None
+        (delivery,) = one.service.replication.deliveries.values()
+        with mock.patch.object(one.index, "changes", side_effect=LookupError):
+            self.put(one, "/n3", SMALL)
+            self.cluster.run(1)
+        self.assertEqual(1, len(self.flushLoggedErrors(LookupError)))
+        report = delivery.report()
+        self.assertEqual((0, 0), (report["cursor"], report["under_way"]))
+        self.cluster.start(other)
+        self.cluster.run(RETRY_SECONDS + 5)
+        report = delivery.report()
+        self.assertEqual((4, 0), (report["cursor"], report["under_way"]))
+        self.assertEqual({f"000_n{n}" for n in range(4)}, set(other.rows()))
 
 
 class NobodyWaitsTests(SlowCase):

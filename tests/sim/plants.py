@@ -257,6 +257,11 @@ def keep_no_pending() -> AbstractContextManager[Any]:
     return mock.patch.object(Committer, "_fanout", lambda self, plan, row: plan.fanout)
 
 
+def feed_sleeps() -> AbstractContextManager[Any]:
+    """Who reads the feed does not hear of changes that come meanwhile."""
+    return mock.patch.object(Delivery, "wake", Delivery._wake)
+
+
 PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     plant.__name__.replace("_", "-"): plant
     for plant in (
@@ -273,6 +278,7 @@ PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
         cursor_before_ack,
         ack_before_sync,
         feed_skips,
+        feed_sleeps,
         expire_newer,
         torn_records,
         unchecked_reads,

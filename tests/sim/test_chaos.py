@@ -27,6 +27,7 @@ QUICKLY_FOUND = {
     "lose-tail": 1,
     "cursor-before-ack": 0,
     "feed-skips": 0,
+    "feed-sleeps": 0,
 }
 """Plants that a few seeds are enough for, and the seed that found each.
 

@@ -140,6 +140,25 @@ class RefillTests(SynchronousTestCase):
         for n in (0, 1, 48, 49):
             self.assertEqual(b"new", cluster.get(second, f"/{stored[n]}").body)
 
+    def test_sent_on_at_once(self) -> None:
+        """What a stream makes of a change that is yet to be sent on is sent on, too.
+
+        Nobody need write anything for that.
+        """
+        cluster, (first, second) = self.cluster([2])
+        stored = [cluster.put(first, f"/n{n}", b"new").told["name"] for n in range(300)]
+        cluster.run(5)
+        cluster.wipe(second)
+        cluster.start(second)
+        cluster.put(second, f"/{stored[9]}?encoded=1&modified=5", b"old")
+        cluster.run(60)
+        assert second.service is not None
+        report = second.service.replication.report()["peer:c0b0r0"]
+        self.assertEqual(
+            (second.index.last_seq(), 0, 0),
+            tuple(report[key] for key in ("cursor", "waiting", "lag_seconds")),
+        )
+
     def test_a_miss_is_not_sure(self) -> None:
         """Until it is filled, a replica says 404 only when its peers do, else 503.
 

@@ -21,6 +21,9 @@ Known = Mapping[str, Mapping[str, Row]]
 
 _NOTHING = None, 0, 0, b""
 
+SENT_SECONDS = 30.0
+"""When nobody is away any more, every feed moves in this time, if only a bit."""
+
 
 @define(eq=False)
 class Verdict:
@@ -94,6 +97,7 @@ class Verdict:
                     raise Broken(f"{stored} is {kept} at an original", stored)
             self._check_answers(name, state, bool(shown))
         self._check_trees()
+        self._check_feeds()
 
     def _check_kept(self, name: Name, state: State | None, now: float) -> None:
         """Raise Broken unless all that was promised of a name is kept."""
@@ -220,6 +224,25 @@ class Verdict:
         if host is None or row is None or not name.only_had(row.state, host.name):
             return None
         return row.data.sha256 if row.data is not None else None
+
+    def _check_feeds(self) -> None:
+        """Raise Hang when changes wait to be sent, and nothing is done about it."""
+        waiting = self._waiting()
+        if waiting:
+            self._world.cluster.run(SENT_SECONDS)
+        for feed in sorted(waiting & self._waiting()):
+            raise Hang("{} has changes after {} for {}".format(*feed))
+
+    def _waiting(self) -> set[tuple[str, int, str]]:
+        """Return which feeds wait for nothing, with changes after their cursors."""
+        return {
+            (host.name, told["cursor"], key)
+            for host in self._world.cluster.hosts.values()
+            if host.service is not None
+            for key, told in host.service.replication.report().items()
+            if not (told["resting"] or told["full"] or told["held"])
+            and host.service.replication.deliveries[key].measure().waiting
+        }
 
     def _check_trees(self) -> None:
         for host in self._world.cluster.hosts.values():
