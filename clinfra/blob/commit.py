@@ -17,6 +17,7 @@ record whose row could not be written is voided.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from attrs import define, evolve, field, frozen
@@ -173,7 +174,8 @@ class Committer:
             if isinstance(job, Job):
                 self._run([job])
                 if job.cleanup is not None:
-                    job.cleanup()
+                    with suppress(OSError):
+                        job.cleanup()
             else:
                 before = self._seq
                 try:

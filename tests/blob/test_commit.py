@@ -72,6 +72,19 @@ class CommitterTests(SynchronousTestCase):
         assert found is not None and found.at is not None
         self.assertEqual(b"two!", self.store.read(found.at, 0, 4))
 
+    def test_tidying_up_fails(self) -> None:
+        """What cannot be tidied up after a job ends neither it nor the writer."""
+
+        def fail() -> None:
+            raise OSError("the file system is read-only now")
+
+        large, other = put("large"), put("b")
+        large.alone, large.cleanup = True, fail
+        self.committer.run([large, other])
+
+        self.assertEqual([None, None], [large.error, other.error])
+        self.assertEqual([1, 2], [job.after.seq for job in (large, other) if job.after])
+
     def test_replaced_in_the_same_batch(self) -> None:
         """Bytes that a later job of the batch replaces are said to be nowhere."""
         self.committer.run([put("a", b"old")])
