@@ -27,6 +27,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -253,6 +254,19 @@ class Cluster:
             names = [name for name in self.servers if name[:2] == bucket]
             wait_for(partial(self._differing, names), f"{bucket} differs")
 
+    def mend(self, *, timeout_seconds: float = 60) -> None:
+        """Wait until every server has looked at all it has, and put it right.
+
+        A power cut makes each of them do that.
+        """
+        for server in self.servers:
+
+            def is_whole(server: str = server) -> bool:
+                scrub = self.told(server, "/_status")["scrub"]
+                return scrub["ended_at"] is not None and not scrub["damaged"]
+
+            wait_until(is_whole, f"{server} is whole", timeout_seconds=timeout_seconds)
+
     def story(self) -> str:
         """Return how every server is, and what it said last."""
         told = []
@@ -260,8 +274,8 @@ class Cluster:
             try:
                 status = self.told(name, "/_status")
             except (OSError, http.client.HTTPException) as error:
-                status = {"replicas": repr(error)}
-            keys = ("replicas", "clusters", "handoff", "repair", "scrub", "store_disk")
+                status = {"replication": repr(error)}
+            keys = ("replication", "handoff", "repair", "refill", "scrub")
             told += [f"--- {name}", *(f"{key}: {status.get(key)}" for key in keys)]
             told += server.running.output.splitlines()[-LAST_LINES:]
         return "\n".join(told)
@@ -302,6 +316,7 @@ class Name:
         states: what it may be.
         before: what it may have been, before the change acknowledged last.
         copies: how many replicas of the client's cluster acknowledged that.
+        holder: who has the copy when there is but one, if that is known.
     """
 
     plain: str
@@ -310,6 +325,7 @@ class Name:
     before: set[State] = field(factory=lambda: {None})
     version: int = 0
     copies: int = 0
+    holder: str | None = None
 
     def bodies(self) -> dict[bytes, int]:
         """Return everything that was ever sent under it, and its version."""
@@ -345,17 +361,29 @@ class Load:
         self.refused_507 = 0
         self.replaced = replaced
         self.full = frozenset(full)
+        self._lost: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._going = threading.Event()
         self._going.set()
         self._busy = 0
         self._threads = [
-            threading.Thread(target=self._work, args=(f"{seed}-{n}",), daemon=True)
-            for n in range(CLIENTS)
+            self._thread(partial(self._work, f"{seed}-{n}")) for n in range(CLIENTS)
         ]
         for thread in self._threads:
             thread.start()
+
+    def _thread(self, work: Callable[[], None]) -> threading.Thread:
+        """Return a thread whose end before its time is told."""
+
+        def complete() -> None:
+            try:
+                work()
+            except Exception as error:
+                self._complain(f"nobody went on after {error!r}")
+                raise
+
+        return threading.Thread(target=complete, daemon=True)
 
     def end(self) -> None:
         """Wait until every client has its last answer."""
@@ -374,10 +402,11 @@ class Load:
         yield
         self._going.set()
 
-    def lose_single_copies(self) -> None:
-        """A disk died: what one replica alone acknowledged may be gone with it."""
-        for name in self.names:
-            if name.copies < 2:
+    def lose_single_copies(self, victim: str) -> None:
+        """A disk died: what that replica alone acknowledged may be gone with it."""
+        self._lost[victim] += 1
+        for name in list(self.names):
+            if name.copies < 2 and name.holder in (victim, None):
                 name.states = name.states | name.before
 
     def _work(self, client: str) -> None:
@@ -425,11 +454,10 @@ class Load:
 
     def _change(self, name: Name, server: str, delete: bool) -> bool:
         """Put or delete a name; return whether it is known what came of it."""
-        before = set(name.states)
+        before, lost = set(name.states), self._lost[server]
         wanted: State = None if delete else name.version + 1
         # From here on both are possible: the test may look at any time.
         name.states = before | {wanted}
-        name.before, name.copies = before, 0
         if wanted is not None:
             name.version = wanted
         try:
@@ -455,8 +483,15 @@ class Load:
             return False
         if json.loads(told)["name"] != name.stored:
             self._complain(f"{name} at {server} is {told[:200]!r}")
-        name.states = {wanted}
+        # What the change before replaced may be all that others have.
+        name.before = before if name.copies > 1 else before | name.before
+        keeps_it = server in self.cluster.keepers(name.stored)
+        name.holder = server if keeps_it else None
         name.copies = int(fields["X-Clblob-Copies"].partition("/")[0])
+        name.states = {wanted}
+        if name.copies < 2 and self._lost[server] > lost:
+            # The one copy was lost before its answer was read.
+            name.states |= name.before
         return True
 
     def _read(self, name: Name, server: str) -> None:
@@ -489,14 +524,16 @@ class Load:
         as many threads as there are clients.
         """
         threads = [
-            threading.Thread(target=self._check, args=(self.names[n::CLIENTS],))
+            self._thread(partial(self._check, self.names[n::CLIENTS]))
             for n in range(CLIENTS)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert self.wrong == [], f"{len(self.wrong)} wrong: {self.wrong[:5]}"
+        if self.wrong:
+            wrong = "\n".join((f"{len(self.wrong)} wrong:", *self.wrong[:5]))
+            raise AssertionError(f"{wrong}\n{self.cluster.story()}")
 
     def _check(self, names: list[Name]) -> None:
         connections = {
@@ -575,7 +612,7 @@ def tear(cluster: Cluster, name: str, load: Load) -> None:
     """Kill it, and have the disk keep only a part of what was written last."""
     server = cluster.servers[name]
     server.running.kill()
-    load.lose_single_copies()
+    load.lose_single_copies(name)
     *_, path = volumes_of(server)
     content = path.read_bytes()
     # Beyond is space that was kept for more, if any.
@@ -588,7 +625,7 @@ def wipe(cluster: Cluster, name: str, load: Load) -> None:
     """Have its disk die, and give it an empty one."""
     server = cluster.servers[name]
     server.running.kill()
-    load.lose_single_copies()
+    load.lose_single_copies(name)
     shutil.rmtree(server.data_dir)
     server.restart()
 
@@ -618,6 +655,7 @@ def go_through(cluster: Cluster, seed: int, days: Sequence[tuple[Day, str]]) -> 
     finally:
         load.end()
     cluster.start()
+    cluster.mend()
     cluster.converge()
     assert load.acknowledged > 20 * len(days)
     load.check()
