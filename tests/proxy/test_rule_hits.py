@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.config import Bytes, CacheConfig, PoolConfig
+from clinfra.config import Bytes, CacheConfig, ModuleConfig, PoolConfig
 from clinfra.proxy.rule_hits import MOST_TOLD, RuleHits, told
 from clinfra.workers.reports import merged
 from tests.proxy.fleet import Fleet
@@ -166,6 +166,23 @@ class RuleHitsTests(SynchronousTestCase):
 
         self.assertGreater(stage.proxy.report()["modules"]["Forwarder"]["retries"], 0)
         self.assertEqual([4], list(hits(stage, "HeaderStamper").values()))
+
+    def test_let_through(self) -> None:
+        """Whoever is let through is counted as well, from memory too."""
+        rules = [
+            {"name": "ours", "networks": ["192.0.2.0/24"], "allow": True},
+            {"paths": ["/a"]},
+        ]
+        blocker = ModuleConfig(use="Blocker", options={"rules": rules})
+        stage = Stage(self, lambda asked: response(b"page", FRESH), first=(blocker,))
+        for _ in range(6):
+            stage.get("/a")
+
+        self.assertGreaterEqual(stage.proxy.pipeline.hits, 3)
+        self.assertEqual(
+            {"ours networks: 192.0.2.0/24 → let through": 6, "1 paths: /a → 403": 0},
+            hits(stage, "Blocker"),
+        )
 
     def test_workers(self) -> None:
         """Those of several processes are added up."""

@@ -38,6 +38,7 @@ from clinfra.errors import Blocked, ConfigProblems
 from clinfra.proxy.conditions import Condition, When, paths_of, value_of
 from clinfra.proxy.lists import ListFile, Watch
 from clinfra.proxy.message import Reply, Request
+from clinfra.proxy.rule_hits import RuleHits, told
 from clinfra.proxy.rule_index import RuleIndex
 from clinfra.proxy.rules import RuleModule, Surroundings
 
@@ -77,7 +78,7 @@ class _Rule:
     name: str
     condition: Condition
     list: ListFile | None
-    hits: int = 0
+    hits: RuleHits
 
     @property
     def by_client(self) -> bool:
@@ -165,9 +166,9 @@ class Blocker(RuleModule):
             rule = self._rules[number]
             if not rule.holds(request):
                 continue
+            request.count(rule.hits)
             if rule.rule.allow:
                 break
-            rule.hits += 1
             request.exchange.notes["blocked"] = rule.name
             return _refusal(rule.rule)
         if self._by_client:
@@ -175,9 +176,14 @@ class Blocker(RuleModule):
         return None
 
     def report(self) -> Mapping[str, Any]:
-        """Return how often each rule refused, and what is in the files."""
+        """Return how often each rule held and refused, and what is in the files."""
         return {
-            "refused": {rule.name: rule.hits for rule in self._rules},
+            "rules": told(rule.hits for rule in self._rules),
+            "refused": {
+                rule.name: rule.hits.count
+                for rule in self._rules
+                if not rule.rule.allow
+            },
             "lists": {
                 str(each.path): each.problem or f"{len(each.values)} entries"
                 for each in self._lists
@@ -219,17 +225,26 @@ class Blocker(RuleModule):
 def _made(rule: Rule, name: str) -> _Rule:
     """Return a rule at work.  Raises ValueError."""
     condition = Condition(rule)
+    hits = RuleHits(name, _described(rule))
     if not rule.file:
         if condition.empty and not rule.allow:
             raise ValueError("this would refuse everything")
-        return _Rule(rule, name, condition, None)
+        return _Rule(rule, name, condition, None, hits)
     kind, colon, value = rule.of.partition(":")
     named = kind in _KINDS and bool(value)
     if not named and (colon or kind not in ("client", "host", "path")):
         raise ValueError(f'of: "{rule.of}" is not what can be looked up')
     values = ListFile(Path(rule.file), of_networks=rule.of == "client")
     values.read()
-    return _Rule(rule, name, condition, values)
+    return _Rule(rule, name, condition, values, hits)
+
+
+def _described(rule: Rule) -> str:
+    """Return a rule in a line, for people."""
+    said = rule.described()
+    if rule.file:
+        said += f"; {rule.of} {'not ' if rule.unlisted else ''}in {rule.file}"
+    return f"{said} → {'let through' if rule.allow else rule.status}"
 
 
 def _refusal(rule: Rule) -> Reply:
