@@ -20,7 +20,6 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import re2
-import regex
 from attrs import frozen
 
 from clinfra.errors import InvalidRequest
@@ -114,6 +113,8 @@ def compile_pattern(text: str) -> Compiled:
         )
     except re2.error:
         pass  # the other says better what is wrong, if anything is
+    import regex  # here: it takes long to import, and few patterns need it
+
     try:
         bounded = regex.compile(text, regex.ASCII)
     except (regex.error, OverflowError, RecursionError) as error:
