@@ -39,23 +39,19 @@ It stays the same user: the checkout may be root's alone.
 """
 
 
-def free_ports(count: int) -> list[int]:
-    """Return TCP ports of 127.0.0.1 that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 def lasting_ports(count: int) -> range:
-    """Return adjacent free TCP ports that no client is given.
+    """Return adjacent free TCP ports of 127.0.0.1 that nobody else is given.
 
     They are below those the kernel takes for outgoing connections (32768 and up), so
-    what listened there can be killed and find its port free again.
+    what listened there can be killed and find its port free again.  Each process that
+    runs tests of the suite has a range of its own to take them from.
     """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    share = 20_000 // processes
+    begin = 12_000 + process * share
     while True:
-        first = random.randrange(12_000, 32_000 - count)
+        first = random.randrange(begin, begin + share - count)
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in range(first, first + count):
                 each = stack.enter_context(socket.socket())
@@ -65,7 +61,7 @@ def lasting_ports(count: int) -> range:
 
 
 def wait_until(
-    condition: Callable[[], bool], what: str, *, timeout_seconds: float = 20
+    condition: Callable[[], bool], what: str, *, timeout_seconds: float = 60
 ) -> None:
     """Poll until `condition` holds; AssertionError naming `what` when it never does."""
     deadline = time.monotonic() + timeout_seconds
@@ -129,7 +125,7 @@ class Child:
         size = os.fstat(self._file.fileno()).st_size
         return os.pread(self._file.fileno(), size, 0).decode("utf-8", "replace")
 
-    def wait_for(self, text: str, *, timeout_seconds: float = 20) -> None:
+    def wait_for(self, text: str, *, timeout_seconds: float = 60) -> None:
         """Wait until it has written `text`."""
         deadline = time.monotonic() + timeout_seconds
         while text not in self.output:
@@ -143,11 +139,11 @@ class Child:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def wait(self, *, timeout_seconds: float = 20) -> int:
+    def wait(self, *, timeout_seconds: float = 60) -> int:
         """Return the exit status."""
         return self.process.wait(timeout_seconds)
 
-    def terminate(self, *, timeout_seconds: float = 20) -> int:
+    def terminate(self, *, timeout_seconds: float = 60) -> int:
         """End it politely; return the exit status."""
         self.signal(signal.SIGTERM)
         return self.wait(timeout_seconds=timeout_seconds)
@@ -288,7 +284,7 @@ def memcached(
     """Run a memcached on a free port of 127.0.0.1; `child.port` names it."""
     binary = shutil.which("memcached")
     assert binary, "memcached is not installed (make test installs it as root)"
-    number = port or free_ports(1)[0]
+    number = port or lasting_ports(1)[0]
     user = ("-u", "nobody") if os.getuid() == 0 else ()
     command = [binary, "-l", "127.0.0.1", "-p", str(number), "-m", str(megabytes)]
     child = MemcachedChild([*command, *user], port=number)

@@ -16,7 +16,7 @@ from pathlib import Path
 from attrs import frozen
 
 from clinfra.image.store_urls import S3Url
-from tests.support import Child, accepts, free_ports, wait_until
+from tests.support import Child, accepts, lasting_ports, wait_until
 
 BUCKET = "pictures"
 REGION = "eu-central-1"
@@ -51,7 +51,7 @@ class S3Server:
 @contextlib.contextmanager
 def s3_server(pem: Path | None = None) -> Iterator[S3Server]:
     """Run a server with an empty bucket; with TLS when given a key and certificate."""
-    (port,) = free_ports(1)
+    (port,) = lasting_ports(1)
     command = [sys.executable, "-W", "ignore", "-m", "tests.image.s3_server", str(port)]
     if pem is not None:
         command.append(str(pem))

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.proxy.test_encoding import decoded
-from tests.support import ClinfraProcess, free_ports, memcached, wait_until
+from tests.support import ClinfraProcess, lasting_ports, memcached, wait_until
 
 
 class RealOrigin:
@@ -142,7 +142,7 @@ def test_a_cold_stampede_is_one_fetch(origin: RealOrigin) -> None:
 
 def test_dead_origins(origin: RealOrigin) -> None:
     """One dead: nobody notices.  All dead: 503 with a page, soon."""
-    (dead,) = free_ports(1)
+    (dead,) = lasting_ports(1)
     with ClinfraProcess(proxy_config(origin.port, dead)) as clinfra:
         statuses = {ask(clinfra, f"/{number}")[0] for number in range(30)}
         assert statuses == {200}

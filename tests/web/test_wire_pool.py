@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from clinfra.errors import OriginFailed, OriginTimeout
 from clinfra.web.chunked import LAST_CHUNK, encode_chunk
 from clinfra.web.pool import Origin, Pool, PoolSettings
-from tests.support import free_ports
+from tests.support import lasting_ports
 from tests.web.origins import Body
 
 Test = TypeVar("Test", bound=Callable[..., object])
@@ -194,7 +194,7 @@ async def test_restart_of_the_origin(stage: Stage) -> None:
 async def test_nobody_listens(stage: Stage) -> None:
     """A refused connection is told at once, as one that did nothing."""
     with pytest.raises(OriginFailed) as caught:
-        await stage.get(Origin("127.0.0.1", free_ports(1)[0]), b"POST")
+        await stage.get(Origin("127.0.0.1", lasting_ports(1)[0]), b"POST")
 
     assert caught.value.replayable
     with pytest.raises(OriginFailed):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ClinfraProcess, free_ports
+from tests.support import ClinfraProcess, lasting_ports
 
 CLINFRA = str(Path(sys.executable).with_name("clinfra"))
 
@@ -33,7 +33,7 @@ def typed(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[by
         [CLINFRA, "blob", *arguments],
         input=stdin,
         capture_output=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
 
@@ -51,7 +51,7 @@ def test_there_and_back(server: str) -> None:
 
 def test_exit_statuses(server: str) -> None:
     """1 refused, 2 bad usage, 3 not found, 4 not reached; one line says why."""
-    (port,) = free_ports(1)
+    (port,) = lasting_ports(1)
     for status, arguments in (
         (1, ("delete", "plain", "--server", server)),
         (1, ("info", "000_x", "--server", "ftp://x")),

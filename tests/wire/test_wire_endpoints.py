@@ -131,7 +131,7 @@ def test_open_to_all(systemd: bool) -> None:
             pass_fds=[passed.fileno()],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=100,
             check=False,
         )
         clinfra.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ClinfraProcess, free_ports
+from tests.support import ClinfraProcess, lasting_ports
 
 CLINFRA = str(Path(sys.executable).with_name("clinfra"))
 
@@ -27,7 +27,7 @@ def running() -> Iterator[ClinfraProcess]:
 def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        [CLINFRA, *arguments], capture_output=True, text=True, timeout=30, check=False
+        [CLINFRA, *arguments], capture_output=True, text=True, timeout=100, check=False
     )
 
 
@@ -77,7 +77,7 @@ def test_top_on_a_terminal(running: ClinfraProcess) -> None:
 
 def test_nobody_there() -> None:
     """Exit status 4, and one line that says where."""
-    (port,) = free_ports(1)
+    (port,) = lasting_ports(1)
     done = typed("status", "--admin", f"http://127.0.0.1:{port}")
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == (
@@ -101,7 +101,7 @@ def test_doctor(running: ClinfraProcess) -> None:
     ):
         assert sentence in done.stdout.splitlines()
 
-    (port,) = free_ports(1)
+    (port,) = lasting_ports(1)
     wrong = ("--set", f'proxy.cache.memcached=["127.0.0.1:{port}"]')
     done = typed("doctor", "--json", *configured(running), *data, *wrong)
     assert done.returncode == 1

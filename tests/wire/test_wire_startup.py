@@ -20,7 +20,7 @@ from tests.support import (
     Child,
     ClinfraProcess,
     accepts,
-    free_ports,
+    lasting_ports,
     toml,
     wait_until,
 )
@@ -316,7 +316,7 @@ def test_as_a_daemon(tmp_path: Path) -> None:
 
     A pid file that a killed daemon has left is no hindrance.
     """
-    (port,) = free_ports(1)
+    (port,) = lasting_ports(1)
     config = write(tmp_path, {"admin": section(port)})
     command = [TWISTD, "clinfra", "--config", config]
     pid_file = tmp_path / "twistd.pid"

@@ -102,7 +102,7 @@ def test_the_readmes_other_commands_work(tmp_path: Path) -> None:
                 env={**os.environ, "HOME": str(tmp_path)},
                 capture_output=True,
                 text=True,
-                timeout=30,
+                timeout=100,
                 check=False,
             )
             assert done.returncode == 0, (command, done.stderr)
@@ -132,7 +132,7 @@ def test_the_readmes_rule_module_is_the_sample_and_works(tmp_path: Path) -> None
             ["curl", "-sS", "-i", clinfra.url("proxy", "/coffee")],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=100,
             check=True,
         )
     assert answer.stdout.startswith("HTTP/1.1 418 ")
