@@ -539,9 +539,13 @@ class GarbageTests(WireCase):
             for host in list(self.cluster.hosts.values())[1:]:
                 self.cluster.network.crash(host.ip)
                 self.cluster.start(host)
-            self.cluster.run(9000)
-            for host in self.cluster.hosts.values():
-                self.assertIn(name, host.rows(), said[:60])
+            hosts = list(self.cluster.hosts.values())
+            for _ in range(30):
+                self.cluster.run(300)
+                if all(name in host.rows() for host in hosts):
+                    break
+            else:
+                self.fail(f"not everybody has it, after {said[:60]!r}")
             close()
             self.flushLoggedErrors()
 

@@ -9,24 +9,24 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import LESS
 from tests.sim.chaos import Chaos
 from tests.sim.clock import Hang
 from tests.sim.plants import PLANTS
 from tests.sim.promises import Broken
 
-FIRST_SEED, SEEDS = (0, 60) if "PYTEST_VERSION" in os.environ else (60, 20)
-"""Each of the two runners of the suite tries seeds of its own."""
+SEEDS = 6 if LESS else 200
 
 QUICKLY_FOUND = {
-    "merge-last-arrival": 0,
+    "merge-last-arrival": 1,
     "merge-ties-by-arrival": 27,
-    "merge-mixes": 0,
-    "tombstone-early": 0,
+    "merge-mixes": 1,
+    "tombstone-early": 10,
     "skip-fsync": 2,
     "skip-directory-sync": 1,
-    "lose-tail": 1,
-    "cursor-before-ack": 0,
-    "feed-skips": 0,
+    "lose-tail": 2,
+    "cursor-before-ack": 1,
+    "feed-skips": 6,
     "feed-sleeps": 0,
 }
 """Plants that a few seeds are enough for, and the seed that found each.
@@ -56,8 +56,15 @@ class ChaosTests(SynchronousTestCase):
 
     def test_seeds(self) -> None:
         """Whatever breaks, nothing answered is lost, and all agree afterwards."""
+        self.go_through(range(SEEDS // 2))
+
+    def test_more_seeds(self) -> None:
+        """So it is on as many days more."""
+        self.go_through(range(SEEDS // 2, SEEDS))
+
+    def go_through(self, seeds: range) -> None:
         answered = 0
-        for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
+        for seed in seeds:
             chaos = Chaos(seed)
             try:
                 chaos.run()
@@ -66,7 +73,7 @@ class ChaosTests(SynchronousTestCase):
                 raise
             answered += chaos.clients.answered
 
-        self.assertGreater(answered, 20 * SEEDS)
+        self.assertGreater(answered, 20 * len(seeds))
 
     def test_replays(self) -> None:
         """The same seed is the same story, to the last answer."""
@@ -89,11 +96,11 @@ class ChaosTests(SynchronousTestCase):
                 stdout=subprocess.PIPE,
                 check=True,
             ).stdout
-            for hash_seed in ("1", "2", "3")
+            for hash_seed in ("1", "2")
         ]
 
         self.assertEqual(2, told[0].count(b"\n"))
-        self.assertEqual([told[0]] * 3, told)
+        self.assertEqual(told[0], told[1])
 
     def test_plants(self) -> None:
         """A bug that is planted is found."""
