@@ -8,7 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Processes that run tests; the tests of a file share one, and the servers it starts.
-JOBS ?= 2
+# One more than there are processors, since tests also wait.
+JOBS ?= $(shell expr $$(nproc) + 1)
 IN_PARALLEL := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 # Programs that tests start, and the Debian packages that bring them.
 TEST_PROGRAMS := memcached chromium chromedriver curl systemd-analyze

@@ -19,6 +19,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long: at the end, one process would be left alone with it.
+
+    That is the simulation, and the files that start real processes.
+    """
+    items.sort(key=lambda item: _takes_long(item.path), reverse=True)
+
+
+def _takes_long(path: Path) -> bool:
+    return path.parent.name == "sim" or path.name.startswith("test_wire_")
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in a directory of its own: trial's mktemp() makes files in the current one.
