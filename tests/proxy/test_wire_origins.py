@@ -123,7 +123,7 @@ def test_hanging_at_every_point(tmp_path: Path) -> None:
                     assert ask(clinfra, path, method, body=body).status == 504
                 except ConnectionError:
                     assert path == "/deaf", "only a client that still sends may miss it"
-            assert time.monotonic() - began < 4, path
+            assert time.monotonic() - began < 15, path
             after = ask(clinfra, "/after")
             assert (after.status, after.body) == (200, b"one"), path
         wait_until(

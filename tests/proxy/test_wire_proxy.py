@@ -259,7 +259,7 @@ def test_memcached_stalls_dies_and_comes_back(origin: RealOrigin) -> None:
             server.kill()
             load(range(50, 80))
 
-    assert slowest < 2
+    assert slowest < 5
 
 
 def test_two_proxies_share_memcached(origin: RealOrigin) -> None:
@@ -301,7 +301,7 @@ def test_two_proxies_share_memcached(origin: RealOrigin) -> None:
             assert len(origin.asked) == 2
 
             assert ask(one, "http://shared.example/page", "PURGE", "admin")[0] == 200
-            time.sleep(0.6)
+            time.sleep(1.5)
             for clinfra in (other, one):
                 for user in users:
                     assert fetch(clinfra, user) == user.encode()

@@ -123,7 +123,7 @@ def test_a_dead_process_holds_nobody_up(origin: RealOrigin) -> None:
             answers = ask_many([other.ports["proxy"]], [b"/page"] * 20)
 
             assert set(answers) == {(200, b"/page" * 50)}
-            assert 0.5 < time.monotonic() - began < 3.5
+            assert 0.5 < time.monotonic() - began < 7
     assert origin.asked == ["/page"] * 2
 
 
@@ -186,7 +186,7 @@ def test_purges_reach_every_process(origin: RealOrigin) -> None:
                 ("prefixes", "shared.example/blog/", ["/blog/a", "/blog/b"]),
             ):
                 assert b"memcached is told" in purge(two, kind, text)
-                time.sleep(0.4)
+                time.sleep(1.0)
                 assert fetched() == again, kind
                 assert fetched() == []
 
@@ -202,7 +202,7 @@ def purge(clinfra: ClinfraProcess, kind: str, text: str) -> bytes:
 def test_an_origin_that_dies_leaves_its_pages(origin: RealOrigin) -> None:
     """Stale pages are used while it is away, and while it is slow to answer."""
     origin.answer = lambda handler: say(
-        handler, b"page", Cache_Control="max-age=1, stale-while-revalidate=1"
+        handler, b"page", Cache_Control="max-age=1, stale-while-revalidate=60"
     )
     with ClinfraProcess(proxy_config(origin.port)) as clinfra:
         port = clinfra.ports["proxy"]
@@ -211,7 +211,7 @@ def test_an_origin_that_dies_leaves_its_pages(origin: RealOrigin) -> None:
         origin.answer = slowly
         began = time.monotonic()
         assert ask_many([port], [b"/page"] * 5) == [(200, b"page")] * 5
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         wait_until(lambda: len(origin.asked) == 2, "the page is fetched anew")
         origin.close()
         time.sleep(2.2)
@@ -221,5 +221,5 @@ def test_an_origin_that_dies_leaves_its_pages(origin: RealOrigin) -> None:
 
 def slowly(handler: Any) -> None:
     """Answer in good time, but not at once."""
-    time.sleep(1.5)
+    time.sleep(3)
     say(handler, b"page", Cache_Control="max-age=1")
