@@ -69,7 +69,7 @@ def ask(
 ) -> Answer:
     """Send a request on a new connection.  Raises HTTPException when it is cut."""
     port = clinfra.ports[product]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body)
         return Answer(connection.getresponse())

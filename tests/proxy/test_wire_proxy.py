@@ -107,7 +107,7 @@ def ask(
     """Send a request; return status, fields and body."""
     named = {name.replace("_", "-"): value for name, value in fields.items()}
     port = clinfra.ports[product]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, headers=named)
         answer = connection.getresponse()

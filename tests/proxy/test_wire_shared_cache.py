@@ -194,7 +194,7 @@ def test_purges_reach_every_process(origin: RealOrigin) -> None:
 def purge(clinfra: ClinfraProcess, kind: str, text: str) -> bytes:
     """Have a process purge; return what it says."""
     url = f"http://127.0.0.1:{clinfra.ports['admin']}/purge/{kind}"
-    with urllib.request.urlopen(url, text.encode(), timeout=10) as answer:
+    with urllib.request.urlopen(url, text.encode(), timeout=60) as answer:
         said: bytes = answer.read()
         return said
 

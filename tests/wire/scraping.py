@@ -19,7 +19,7 @@ class Scrape:
 
     def __init__(self, clinfra: ClinfraProcess) -> None:
         url = clinfra.url("admin", "/metrics")
-        with urllib.request.urlopen(url, timeout=20) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             text = answer.read().decode()
         families = list(text_string_to_metric_families(text))
         self.kinds = {family.name: family.type for family in families}

@@ -23,7 +23,7 @@ def clinfra() -> Iterator[ClinfraProcess]:
 
 def ask(port: int, method: str, target: str, **fields: str) -> tuple[int, str]:
     """Return status and body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         named = {name.replace("_", "-"): value for name, value in fields.items()}
         connection.request(method, target, headers=named)

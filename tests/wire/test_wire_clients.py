@@ -117,9 +117,9 @@ def test_urllib_works(clinfra: ClinfraProcess) -> None:
     request = urllib.request.Request(
         clinfra.url("blob", "/plain.txt"), data=b"hello", method="PUT"
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         name = json.load(answer)["name"]
-    with urllib.request.urlopen(clinfra.url("blob", f"/{name}"), timeout=20) as answer:
+    with urllib.request.urlopen(clinfra.url("blob", f"/{name}"), timeout=60) as answer:
         body, kind = answer.read(), answer.headers["Content-Type"]
 
     assert (body, kind.partition(";")[0]) == (b"hello", "text/plain")

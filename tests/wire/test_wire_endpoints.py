@@ -70,7 +70,7 @@ def test_the_proxy_reaches_a_blob_store_on_ipv6() -> None:
         ClinfraProcess({"blob": blob, "proxy": {}}) as clinfra,
         pytest.raises(urllib.error.HTTPError, match="404"),
     ):
-        urllib.request.urlopen(clinfra.url("proxy", "/blob/000_a"), timeout=10)
+        urllib.request.urlopen(clinfra.url("proxy", "/blob/000_a"), timeout=60)
 
 
 def make_certificate() -> tuple[str, str]:

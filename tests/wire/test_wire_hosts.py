@@ -33,7 +33,7 @@ def test_blob_and_edge_in_two_processes() -> None:
             request = urllib.request.Request(
                 edge.url("proxy", "/image/?response=info"), data=picture()
             )
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 names = json.load(answer)["blob_names"]
 
             assert set(names) == {"50x50c", "300x300", "600x450"}
@@ -51,7 +51,7 @@ def upload(url: str) -> tuple[int, str | None]:
     """Return status and Retry-After of an upload."""
     try:
         request = urllib.request.Request(url, data=picture())
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, None
     except urllib.error.HTTPError as error:
         return error.code, error.headers["Retry-After"]

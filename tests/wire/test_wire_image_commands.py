@@ -221,7 +221,7 @@ def test_interrupted(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
 
     assert (process.returncode, err) == (130, "")
     assert not [name for name in names(tmp_path) if name.startswith(".")]

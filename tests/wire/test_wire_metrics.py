@@ -18,7 +18,7 @@ from tests.wire.scraping import Scrape
 def ask(clinfra: ClinfraProcess, path: str, product: str = "proxy") -> int:
     """Return the status of a GET."""
     try:
-        with urllib.request.urlopen(clinfra.url(product, path), timeout=20) as answer:
+        with urllib.request.urlopen(clinfra.url(product, path), timeout=60) as answer:
             answer.read()
             return int(answer.status)
     except urllib.error.HTTPError as error:
@@ -36,7 +36,7 @@ def test_a_day_in_short() -> None:
             data=photograph.read_bytes(),
             method="POST",
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             answer.read()
         for _ in range(3):
             assert ask(clinfra, "/") == 200

@@ -41,7 +41,7 @@ def front(origin: RealOrigin, *modules: dict[str, Any], **more: Any) -> dict[str
 def get(clinfra: ClinfraProcess, path: str, **fields: str) -> tuple[int, bytes]:
     """Return the answer to a request."""
     port = clinfra.ports["proxy"]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path, headers=fields)
         answer = connection.getresponse()

@@ -35,15 +35,15 @@ def test_the_whole_group_is_told_to_stop(tmp_path: Path) -> None:
     with ClinfraProcess({"blob": {}, "image": {}}) as clinfra:
         url = clinfra.url("image", "/a.jpg")
         with urllib.request.urlopen(
-            urllib.request.Request(url, data=data, method="PUT"), timeout=30
+            urllib.request.Request(url, data=data, method="PUT"), timeout=60
         ) as answer:
             assert answer.status == 200  # now there are workers
         port = clinfra.ports["image"]
         head = f"PUT /b HTTP/1.1\r\nHost: h\r\nContent-Length: {len(data)}\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as slow:
             slow.sendall(head.encode() + data[:10])
             with urllib.request.urlopen(
-                urllib.request.Request(url, data=data, method="PUT"), timeout=30
+                urllib.request.Request(url, data=data, method="PUT"), timeout=60
             ) as answer:
                 assert answer.status == 200  # and the slow one is being served
             for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
@@ -64,9 +64,9 @@ def test_stopping_is_not_hurried(number: signal.Signals) -> None:
     """Signals that come while it stops change nothing: in order, status 0."""
     with ClinfraProcess({"blob": {}}) as clinfra:
         port = clinfra.ports["blob"]
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as slow:
             slow.sendall(b"PUT /s HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\na")
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as other:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as other:
                 other.sendall(b"GET /000_x HTTP/1.1\r\nHost: h\r\n\r\n")
                 assert other.recv(12) == b"HTTP/1.1 404"
             clinfra.running.signal(number)

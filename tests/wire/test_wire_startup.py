@@ -31,7 +31,7 @@ TWISTD = str(Path(sys.executable).with_name("twistd"))
 def get(url: str) -> tuple[int, bytes]:
     """Return status and body."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -92,7 +92,7 @@ def test_requests_in_flight_finish() -> None:
     """A slow upload is taken to its end after SIGTERM, while nobody else gets in."""
     with ClinfraProcess({"blob": {}, "admin": {}}) as clinfra:
         port = clinfra.ports["blob"]
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as slow:
             slow.sendall(b"PUT /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n")
             slow.sendall(b"12345")
             # The second answer proves that the first connection was served, too.
@@ -117,7 +117,7 @@ def test_requests_in_flight_through_the_proxy_finish() -> None:
     """What the proxy is passing on is answered: blob outlives it."""
     with ClinfraProcess() as clinfra:
         port = clinfra.ports["proxy"]
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as slow:
             slow.sendall(
                 b"PUT /blob/slow HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345"
             )
@@ -137,7 +137,7 @@ def test_requests_without_end_are_cut() -> None:
     """A client that never finishes does not hold the end for longer than it may."""
     with ClinfraProcess({"stop_timeout": 0.5, "blob": {}}) as clinfra:
         address = ("127.0.0.1", clinfra.ports["blob"])
-        with socket.create_connection(address, timeout=10) as slow:
+        with socket.create_connection(address, timeout=60) as slow:
             slow.sendall(b"PUT /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n")
             slow.sendall(b"12345")
             assert get(clinfra.url("blob", "/000_nothing"))[0] == 404
@@ -370,7 +370,7 @@ def test_the_index_is_rebuilt(tmp_path: Path) -> None:
         request = urllib.request.Request(
             clinfra.url("blob", "/a"), data=b"kept", method="PUT"
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             name = json.load(answer)["name"]
         with Child(command) as refused:
             assert refused.wait() == 1

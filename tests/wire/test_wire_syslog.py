@@ -23,7 +23,7 @@ def test_all_processes_log_there() -> None:
         tables = {"logging": logging, "proxy": {"workers": 1}, "admin": {}}
         with ClinfraProcess(tables) as clinfra:
             for url in (clinfra.url("proxy", "/"), clinfra.url("admin", "/status")):
-                with urllib.request.urlopen(url, timeout=20) as answer:
+                with urllib.request.urlopen(url, timeout=60) as answer:
                     answer.read()
             heard: set[str] = set()
             while len(heard) < 2:

@@ -53,12 +53,12 @@ def test_activated(workers: int, tmp_path: Path) -> None:
             assert "serving proxy, admin" in hears("READY=1")
             assert hears("WATCHDOG=1")
             url = f"http://127.0.0.1:{port}/"
-            with urllib.request.urlopen(url, timeout=20) as answer:
+            with urllib.request.urlopen(url, timeout=60) as answer:
                 assert answer.status == 200
             clinfra.running.signal(signal.SIGHUP)
             hears("RELOADING=1")
             hears("READY=1")
-            with urllib.request.urlopen(url, timeout=20) as answer:
+            with urllib.request.urlopen(url, timeout=60) as answer:
                 assert answer.status == 200
             clinfra.running.signal(signal.SIGTERM)
             hears("STOPPING=1")

@@ -66,7 +66,7 @@ def test_one_way_through_all() -> None:
             method="POST",
         )
 
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200
 
         for running in (proxy, image, *blobs.values()):
@@ -86,7 +86,7 @@ def test_nobody_asked() -> None:
             blob.url("blob", "/_status"),
             headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"},
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             answer.read()
         assert blob.running.terminate() == 0
 
