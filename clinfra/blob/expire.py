@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -177,6 +177,8 @@ class Reaper:
                     await self._tidy_changes(facts, volumes)
                 else:
                     await self._tidy_data(facts)
+            except CancelledError:
+                raise  # everything stops
             except Exception:
                 self.log.failure("cannot tidy volume {number}", number=number)
 
