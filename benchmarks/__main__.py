@@ -1,7 +1,7 @@
 """Run comparisons, print their table, keep the figures as JSON, a page and a plot.
 
     python -m benchmarks [hot] [rules] [pass] [memcached] [crowds] [workers]
-                         [observed] [blob] [cluster]
+                         [observed] [blob] [readers] [cluster]
                          [image | image-sizes | image-http | image-formats ...]
                          [--rounds N] [--seconds S] [--blobs N] [--draw FILE.json]
 
@@ -39,6 +39,7 @@ from benchmarks import (
     needs,
     observed,
     pass_through,
+    readers,
     rules,
     workers,
 )
@@ -60,6 +61,7 @@ COMPARISONS: Mapping[str, Callable[[Stage, Plan], Iterator[Row | Reading]]] = {
     "workers": workers.run,
     "observed": observed.run,
     "blob": blob.run,
+    "readers": readers.run,
     "cluster": cluster.run,
     "image-sizes": image_sizes.run,
     "image-formats": image_formats.run,

@@ -336,11 +336,17 @@ def _rules(count: int) -> Iterator[tuple[str, str]]:
         yield search, f"http://www.example.com/{number}"
 
 
-def clinfra_blob(stage: Stage) -> Server:
-    """Start clinfra's blob store alone, on a fresh data directory."""
+def clinfra_blob(stage: Stage, *, read_workers: int = 0) -> Server:
+    """Start clinfra's blob store alone, on a fresh data directory.
+
+    Args:
+        read_workers: on both cores; none means one process on the server's.
+    """
     port = free_port()
     text = _CLINFRA_BLOB.format(directory=stage.directory, port=port)
-    return _clinfra(stage, "clinfra blob", text, port)
+    text += f"read_workers = {read_workers}\n"
+    name = f"clinfra blob {read_workers} readers" if read_workers else "clinfra blob"
+    return _clinfra(stage, name, text, port, on_both_cores=read_workers > 0)
 
 
 def clinfra_replica(

@@ -56,7 +56,6 @@ def _check(server: Lazily) -> None:
 
 
 def _measure(server: Lazily, workers: int, cores: str, seconds: float) -> Sample:
-    """Allow for what the load generator took of the workers' cores."""
     sample = load.drive(
         server(),
         _PATH,
@@ -65,8 +64,13 @@ def _measure(server: Lazily, workers: int, cores: str, seconds: float) -> Sample
         seconds=seconds,
         field=_COOKIE,
     )
-    taken = max(0.0, sample.load_cores - (_CORES - workers))
-    return attrs.evolve(sample, rate=sample.rate * workers / (workers - taken))
+    return allowing(sample, workers)
+
+
+def allowing(sample: Sample, processes: int) -> Sample:
+    """Allow for what the load generator took of the cores of one or two processes."""
+    taken = max(0.0, sample.load_cores - (_CORES - processes))
+    return attrs.evolve(sample, rate=sample.rate * processes / (processes - taken))
 
 
 def _note(row: Row) -> str:

@@ -8,25 +8,20 @@ worker is put together here too, of the one product it was told to run.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import define, field
-from twisted.internet.defer import TimeoutError
-from twisted.internet.threads import deferToThreadPool
 
 from clinfra import config
 from clinfra.access_log import AccessLog
 from clinfra.admin.access import Access
 from clinfra.admin.service import make_admin_service
 from clinfra.daemon import Daemon, Part
-from clinfra.errors import ConfigProblems, Overloaded, Trouble
 from clinfra.interfaces import IBlobs, IClusterAdmin, IMaintenance, IProduct, IPurge
 from clinfra.listening import Listener
 from clinfra.logs import LineWriter
@@ -39,21 +34,23 @@ from clinfra.web.exchange import IExchange
 from clinfra.web.site import Site
 from clinfra.web.tracing import Tracing
 from clinfra.workers.child import hiring
+from clinfra.workers.control import Handler
 from clinfra.workers.crew import Crew, Hire
 from clinfra.workers.orders import Orders
+from clinfra.workers.passing import TAKE, ToMain, ToWorkers, taking
 from clinfra.workers.service import CrewService
 
 if TYPE_CHECKING:
-    from clinfra.blob.topology import Topology
+    from clinfra.blob.generations import Generations
+    from clinfra.blob.status import Counters
+
+READERS = "readers"
+"""Workers that answer GET and HEAD for the blob store, beside it."""
 
 Locate = Callable[[str], Sequence[str]]
 _Section = (
     config.BlobConfig | config.ImageConfig | config.ProxyConfig | config.AdminConfig
 )
-
-
-_EXPLAIN_SECONDS = 10.0
-_MOST_LINES = 2000
 
 
 def configured(orders: Orders) -> config.Config:
@@ -73,7 +70,28 @@ def workers_of(configuration: config.Config, name: str) -> int:
         return configuration.proxy.workers
     if name == "image" and configuration.image is not None:
         return configuration.image.front_workers
+    if name == READERS and configuration.blob is not None:
+        return configuration.blob.read_workers
     return 0
+
+
+@define(eq=False)
+class _Lent:
+    """The blob store of this process, as its readers share it.
+
+    Attributes:
+        section: only a restart changes it, whatever else is reloaded.
+        cluster: the cluster file, as it was read here.
+    """
+
+    section: config.BlobConfig
+    cluster: str
+    generations: Generations
+    handlers: Mapping[str, Handler]
+
+    def descriptors(self) -> Mapping[str, int]:
+        """Return what readers inherit: the table of what has changed."""
+        return {self.generations.name: self.generations.descriptor}
 
 
 @define(eq=False)
@@ -87,6 +105,8 @@ class Assembly:
 
     Attributes:
         crews: the parts that workers run, by name.
+        handlers: of calls on the line to the main process.
+        to_main: in a reader, takes connections to the main process.
     """
 
     configuration: config.Config
@@ -103,9 +123,11 @@ class Assembly:
     purge: IPurge | None = None
     maintenance: IMaintenance | None = None
     cluster: IClusterAdmin | None = None
+    to_main: ToMain | None = None
+    handlers: dict[str, Handler] = field(factory=dict, init=False)
+    _lent: _Lent | None = field(default=None, init=False)
     _vitals: Vitals | None = field(default=None, init=False)
     _tallies: dict[str, Tally] = field(factory=dict, init=False)
-    _explaining: bool = field(default=False, init=False)
 
     def add_all(self) -> None:
         """Add what the configuration asks for; a worker adds what it was told to."""
@@ -117,6 +139,8 @@ class Assembly:
                 self.add_image(whole.image)
             elif orders.product == "proxy" and whole.proxy is not None:
                 self.add_proxy(whole.proxy)
+            elif orders.product == READERS and whole.blob is not None:
+                self._add_reader(whole.blob, orders)
             return
         if whole.blob is not None:
             self.add_blob(whole.blob)
@@ -143,8 +167,8 @@ class Assembly:
             return Crew.of(name, count, hire, self.reactor)
 
         service = CrewService(name, make_crew)
-        listeners = tuple(Listener(endpoint) for endpoint in section.listen)
-        part = Part(service, None, listeners)
+        own = () if name == READERS else section.listen
+        part = Part(service, None, tuple(Listener(endpoint) for endpoint in own))
         self.crews[name] = part
         self.daemon.parts.append(part)
         self.daemon.joining.append(service.start_workers)
@@ -152,6 +176,9 @@ class Assembly:
 
     def hiring(self, name: str, configuration: config.Config) -> Hire:
         """Return what starts a product's workers with this configuration."""
+        part, lent = self.crews[name], self._lent if name == READERS else None
+        if lent is not None:
+            configuration = attrs.evolve(configuration, blob=lent.section)
         orders = Orders(
             product=name,
             number=0,
@@ -160,13 +187,15 @@ class Assembly:
             listening={},
             origins=self.daemon.origins(),
             log_file=self.log_file,
+            cluster=lent.cluster if lent is not None else "",
+            main=os.getpid(),
         )
-        part = self.crews[name]
         return hiring(
             self.reactor,
             lambda: attrs.evolve(orders, calls=part.product.lasting()),
-            lambda: {each.endpoint: each.held() for each in part.listeners},
+            lent.descriptors if lent is not None else part.held,
             self.reactor_name,
+            lent.handlers if lent is not None else {},
         )
 
     def told(self, part: Part) -> Mapping[str, Any]:
@@ -214,7 +243,7 @@ class Assembly:
         write = self.writer.write
         return AccessLog(write, name, json_lines=json_lines, tally=tally)
 
-    def _add(self, product: IProduct, section: _Section) -> None:
+    def _add(self, product: IProduct, section: _Section) -> Part:
         logging = self.configuration.logging
         traced = logging.trace or (logging.access and logging.format == "json")
         site = Site(
@@ -230,17 +259,60 @@ class Assembly:
         listeners = tuple(
             Listener(endpoint, listening.get(endpoint)) for endpoint in section.listen
         )
-        self.daemon.parts.append(Part(product, site, listeners))
+        part = Part(product, site, listeners)
+        self.daemon.parts.append(part)
+        return part
 
     def add_blob(self, section: config.BlobConfig) -> None:
         """Add the blob store."""
-        from clinfra.blob.service import make_blob_service
+        from clinfra.blob.service import BlobService, make_blob_service
+        from clinfra.blob.whereabouts import make_locate
 
         blob = make_blob_service(section, reactor=self.reactor, data_dir=self.data_dir)
         self.blobs, self.cluster = blob.blobs, blob.admin
         if section.cluster_file:
-            self.locate = _make_locate(blob.topology)
-        self._add(blob, section)
+            self.locate = make_locate(blob.topology)
+        part = self._add(blob, section)
+        if isinstance(blob, BlobService) and blob.generations is not None:
+            self._lend(part, section, blob.generations, blob.counters)
+
+    def _lend(
+        self,
+        part: Part,
+        section: config.BlobConfig,
+        generations: Generations,
+        counters: Counters,
+    ) -> None:
+        """Deal connections of the blob store out to readers."""
+        from clinfra.blob.cluster_file import read_text
+        from clinfra.blob.read_service import may_read
+
+        readers = self._add_crew(READERS, section)
+        assert part.site is not None
+        part.site.mover = mover = ToWorkers(may_read, lambda: readers.crew, part.site)
+        take = {TAKE: taking(part.site, mover)}
+        self._lent = _Lent(section, read_text(section), generations, take)
+        counters.elsewhere = lambda: (
+            Told(READERS, readers.report()).counted().get("events", {})
+        )
+
+    def _add_reader(self, section: config.BlobConfig, orders: Orders) -> None:
+        """Be one of those readers."""
+        from clinfra.blob.cluster_file import read_topology
+        from clinfra.blob.read_service import ReadService, may_read
+
+        reader = ReadService(
+            section,
+            read_topology(section, orders.cluster),
+            reactor=self.reactor,
+            data_dir=self.data_dir,
+            main=orders.main,
+            descriptors=orders.listening,
+        )
+        self.to_main = ToMain(may_read)
+        part = self._add(reader, attrs.evolve(section, listen=()))
+        assert part.site is not None
+        self.handlers[TAKE] = taking(part.site, self.to_main)
 
     def add_image(self, section: config.ImageConfig) -> None:
         """Add the image service, over the blob store here or what is at `blob_url`."""
@@ -284,8 +356,9 @@ class Assembly:
             blob = self.configuration.blob
             if blob is not None and blob.cluster_file:
                 from clinfra.blob.cluster_file import read_topology
+                from clinfra.blob.whereabouts import make_locate
 
-                self.locate = _make_locate(read_topology(blob))
+                self.locate = make_locate(read_topology(blob))
         proxy = make_proxy_service(
             section,
             reactor=self.reactor,
@@ -296,38 +369,14 @@ class Assembly:
         self.purge = self.maintenance = proxy
         self._add(proxy, section)
 
-    async def explain(self, told: Mapping[str, Any]) -> Sequence[str]:
-        """Return what the proxy's rules make of a request (`proxy.questions`).
+    def _explain(self) -> Callable[[Mapping[str, Any]], Awaitable[Sequence[str]]]:
+        """Return what tells what the proxy's rules make of a request."""
+        from clinfra.proxy.inquiry import Inquiry
 
-        They are made anew, in a thread; one question is answered at a time.  Raises
-        errors.Trouble.
-        """
-        from clinfra.proxy.explaining import explain
-        from clinfra.proxy.questions import read_question
+        def section() -> config.ProxyConfig:
+            return self.configuration.proxy or config.ProxyConfig()
 
-        section, question = self.configuration.proxy, read_question(told)
-        assert section is not None, "only asked when there is a proxy"
-        if self._explaining:
-            raise Overloaded("Another request is being explained.")
-        self._explaining = True
-
-        def find_out() -> Sequence[str]:
-            try:
-                rehearse = partial(rehearse_proxy, section)
-                return list(islice(explain(rehearse, section, question), _MOST_LINES))
-            except ConfigProblems as problems:
-                return ["The rules as they are now are wrong:", *problems.problems]
-            finally:
-                self._explaining = False
-
-        finding = deferToThreadPool(
-            self.reactor, self.reactor.getThreadPool(), find_out
-        )
-        finding.addTimeout(_EXPLAIN_SECONDS, self.reactor)
-        try:
-            return await finding
-        except TimeoutError:
-            raise Overloaded("Explaining takes too long.") from None
+        return Inquiry(self.reactor, section, rehearse_proxy).explain
 
     def add_admin(self, section: config.AdminConfig) -> None:
         """Add the admin pages, over all parts before."""
@@ -340,7 +389,7 @@ class Assembly:
             maintenance=self.maintenance,
             access=Access(section, gethostname(), lambda: daemon.bound_to("admin")),
             cluster=self.cluster,
-            explain=self.explain if self.purge is not None else None,
+            explain=self._explain() if self.purge is not None else None,
             addresses=lambda: {
                 part.name: [each.address for each in part.listeners]
                 for part in daemon.parts
@@ -374,20 +423,3 @@ def rehearse_proxy(section: config.ProxyConfig, reactor: Any, connect: Any) -> A
         locate=lambda name: (),
         connect=connect,
     )
-
-
-def _make_locate(topology: Topology) -> Locate:
-    """Return what tells the proxy where a stored blob is: "host:port" of its replicas.
-
-    It raises ValueError for what cannot be a stored name.
-    """
-
-    def locate(name: str) -> Sequence[str]:
-        try:
-            replicas = topology.replicas_of(topology.place(name, encoded=True))
-        except Trouble as trouble:
-            raise ValueError(trouble.sentence) from None
-        peers = [topology.peers[replica] for replica in replicas]
-        return [f"{peer.ip}:{peer.port}" for peer in peers]
-
-    return locate

@@ -109,6 +109,11 @@ class BlobConfig:
     cache_bytes: Bytes = key(
         Bytes(64 << 20), "Memory for the index rows and small blobs read most."
     )
+    read_workers: Processes = key(
+        Processes(0),
+        'Processes that answer GET and HEAD beside the main one, a number or "auto".',
+        most=1024,
+    )
     purge_interval: Seconds = key(Seconds(60), "Time between purges.")
     expiration_delay: Seconds = key(
         Seconds(86400), "How long an expired blob can still be undeleted."

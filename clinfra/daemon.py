@@ -84,6 +84,10 @@ class Part:
             else:
                 listener.bind(reactor, self.site)
 
+    def held(self) -> Mapping[str, int]:
+        """Return the descriptors of its sockets, by endpoint."""
+        return {each.endpoint: each.held() for each in self.listeners}
+
     async def close(self) -> None:
         """Stop listening; connections made already go on."""
         for listener in self.listeners:

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from clinfra import config
-from clinfra.assembly import Assembly, workers_of
+from clinfra.assembly import READERS, Assembly, workers_of
 from clinfra.errors import ConfigProblems, StartupFailed
 from clinfra.listening import Listener
 from clinfra.schema import to_table
@@ -133,6 +133,8 @@ class Reloading:
 
         Raises StartupFailed; then none is.
         """
+        if name == READERS:
+            return self._assembly.crews[name].listeners  # they are the blob store's
         known = {each.endpoint: each for each in self._assembly.crews[name].listeners}
         wanted = []
         try:
@@ -163,6 +165,9 @@ def _needs_restart(old: config.Config, new: config.Config) -> Iterator[str]:
     }
     before, after = dict(_keys(to_table(old))), dict(_keys(to_table(new)))
     for key in {**before, **after}:
+        count = key == "blob.read_workers"
+        if count and workers_of(old, READERS) and workers_of(new, READERS):
+            continue
         section = key.partition(".")[0]
         if before.get(key) != after.get(key) and section not in by_workers:
             yield key

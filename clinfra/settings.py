@@ -229,6 +229,13 @@ def _check_together(whole: config.Config, merger: _Merger) -> None:
         merger.complain(
             ("image", "blob_url"), "needed, since no [blob] runs in this process"
         )
+    blob = whole.blob
+    if blob and blob.read_workers:
+        key = ("blob", "read_workers")
+        if blob.store != "volume":
+            merger.complain(key, 'must be 0 unless blob.store is "volume"')
+        if blob.cluster_file and not blob.replica:
+            merger.complain(key, "must be 0, without blob.replica no blobs are kept")
     if not any((whole.blob, whole.image, whole.proxy, whole.admin)):
         merger.problems.append("none of [blob], [image], [proxy], [admin] is there")
     logging = whole.logging

@@ -258,6 +258,7 @@ def compose_worker(descriptor: int, *, reactor: Any) -> Daemon:
     )
     assembly.add_all()
     handlers: dict[str, Callable[..., Any]] = {"reopen_logs": writer.reopen}
+    handlers.update(assembly.handlers)
     purge, maintenance = assembly.purge, assembly.maintenance
     if purge is not None and maintenance is not None:
         handlers["purge"] = lambda urls, prefixes, tags, soft: purge.purge(
@@ -274,6 +275,8 @@ def compose_worker(descriptor: int, *, reactor: Any) -> Daemon:
         handlers,
         orders.calls,
     )
+    if assembly.to_main is not None:
+        assembly.to_main.line = line
     daemon.ready.append(line.open)
     daemon.closing.append(line.close)
     # What a terminal sends to all of its processes is the main process's to obey.
@@ -323,7 +326,9 @@ def _log_line(line: str) -> None:
 
 def _hints(daemon: Daemon) -> Sequence[str]:
     """Return how to try what runs here."""
-    addresses = {part.name: part.listeners[0].address for part in daemon.parts}
+    addresses = {
+        part.name: part.listeners[0].address for part in daemon.parts if part.listeners
+    }
     if {"proxy", "image", "blob"} <= addresses.keys():
         place = addresses["proxy"] + "image/"
     elif "image" in addresses:

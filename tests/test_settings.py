@@ -323,6 +323,24 @@ class MistakeTests(Files):
             self.problems(self.write("[image]\n")),
         )
 
+    def test_readers(self) -> None:
+        """Only a replica that keeps its blobs in volumes can have readers."""
+        problem = "x.toml: blob.read_workers: must be 0"
+        for table, expected in (
+            ("", []),
+            ('store="files"\n', [f'{problem} unless blob.store is "volume"']),
+            (
+                'cluster_file="c"\n',
+                [f"{problem}, without blob.replica no blobs are kept"],
+            ),
+            ('cluster_file="c"\nreplica="r"\n', []),
+        ):
+            path = self.write(f"[blob]\nread_workers=1\n{table}")
+            if expected:
+                self.assertEqual(expected, self.problems(path))
+            else:
+                self.assertIsNotNone(load([path]).blob)
+
     def test_nothing_to_run(self) -> None:
         """A configuration without any service is a mistake."""
         self.assertEqual(

@@ -44,8 +44,9 @@ from clinfra.blob.index import Batch
 from clinfra.blob.index_sqlite import SqliteIndex
 from clinfra.blob.merge import merge
 from clinfra.blob.peers import MAX_ANSWER_BYTES, PeerFailed, Peers
+from clinfra.blob.reading import SMALL_BYTES
 from clinfra.blob.records import Row, State
-from clinfra.blob.replica import SMALL_BYTES, Replica
+from clinfra.blob.replica import Replica
 from clinfra.blob.store import ISpool
 from clinfra.blob.store_volume import VolumeStore
 from clinfra.blob.topology import Topology

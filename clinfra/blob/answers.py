@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from clinfra.blob.digests import digest_value
 from clinfra.blob.hot import Hot
 from clinfra.blob.info import content_type_of
+from clinfra.blob.reading import SMALL_BYTES, Reader
 from clinfra.blob.records import Data, Row
-from clinfra.blob.replica import SMALL_BYTES, Replica
 from clinfra.blob.stamps import seconds_of
 from clinfra.errors import PreconditionFailed
 from clinfra.web.conditional import evaluate
@@ -71,7 +71,7 @@ def constant_fields(data: Data) -> Fields:
 
 
 async def answer_read(
-    replica: Replica,
+    reader: Reader,
     exchange: IExchange,
     hot: Hot,
     now: float,
@@ -82,9 +82,9 @@ async def answer_read(
 
     async def part(wanted: Range) -> FileBody | bytes:
         if size <= SMALL_BYTES:
-            body = await replica.body(hot)
+            body = await reader.body(hot)
             return body[wanted.start : wanted.stop]
-        return await replica.file(hot, wanted.start, wanted.length)
+        return await reader.file(hot, wanted.start, wanted.length)
 
     return await answer_parts(exchange, hot.row, part, now, max_age_seconds)
 

@@ -11,16 +11,27 @@ from clinfra.config import BlobConfig
 from clinfra.errors import ConfigProblems
 
 
-def read_topology(config: BlobConfig) -> Topology:
+def read_topology(config: BlobConfig, text: str | None = None) -> Topology:
     """Return the cluster this process is part of.
+
+    Args:
+        text: of the cluster file, as somebody else has read it.
 
     Raises ConfigProblems, also for what else makes no sense.
     """
     check_periods(config)
     if not config.cluster_file:
         return topology.single(config.replica or "blob")
+    if text is not None:
+        return topology.read(text, config.replica, config.cluster_file)
+    return topology.read(read_text(config), config.replica or None, config.cluster_file)
+
+
+def read_text(config: BlobConfig) -> str:
+    """Return the cluster file; "" when there is none.  Raises ConfigProblems."""
+    if not config.cluster_file:
+        return ""
     try:
-        text = Path(config.cluster_file).read_text(encoding="utf-8")
+        return Path(config.cluster_file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigProblems([f"blob.cluster_file: {error}"]) from None
-    return topology.read(text, config.replica or None, config.cluster_file)

@@ -31,12 +31,15 @@ class Hot:
         head: the unchanging header fields of a plain 200, made when first needed.
         valid: False once the name has changed or was dropped: `targets` may still lead
             here.
+        slot, generation: what a reading process believes it by (see `generations`).
     """
 
     row: Row
     body: bytes | None
     head: bytes = b""
     valid: bool = True
+    slot: int = 0
+    generation: int = 0
 
     @property
     def row_bytes(self) -> int:
@@ -115,6 +118,11 @@ class HotCache:
         if found is not None:
             found.valid = False
             self._row_bytes -= found.row_bytes
+
+    def clear(self) -> None:
+        """Forget all names."""
+        for name in list(self._rows):
+            self.drop(name)
 
     def drop_volumes(self, numbers: Collection[int]) -> None:
         """Forget all names whose bytes are in some volumes."""

@@ -87,7 +87,14 @@ class Batch:
     notes: Mapping[str, str | None] = field(factory=dict)
 
 
-class IBlobIndex(Interface):
+class IRows(Interface):
+    """What those who only read need."""
+
+    def get(name: str) -> Row | None:
+        """Return the row of a stored name."""
+
+
+class IBlobIndex(IRows):
     """Rows by name."""
 
     def open() -> None:
@@ -98,9 +105,6 @@ class IBlobIndex(Interface):
 
     def clear() -> None:
         """Forget everything, to be rebuilt; the old is set aside if it can be."""
-
-    def get(name: str) -> Row | None:
-        """Return the row of a stored name."""
 
     def get_many(names: Collection[str]) -> Mapping[str, Row]:
         """Return the rows of some stored names, of those that have one."""

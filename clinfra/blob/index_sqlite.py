@@ -4,17 +4,15 @@ Commits are not synced one by one (``synchronous = NORMAL``): what a dying machi
 from the end of the log, whole transactions in order, recovery reads again from the
 store.  `sync` makes the log durable when that matters.
 
-What a row is in SQL is in `sqlite_rows`.  Each thread that reads has a read-only
-connection of its own, so readers never wait for the writer.
+What a row is in SQL is in `sqlite_rows`; who only reads is in `sqlite_reading`.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -22,8 +20,10 @@ from attrs import define, field
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from clinfra.blob.generations import Generations
 from clinfra.blob.index import Batch, IBlobIndex, IndexDamaged, VolumeMark
-from clinfra.blob.records import Parked, Row, without_data
+from clinfra.blob.records import Parked, Row
+from clinfra.blob.sqlite_reading import SqliteReading
 from clinfra.blob.sqlite_rows import (
     IS_DROPPED,
     LEAF_INDEX,
@@ -36,10 +36,8 @@ from clinfra.blob.sqlite_rows import (
     SCHEMA,
     SELECT,
     VERSION,
-    Columns,
     bounds,
     columns_of,
-    row_of,
 )
 from clinfra.blob.stamps import from_signed, to_signed
 from clinfra.errors import StorageFull
@@ -48,30 +46,24 @@ _LOG_PAGES = 4096
 """Length of the log at which it is copied into the file: pages that change again and
 again, as most do, are copied (and synced) once for many commits."""
 
-_AT_ONCE = 256
-"""Names asked for in one query."""
-
 
 @implementer(IBlobIndex)
 @define(eq=False)
-class SqliteIndex:
+class SqliteIndex(SqliteReading):
     """Rows in an SQLite file at `path`.
 
     Args:
         by_leaf: rows can be found by leaf quickly, for comparing with other replicas;
             costs each write a page somewhere, which a replica alone can do without.
+        generations: told of every change, for those who read in other processes.
     """
 
     log = Logger()
 
-    path: Path
     by_leaf: bool = True
+    generations: Generations | None = None
     _writer: sqlite3.Connection | None = field(init=False, default=None)
     _is_full: bool = field(init=False, default=False)
-    _readers: list[sqlite3.Connection] = field(init=False, factory=list)
-    _local: threading.local = field(init=False, factory=threading.local)
-    _lock: threading.Lock = field(init=False, factory=threading.Lock)
-    _dropped: frozenset[int] = frozenset()
 
     # Opening and closing
 
@@ -122,11 +114,7 @@ class SqliteIndex:
 
     def close(self) -> None:
         """Close every connection."""
-        with self._lock:
-            readers, self._readers = self._readers, []
-            self._local = threading.local()
-        for connection in readers:
-            connection.close()
+        super().close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -213,6 +201,8 @@ class SqliteIndex:
                 raise StorageFull("Not enough space to note this") from error
             raise
         self._note_dropped(batch.marks)
+        if self.generations is not None:
+            self.generations.applied(batch, also is not None)
 
     def _note_dropped(self, marks: Mapping[int, VolumeMark | None]) -> None:
         new = {number for number, mark in marks.items() if mark and mark.dropped}
@@ -254,46 +244,6 @@ class SqliteIndex:
                 raise
 
     # Reading: any thread
-
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode=ro",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            connection.execute("PRAGMA cache_size = -8192")
-            self._local.connection = connection
-            with self._lock:
-                self._readers.append(connection)
-        return connection
-
-    def _rows(self, where: str, *arguments: object) -> list[Row]:
-        return list(map(self._told, self._reader().execute(SELECT + where, arguments)))
-
-    def _told(self, columns: Columns) -> Row:
-        row = row_of(columns)
-        if self._dropped and row.at is not None and row.at.volume in self._dropped:
-            return without_data(row)
-        return row
-
-    def get(self, name: str) -> Row | None:
-        """Return the row of a stored name."""
-        found = self._reader().execute(SELECT + "WHERE name = ?", (name,)).fetchone()
-        return None if found is None else self._told(found)
-
-    def get_many(self, names: Collection[str]) -> Mapping[str, Row]:
-        """Return the rows of some stored names, a few hundred in one query."""
-        found: dict[str, Row] = {}
-        left = list(names)
-        while left:
-            some, left = left[:_AT_ONCE], left[_AT_ONCE:]
-            places = ", ".join("?" * len(some))
-            for row in self._rows(f"WHERE name IN ({places})", *some):
-                found[row.name] = row
-        return found
 
     def last_seq(self) -> int:
         """Return the highest change sequence number ever applied."""
@@ -393,15 +343,6 @@ class SqliteIndex:
             found.append((begin, end, count, int(average + average_deleted) // 2))
             low = after
         return found
-
-    def marks(self) -> Mapping[int, VolumeMark]:
-        """Return what is known of the volumes."""
-        return {
-            number: VolumeMark(indexed, live, ends, seq, bool(spread), bool(dropped))
-            for number, indexed, live, ends, seq, spread, dropped in (
-                self._reader().execute("SELECT * FROM volume")
-            )
-        }
 
     def cursors(self) -> Mapping[str, int]:
         """Return how far each destination has our changes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import define
 
 from clinfra.blob.digests import Announced
-from clinfra.blob.replica import SMALL_BYTES
+from clinfra.blob.reading import SMALL_BYTES
 from clinfra.blob.store import IBlobStore, ISpool
 from clinfra.blob.workers import Workers
 from clinfra.errors import TooLarge

@@ -15,7 +15,7 @@ from clinfra.blob.answers import constant_fields, etag_of, last_modified_of, max
 from clinfra.blob.digests import digest_value
 from clinfra.blob.hot import Hot, HotCache
 from clinfra.blob.info import content_type_of
-from clinfra.blob.replica import HOT_BYTES, Replica
+from clinfra.blob.reading import HOT_BYTES, Reader
 from clinfra.errors import StorageDamaged
 from clinfra.web.exchange import IExchange
 from clinfra.web.headers import format_http_date
@@ -42,7 +42,7 @@ class BlobLane:
         max_age_seconds: longest time caches are told to keep a blob.
     """
 
-    _replica: Replica
+    _reader: Reader
     _now: Callable[[], float]
     _count: Callable[[], object]
     _max_age_seconds: float
@@ -52,7 +52,7 @@ class BlobLane:
     _date: bytes = field(init=False, default=b"")
 
     def __attrs_post_init__(self) -> None:
-        self._hot = self._replica.hot
+        self._hot = self._reader.hot
         self._targets = self._hot.targets
 
     def __call__(self, exchange: IExchange) -> bool:
@@ -77,7 +77,7 @@ class BlobLane:
         body = hot.body
         if body is None:
             try:
-                body = self._replica.body_at_once(hot)
+                body = self._reader.body_at_once(hot)
             except StorageDamaged:
                 return False
             if body is None:

@@ -18,10 +18,11 @@ from clinfra.blob.heal import Healer
 from clinfra.blob.hot import Hot
 from clinfra.blob.info import NOT_FOUND, info_of
 from clinfra.blob.intake import Intake
+from clinfra.blob.reading import SMALL_BYTES
 from clinfra.blob.records import EVERYWHERE, Row
 from clinfra.blob.rejoin import Fence
 from clinfra.blob.replay import Replay
-from clinfra.blob.replica import SMALL_BYTES, Check, Replica, Write
+from clinfra.blob.replica import Check, Replica, Write
 from clinfra.blob.routed import RoutedBlobs
 from clinfra.blob.stamps import LIMIT
 from clinfra.blob.standing import Standing

@@ -17,7 +17,7 @@ from attrs import define, field
 from zope.interface import implementer
 
 from clinfra.blob.digests import Announced
-from clinfra.blob.replica import SMALL_BYTES
+from clinfra.blob.reading import SMALL_BYTES
 from clinfra.errors import ClientGone, StorageFull, TooLarge
 from clinfra.web.exchange import IBody, IExchange
 from clinfra.web.streams import Spooled, Threads, read_piece, spool

@@ -26,8 +26,9 @@ from twisted.python.failure import Failure
 
 from clinfra.blob.digests import Announced
 from clinfra.blob.quarantine import Quarantine
+from clinfra.blob.reading import SMALL_BYTES
 from clinfra.blob.records import Data, Row
-from clinfra.blob.replica import SMALL_BYTES, Replica, Write
+from clinfra.blob.replica import Replica, Write
 from clinfra.blob.workers import Workers
 from clinfra.errors import Trouble
 

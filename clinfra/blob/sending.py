@@ -20,8 +20,9 @@ from twisted.internet.defer import Deferred, TimeoutError
 from clinfra.blob.batch import Batches
 from clinfra.blob.hot import Hot
 from clinfra.blob.peers import PeerFailed, Peers, fits_original
+from clinfra.blob.reading import SMALL_BYTES
 from clinfra.blob.records import BYTES, Data, Row
-from clinfra.blob.replica import SMALL_BYTES, Replica
+from clinfra.blob.replica import Replica
 from clinfra.blob.stored_body import StoredBody
 from clinfra.blob.time_limit import TimeLimit
 from clinfra.errors import StorageDamaged

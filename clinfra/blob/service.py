@@ -24,8 +24,10 @@ from clinfra.blob.commit import Committer
 from clinfra.blob.concern import Concern
 from clinfra.blob.datadir import DataDirectory
 from clinfra.blob.destinations import destinations
+from clinfra.blob.disk import Disk
 from clinfra.blob.expire import Reaper
 from clinfra.blob.forward import Forwarder
+from clinfra.blob.generations import Generations
 from clinfra.blob.handoff import DIRECTORY as HANDOFFS
 from clinfra.blob.handoff import Handoff
 from clinfra.blob.handoff_files import HandoffFiles
@@ -76,6 +78,7 @@ class BlobService(Service):
     Attributes:
         blobs: the same blobs for other products in this process.
         admin: answers admin requests, also those of the admin pages.
+        generations: what processes that only read are told of changes; None: none do.
     """
 
     log = Logger()
@@ -113,7 +116,8 @@ class BlobService(Service):
         self.topology = read_topology(config)
         self._directory = DataDirectory(data_dir / "blob", str(self.topology.replica))
         by_leaf = bool(destinations(self.topology))
-        index = index or SqliteIndex(self._directory.index, by_leaf=by_leaf)
+        self.generations = Generations() if config.read_workers else None
+        index = index or SqliteIndex(self._directory.index, by_leaf, self.generations)
         store = store or stores.make_store(config, self._directory)
         self.committer = Committer(index, store, now)
         old = (config, self._directory, self.committer)
@@ -324,7 +328,7 @@ class BlobService(Service):
         self.resource = BlobResource(handler)
         self._measuring = LoopingCall(self._measure)
         self._measuring.clock = reactor
-        self._facts: tuple[Mapping[str, object], Mapping[str, object]] = ({}, {})
+        self._disk = Disk(self._directory, self.committer, self.replica)
         self._opened = False
 
     # IProduct
@@ -333,16 +337,20 @@ class BlobService(Service):
         """Take the data directory and make index and volumes agree."""
         self._directory.open()
         try:
+            if self.generations is not None:
+                self.generations.create()
             found = Recovery(self.committer.index, self.committer.store).run()
             self.scrubber.shortened = found.shortened
             self.committer.load()
             self._handoff.open()
             self._take_over()
             self.fence.load()
+            if self.generations is not None:
+                self.fence.when_open(self.generations.allow)
             self.refill.open()
             if self._cloner is not None:
                 self._cloner.open()
-            self._measure_disk()
+            self._disk.measure()
         except (OSError, StartupFailed, StorageFull) as error:
             self.close()
             raise StartupFailed(f"cannot open the blob store: {error}") from error
@@ -403,36 +411,26 @@ class BlobService(Service):
         self.reaper.dropper.stop()
         self.committer.index.close()
         self.committer.store.close()
+        if self.generations is not None:
+            self.generations.close()
         self._directory.close()
         self._opened = False
 
     def report(self) -> Mapping[str, Any]:
         """Return what the admin pages show."""
-        told = self._status.told(*self._facts)
+        told = self._status.told(*self._disk.facts)
         not_ready = [*self.clocks.not_ready(), *self.fence.not_ready()]
         return {**told, "healing": self._healer.report(), "not_ready": not_ready}
 
     # In the background
 
-    def _measure_disk(self) -> None:
-        self.replica.free_bytes = self._free_bytes()
-        self._facts = self._collect_facts()
-
     def _measure(self) -> Deferred[None]:
         def failed(failure: Any) -> None:
             self.log.error("cannot measure the disk: {error}", error=failure.value)
 
-        measuring = self.workers.run(self._measure_disk)
+        measuring = self.workers.run(self._disk.measure)
         measuring.addCallback(lambda _: self.replication.measure())
         return measuring.addErrback(failed)
-
-    def _free_bytes(self) -> int:
-        """Return what the fuller disk has left: of the store, or of the index."""
-        return min(self.committer.store.free_bytes(), self._directory.free_bytes())
-
-    def _collect_facts(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
-        store = {**self.committer.store.facts(), **self.committer.facts()}
-        return self.committer.index.facts(), store
 
 
 def make_blob_service(

@@ -18,6 +18,9 @@ from clinfra.blob.replication import Replication
 from clinfra.blob.sync import Puller
 from clinfra.blob.topology import Topology
 
+Counted = Mapping[str, Mapping[str, int]]
+"""By the kind of request, by what is counted of it."""
+
 
 @define
 class _Count:
@@ -38,8 +41,13 @@ class _Count:
 
 @define(eq=False)
 class Counters:
-    """How many requests of each kind are being answered, were at most, and in all."""
+    """How many requests of each kind are being answered, were at most, and in all.
 
+    Attributes:
+        elsewhere: returns what other processes that answer for us have counted.
+    """
+
+    elsewhere: Callable[[], Counted] = field(init=False, default=dict)
     _counts: dict[str, _Count] = field(init=False)
 
     @_counts.default
@@ -58,10 +66,14 @@ class Counters:
 
     def told(self) -> dict[str, dict[str, int]]:
         """Return the counts as `_status` tells them."""
-        return {
+        told = {
             kind: {"current": count.current, "max": count.max, "total": count.total}
             for kind, count in sorted(self._counts.items())
         }
+        for kind, theirs in self.elsewhere().items():
+            ours = told.setdefault(kind, dict.fromkeys(theirs, 0))
+            told[kind] = {name: ours[name] + theirs.get(name, 0) for name in ours}
+        return told
 
 
 @define(eq=False)

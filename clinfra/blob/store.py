@@ -81,7 +81,20 @@ class VolumeFacts:
     active: bool
 
 
-class IBlobStore(Interface):
+class IBodies(Interface):
+    """What those who only read need."""
+
+    def read(at: Locator, offset: int, length: int) -> bytes:
+        """Return a piece of a body.  Any thread.  Raises LookupError if it is gone."""
+
+    def read_at_once(at: Locator, offset: int, length: int) -> bytes | None:
+        """Return the same if that needs no waiting for a disk.  Any thread."""
+
+    def file_of(at: Locator, offset: int, length: int) -> FileBody | bytes:
+        """Return a piece of a body for sending.  Any thread.  Raises LookupError."""
+
+
+class IBlobStore(IBodies):
     """Somewhere durable to append records to."""
 
     holds_bodies = Attribute("volumes hold the bodies: they go with them")
@@ -110,20 +123,11 @@ class IBlobStore(Interface):
     def tend(now: float) -> None:
         """Do what was to be done later, for the sake of readers."""
 
-    def read(at: Locator, offset: int, length: int) -> bytes:
-        """Return a piece of a body.  Any thread.  Raises LookupError if it is gone."""
-
     def head_of(at: Locator) -> Record:
         """Return a record without its body.  Any thread.
 
         Raises LookupError when it is gone, or no good any more.
         """
-
-    def read_at_once(at: Locator, offset: int, length: int) -> bytes | None:
-        """Return the same if that needs no waiting for a disk.  Any thread."""
-
-    def file_of(at: Locator, offset: int, length: int) -> FileBody | bytes:
-        """Return a piece of a body for sending.  Any thread.  Raises LookupError."""
 
     def volumes() -> Mapping[int, VolumeFacts]:
         """Return all volumes.  Any thread."""

@@ -9,10 +9,7 @@ directory; ``tmp`` holds large bodies on their way in and is emptied at start.
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from attrs import define, field
@@ -25,10 +22,8 @@ from clinfra.blob.spool_file import FULL, FileSpool, write_all
 from clinfra.blob.stock import path_of, take_stock
 from clinfra.blob.store import Entry, IBlobStore, VolumeFacts
 from clinfra.blob.volume import Damage, Found, Record, VolumeHead
+from clinfra.blob.volume_files import VolumeFiles
 from clinfra.errors import StartupFailed, StorageFull
-from clinfra.web.exchange import FileBody
-
-MAX_OPEN_FILES = 256
 
 
 def sync_directory(path: Path) -> None:
@@ -52,7 +47,7 @@ class _Volume:
 
 @implementer(IBlobStore)
 @define(eq=False)
-class VolumeStore:
+class VolumeStore(VolumeFiles):
     """Records in volume files of one directory.
 
     Args:
@@ -63,14 +58,11 @@ class VolumeStore:
     log = Logger()
     holds_bodies = True
 
-    _path: Path
     _volume_bytes: int
     _volumes: dict[int, _Volume] = field(init=False, factory=dict)
     _active: dict[int, _Volume] = field(init=False, factory=dict)
     _resumed: set[int] = field(init=False, factory=set)
     _sealed: set[int] = field(init=False, factory=set)
-    _open_files: OrderedDict[int, int] = field(init=False, factory=OrderedDict)
-    _lock: threading.Lock = field(init=False, factory=threading.Lock)
     _next_number: int = field(init=False, default=1)
     _next_spool: int = field(init=False, default=0)
 
@@ -93,10 +85,8 @@ class VolumeStore:
 
     def close(self) -> None:
         """Close every file."""
-        with self._lock:
-            fds = list(self._open_files.values())
-            self._open_files.clear()
-        fds += [found.fd for found in self._volumes.values() if found.fd >= 0]
+        super().close()
+        fds = [found.fd for found in self._volumes.values() if found.fd >= 0]
         for found in self._volumes.values():
             found.fd = -1
         self._active.clear()
@@ -323,42 +313,11 @@ class VolumeStore:
     def _forget(self, number: int) -> None:
         self.seal(number)
         found = self._volumes.pop(number)
-        with self._lock:
-            fd = self._open_files.pop(number, -1)
-        for descriptor in (fd, found.fd):
-            if descriptor >= 0:
-                os.close(descriptor)
+        self._close_file(number)
+        if found.fd >= 0:
+            os.close(found.fd)
 
     # Reading: any thread
-
-    def read(self, at: Locator, offset: int, length: int) -> bytes:
-        """Return a piece of a body."""
-        fd = self._borrow(at.volume)
-        try:
-            return os.pread(fd, length, at.offset + at.head_bytes + offset)
-        finally:
-            os.close(fd)
-
-    def read_at_once(self, at: Locator, offset: int, length: int) -> bytes | None:
-        """Return a piece of a body if it is in the page cache."""
-        with self._lock:
-            fd = self._open_files.get(at.volume, -1)
-            if fd < 0:
-                return None
-            buffer = bytearray(length)
-            try:
-                read = os.preadv(
-                    fd, [buffer], at.offset + at.head_bytes + offset, os.RWF_NOWAIT
-                )
-            except OSError:
-                return None
-        return bytes(buffer) if read == length else None
-
-    def file_of(self, at: Locator, offset: int, length: int) -> FileBody:
-        """Return a piece of a body as a piece of an open file."""
-        fd = self._borrow(at.volume)
-        start = at.offset + at.head_bytes + offset
-        return FileBody(fd, start, length, partial(os.close, fd))
 
     def head_of(self, at: Locator) -> Record:
         """Return a record without its body.  Raises LookupError."""
@@ -367,22 +326,6 @@ class VolumeStore:
         if record is None:
             raise LookupError(at)
         return record
-
-    def _borrow(self, number: int) -> int:
-        """Return a descriptor of a volume that is the caller's to close."""
-        with self._lock:
-            fd = self._open_files.get(number, -1)
-            if fd < 0:
-                try:
-                    fd = os.open(self._path_of(number), os.O_RDONLY | os.O_CLOEXEC)
-                except FileNotFoundError:
-                    raise LookupError(number) from None
-                self._open_files[number] = fd
-                if len(self._open_files) > MAX_OPEN_FILES:
-                    os.close(self._open_files.popitem(last=False)[1])
-            else:
-                self._open_files.move_to_end(number)
-            return os.dup(fd)
 
     def scan(self, number: int, start: int) -> Iterator[Found | Damage]:
         """Read through a volume, checking bodies too."""
@@ -430,9 +373,6 @@ class VolumeStore:
             "volumes": len(self._volumes),
             "volume_bytes": sum(each.size for each in list(self._volumes.values())),
         }
-
-    def _path_of(self, number: int) -> Path:
-        return path_of(self._path, number)
 
     def _take_number(self) -> int:
         self._next_number += 1

@@ -26,9 +26,10 @@ from twisted.logger import Logger
 
 from clinfra.blob import parameters, volume
 from clinfra.blob.peers import FILLING, Peers
+from clinfra.blob.reading import SMALL_BYTES
 from clinfra.blob.records import Row, State
 from clinfra.blob.rejoin import Fence
-from clinfra.blob.replica import SMALL_BYTES, Replica
+from clinfra.blob.replica import Replica
 from clinfra.blob.standing import Standing
 from clinfra.blob.volume import RECORD_HEAD_BYTES, Record
 from clinfra.blob.workers import Workers

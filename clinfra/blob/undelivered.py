@@ -19,8 +19,8 @@ from clinfra.blob.handoff_files import Kept
 from clinfra.blob.info import NOT_FOUND, from_json, info_of
 from clinfra.blob.merge import merge
 from clinfra.blob.peers import HOP, MAX_ANSWER_BYTES, PeerFailed
+from clinfra.blob.reading import SMALL_BYTES
 from clinfra.blob.records import Data, Expiry, Row, State
-from clinfra.blob.replica import SMALL_BYTES
 from clinfra.blob.router import Gone, Router
 from clinfra.blob.topology import Placement
 from clinfra.errors import NotFound, OriginFailed, Overloaded, StorageDamaged

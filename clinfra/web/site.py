@@ -26,10 +26,12 @@ from clinfra.web.channel_exchange import Exchange
 from clinfra.web.exchange import IExchange
 from clinfra.web.heads import BadHead, RequestHead, parse_request_head
 from clinfra.web.memo import Memo
+from clinfra.web.moving import Mover, MovingChannel
 from clinfra.web.refused import Refused
 from clinfra.web.request import serve
 from clinfra.web.streams import Threads
 from clinfra.web.tracing import Tracing
+from clinfra.web.transport import adopt
 
 if TYPE_CHECKING:
     from clinfra.interfaces import Lane
@@ -71,9 +73,11 @@ class Site(server.Site):
         memo: heads parsed before, by their bytes.
         channels: every open connection, the oldest first.
         draining: no further request is accepted on any connection.
+        retiring: and those that another process could have go there.
         requests: how many were received.
         refusals: how many heads and connections were turned away, by status.
         evicted: how many idle connections made room for others.
+        mover: deals connections out to other processes, when there are such.
 
     # Note [Making room]
     When there are as many connections as there may be, those that have been idle for
@@ -99,11 +103,13 @@ class Site(server.Site):
         self.lane = lane
         self.access_log = access_log
         self.tracing = tracing
+        self.mover: Mover | None = None
         self.time = reactor.seconds
         self.threads = Threads.of(reactor)
         self.channels: dict[Channel, None] = {}
         self.memo: Memo[bytes, RequestHead] = Memo(_MEMO_ENTRIES, _MEMO_BYTES)
         self.draining = False
+        self.retiring = False
         self.requests = 0
         self.refusals: Counter[int] = Counter()
         self.evicted = 0
@@ -133,7 +139,23 @@ class Site(server.Site):
         if len(self.channels) >= most + most // _AT_A_TIME + _REFUSALS:
             self.refusals[503] += 1
             return None
-        return Channel(self)
+        mover = self.mover
+        if mover is None or not mover.takes_next():
+            return Channel(self)
+        return MovingChannel(self, mover, staying=1)
+
+    def adopt(self, descriptor: int, said: bytes, mover: Mover) -> None:
+        """Go on with a connection of another process; the next request is ours.
+
+        Args:
+            descriptor: of the connection; it is duplicated.
+            said: what was read from it already.
+            mover: takes it to where the requests after that belong.
+        """
+        channel = MovingChannel(self, mover, staying=1)
+        adopted = adopt(self.reactor, descriptor, channel)
+        if adopted is not None:
+            channel.dataReceived(said)
 
     # What channels tell and ask.
 
@@ -286,8 +308,12 @@ class Site(server.Site):
 
         For a process that another one takes over from: whoever is about to send a
         request on an idle connection gets an answer to it.  `drained` sees to the rest.
+        Connections that came from another process go back there instead.
         """
-        self.draining = True
+        self.draining = self.retiring = True
+        for channel in list(self.channels):
+            if isinstance(channel, MovingChannel):
+                channel.retire()
 
     def drained(self, timeout_seconds: float) -> Deferred[None]:
         """Fire when no connection is left; after the time-out, cut those that are."""

@@ -17,14 +17,17 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from fcntl import ioctl
-from socket import AF_UNIX, IPPROTO_TCP, TCP_INFO
+from socket import AF_UNIX, IPPROTO_TCP, TCP_INFO, socket, socketpair
 from struct import Struct
 from termios import TIOCOUTQ
 from typing import Any, Protocol
 
+from attrs import frozen
 from twisted.internet import tcp, unix
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
 
 TCP_CLOSE = 7
 TCP_CLOSE_WAIT = 8
@@ -186,6 +189,62 @@ def read_at_a_time(transport: object, most_bytes: int = 0) -> None:
     """
     if isinstance(transport, Eager):
         transport.bufferSize = most_bytes or Eager.bufferSize
+
+
+def is_movable(transport: object) -> bool:
+    """Tell whether a connection is a plain socket, which another process could have."""
+    return isinstance(transport, Eager) and not transport.TLS
+
+
+def unsent(transport: Eager) -> bool:
+    """Tell whether something waits in our buffer."""
+    return bool(transport.dataBuffer or transport._tempDataLen)
+
+
+def take_away(transport: Eager) -> int:
+    """Return the descriptor of a connection; the transport, and its protocol, lose it.
+
+    What Twisted shuts down afterwards is another socket, whose end nobody has.
+    """
+    descriptor = os.dup(transport.socket.fileno())
+    transport.stopReading()
+    transport.stopWriting()
+    ours, theirs = socketpair()
+    with ours, theirs:
+        os.dup2(ours.fileno(), transport.socket.fileno(), inheritable=False)
+    transport.connectionLost(Failure(ConnectionDone()))
+    return descriptor
+
+
+@frozen
+class _Only:
+    """A factory of one protocol."""
+
+    protocol: object
+
+    def buildProtocol(self, address: object) -> object:
+        """Return it."""
+        return self.protocol
+
+
+def adopt(reactor: Any, descriptor: int, protocol: object) -> Eager | None:
+    """Go on with a connection of another process; None when it is over.
+
+    The descriptor is duplicated.
+    """
+    with socket(fileno=os.dup(descriptor)) as probe:
+        family = probe.family
+    factory: Any = _Only(protocol)
+    adopted: Any = None
+    with suppress(OSError):
+        if family == AF_UNIX:
+            make = EagerUNIXServer._fromConnectedSocket
+            adopted = make(descriptor, factory, reactor)
+        else:
+            adopted = EagerServer._fromConnectedSocket(
+                descriptor, family, factory, reactor
+            )
+    return adopted if isinstance(adopted, Eager) else None
 
 
 def peer_state(transport: object) -> int:

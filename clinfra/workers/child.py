@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from clinfra.workers.control import Control
+from clinfra.workers.control import Control, Handler
 from clinfra.workers.crew import Hire
 from clinfra.workers.orders import Orders
 
@@ -38,6 +38,7 @@ class Child(ProcessProtocol):
         reactor_name: as twistd's --reactor takes it.
         on_ready: called when it accepts connections.
         on_gone: called with how its process ended.
+        handlers: of further calls.
     """
 
     def __init__(
@@ -48,13 +49,15 @@ class Child(ProcessProtocol):
         reactor_name: str,
         on_ready: Callable[[], None],
         on_gone: Callable[[str], None],
+        handlers: Mapping[str, Handler] | None = None,
     ) -> None:
         self.report: Mapping[str, Any] = {}
         self._reactor = reactor
         self._on_ready = on_ready
         self._on_gone = on_gone
         self._control = Control(
-            {"ready": self._ready, "report": self._reported}, lambda: None
+            {"ready": self._ready, "report": self._reported, **(handlers or {})},
+            lambda: None,
         )
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -98,6 +101,10 @@ class Child(ProcessProtocol):
         """Call it."""
         return self._control.ask(name, *arguments)
 
+    def hand(self, descriptor: int, name: str, *arguments: Any) -> None:
+        """Call with a descriptor, which is closed here."""
+        self._control.hand(descriptor, name, *arguments)
+
     def processEnded(self, reason: Failure) -> None:
         """The process is over, and reaped.
 
@@ -123,6 +130,7 @@ def hiring(
     orders: Callable[[], Orders],
     descriptors: Callable[[], Mapping[str, int]],
     reactor_name: str,
+    handlers: Mapping[str, Handler] | None = None,
 ) -> Hire:
     """Return what starts workers with these orders, as they are then."""
 
@@ -136,6 +144,7 @@ def hiring(
             reactor_name,
             on_ready,
             on_gone,
+            handlers,
         )
 
     return hire

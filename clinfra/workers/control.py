@@ -3,21 +3,26 @@
     {"do": NAME, "with": [...], "call": N}    N is left out when no answer is wanted
     {"answer": N, "value": ...}  or  {"answer": N, "error": "sentence", "kind": NAME}
 
-Both sides may call.  Frames have their length before them (32 bits).
+With "handed": true a descriptor comes along.  Both sides may call.  Frames have their
+length before them (32 bits).
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from inspect import isawaitable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IFileDescriptorReceiver
 from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from clinfra.errors import Trouble
 
@@ -39,6 +44,7 @@ class CallFailed(Exception):
         self.kind = kind
 
 
+@implementer(IFileDescriptorReceiver)
 class Control(Int32StringReceiver):
     """One end of the line.
 
@@ -56,7 +62,13 @@ class Control(Int32StringReceiver):
         self._on_lost = on_lost
         self._waiting: dict[int, Deferred[Any]] = {}
         self._calls = 0
+        self._handed: deque[int] = deque()
         self.lost = False
+
+    @property
+    def waiting(self) -> int:
+        """How many calls are not answered yet."""
+        return len(self._waiting)
 
     def tell(self, name: str, *arguments: Any) -> None:
         """Call without wanting an answer."""
@@ -72,6 +84,24 @@ class Control(Int32StringReceiver):
         self._waiting[self._calls] = answer
         self._send({"do": name, "with": arguments, "call": self._calls})
         return answer
+
+    def hand(self, descriptor: int, name: str, *arguments: Any) -> None:
+        """Call with a descriptor, which is closed here when the other side has it."""
+        if self.lost or self.transport is None:
+            os.close(descriptor)
+            return
+        self._calls += 1
+        answer = self._waiting[self._calls] = Deferred[Any]()
+        answer.addBoth(lambda _: os.close(descriptor))
+        line: Any = self.transport
+        line.sendFileDescriptor(descriptor)
+        call = {"do": name, "with": arguments, "call": self._calls, "handed": True}
+        self._send(call)
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """A descriptor is there; the call it belongs to follows."""
+        os.set_inheritable(descriptor, False)
+        self._handed.append(descriptor)
 
     def stringReceived(self, string: bytes) -> None:
         """A frame is there."""
@@ -92,8 +122,9 @@ class Control(Int32StringReceiver):
     async def _do(self, said: Mapping[str, Any]) -> None:
         call = said.get("call")
         try:
+            handed = [self._handed.popleft()] if said.get("handed") else []
             handler = self._handlers[said["do"]]
-            value = handler(*said["with"])
+            value = handler(*handed, *said["with"])
             if isawaitable(value):
                 value = await value
         except Trouble as trouble:
@@ -116,6 +147,8 @@ class Control(Int32StringReceiver):
         waiting, self._waiting = self._waiting, {}
         for answer in waiting.values():
             answer.errback(ConnectionDone())
+        while self._handed:
+            os.close(self._handed.popleft())
         self._on_lost()
 
     def _send(self, frame: Mapping[str, Any]) -> None:

@@ -51,6 +51,9 @@ class IWorker(Protocol):
     def ask(self, name: str, *arguments: Any) -> Deferred[Any]:
         """Call it."""
 
+    def hand(self, descriptor: int, name: str, *arguments: Any) -> None:
+        """Call it with a descriptor, which is closed here."""
+
 
 Hire = Callable[[int, Callable[[], None], Callable[[str], None]], IWorker]
 """Starts the worker of a place (from 1).
@@ -125,6 +128,7 @@ class Crew:
     _complete: Deferred[None] | None = field(default=None, init=False)
     _ended: Deferred[None] | None = field(default=None, init=False)
     _last_end: str = field(default="", init=False)
+    _turn: int = field(default=0, init=False)
 
     @classmethod
     def of(cls, name: str, count: int, hire: Hire, reactor: IReactorTime) -> Crew:
@@ -174,6 +178,24 @@ class Crew:
             if not well and value.check(CallFailed):
                 raise value.value
         return [value for well, value in answers if well]
+
+    @property
+    def wanted(self) -> int:
+        """How many there should be."""
+        return self._shift.count
+
+    @property
+    def any_ready(self) -> bool:
+        """Whether any of them accepts connections."""
+        return any(member.ready for member in self._shift.members.values())
+
+    def next_ready(self) -> IWorker | None:
+        """Return one that does, each in turn; None when there is none."""
+        ready = self._shift.ready()
+        if not ready:
+            return None
+        self._turn += 1
+        return ready[self._turn % len(ready)].worker
 
     def stop(self, grace_seconds: float) -> Deferred[None]:
         """Let all finish; fires when none is left."""

@@ -19,11 +19,14 @@ class Orders:
         number: which of the workers of this product it is, from 1.
         workers: how many there are.
         configuration: the whole of it, as a table of a configuration file.
-        listening: endpoint string → descriptor number in the worker.
+        listening: endpoint string, or what else is inherited → descriptor in the
+            worker.
         origins: where the other products in the main process are reached, by name.
         log_file: where the log goes when the configuration names no file.
         calls: what operators have asked of those before it that still holds, as names
             and arguments.
+        cluster: the blob cluster file, as the main process has read it.
+        main: the main process's id.
     """
 
     product: str
@@ -34,6 +37,8 @@ class Orders:
     origins: Mapping[str, str]
     log_file: str = ""
     calls: Sequence[tuple[str, Sequence[Any]]] = ()
+    cluster: str = ""
+    main: int = 0
 
     def encode(self) -> bytes:
         """Return them as they are sent."""

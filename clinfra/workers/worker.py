@@ -20,6 +20,7 @@ from clinfra.workers.orders import Orders
 log = Logger()
 
 _REPORT_SECONDS = 1.0
+_LOOK_SECONDS = 0.01
 _LENGTH = struct.Struct("!I")
 
 
@@ -89,9 +90,20 @@ class Line:
         self._reporting.clock = self.reactor
         self._reporting.start(_REPORT_SECONDS, now=False)
 
+    def hand(self, descriptor: int, name: str, *arguments: Any) -> None:
+        """Call with a descriptor, which is closed here."""
+        self._control.hand(descriptor, name, *arguments)
+
     async def close(self) -> None:
-        """Tell how things were at the end."""
-        if self._reporting is not None and self._reporting.running:
+        """Wait until what was handed over has arrived; tell how things were at the end.
+
+        The main process does not wait for ever.
+        """
+        if self._reporting is None:
+            return
+        while self._control.waiting:
+            await deferLater(self.reactor, _LOOK_SECONDS)
+        if self._reporting.running:
             self._reporting.stop()
             self._tell_report()
             await deferLater(self.reactor, 0)  # it is sent in this turn

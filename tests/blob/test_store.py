@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clinfra.blob import store_volume, volume
+from clinfra.blob import volume, volume_files
 from clinfra.blob.store import IBlobStore
 from clinfra.blob.store_memory import MemoryStore
 from clinfra.blob.store_volume import VolumeStore
@@ -162,7 +162,7 @@ class VolumeStoreTests(store_contract.StoreContract):
 
     def test_many_volumes(self) -> None:
         """Reading from more volumes than may be open keeps few open."""
-        self.patch(store_volume, "MAX_OPEN_FILES", 4)
+        self.patch(volume_files, "MAX_OPEN_FILES", 4)
         places = [self.append(entry(f"n{n}", bytes(5000)))[0] for n in range(12)]
         for at in places * 2:
             self.assertEqual(bytes(5000), self.body(at, 5000))

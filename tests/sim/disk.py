@@ -22,7 +22,7 @@ from unittest import mock
 
 from attrs import define, field
 
-from clinfra.blob import spool_file, stock, store_volume
+from clinfra.blob import spool_file, stock, store_volume, volume_files
 from clinfra.blob.index import Batch
 from clinfra.blob.index_memory import MemoryIndex
 from clinfra.blob.records import Locator, Row
@@ -426,7 +426,7 @@ class Os:
         if self._users == 1:
             self._patches = [
                 mock.patch.object(module, "os", self)
-                for module in (store_volume, spool_file, stock)
+                for module in (store_volume, volume_files, spool_file, stock)
             ]
             for patch in self._patches:
                 patch.start()

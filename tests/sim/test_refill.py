@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clinfra.blob.replica import SMALL_BYTES
+from clinfra.blob.reading import SMALL_BYTES
 from tests.sim.cluster import Cluster, Host
 
 

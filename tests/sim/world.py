@@ -14,8 +14,8 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
 from clinfra.blob.index import Batch
+from clinfra.blob.reading import SMALL_BYTES
 from clinfra.blob.records import Row
-from clinfra.blob.replica import SMALL_BYTES
 from clinfra.config import Seconds
 from clinfra.web.pool import Origin
 from tests.sim.cluster import Answer, Cluster, Host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,22 +15,31 @@ from clinfra.workers.control import CallFailed, Control
 from clinfra.workers.orders import Orders
 
 
+class Wire(StringTransport):
+    """Takes descriptors; the test brings them."""
+
+    def sendFileDescriptor(self, descriptor: int) -> None:
+        pass
+
+
 class ControlTests(SynchronousTestCase):
     """Calls are answered, by whichever side they go to."""
 
     def setUp(self) -> None:
         self.told: list[Any] = []
         self.lost: list[str] = []
+        self.closed: list[int] = []
         self.later: Deferred[int] = Deferred()
         handlers: dict[str, Callable[..., Any]] = {
             "note": self.told.append,
             "double": lambda number: number * 2,
             "wait": lambda: self.later,
             "break": lambda: 1 // 0,
+            "take": lambda descriptor, said: self.told.append((descriptor, said)),
         }
         self.ours = Control({}, lambda: self.lost.append("ours"))
         self.theirs = Control(handlers, lambda: self.lost.append("theirs"))
-        self.wires = StringTransport(), StringTransport()
+        self.wires = Wire(), Wire()
         self.ours.makeConnection(self.wires[0])
         self.theirs.makeConnection(self.wires[1])
 
@@ -42,6 +52,37 @@ class ControlTests(SynchronousTestCase):
                 wire.clear()
                 for byte in data:
                     end.dataReceived(bytes([byte]))
+
+    def test_hand(self) -> None:
+        """A descriptor goes with its call; here it is closed when that is answered."""
+        self.hand(3)
+        self.assertEqual([], self.closed)
+        self.theirs.fileDescriptorReceived(13)
+        self.exchange()
+        self.assertEqual([(13, "said")], self.told)
+        self.assertEqual([3], self.closed)
+
+    def test_hand_to_nobody(self) -> None:
+        """A descriptor is closed, too, when the other side is gone before or after."""
+        self.hand(3)
+        self.ours.connectionLost()
+        self.assertEqual([3], self.closed)
+        self.hand(4)
+        self.assertEqual([3, 4], self.closed)
+
+    def test_handed_but_not_called(self) -> None:
+        """A descriptor whose call never came is closed."""
+        self.patch(os, "close", self.closed.append)
+        self.patch(os, "set_inheritable", lambda descriptor, inheritable: None)
+        self.theirs.fileDescriptorReceived(13)
+        self.theirs.connectionLost()
+        self.assertEqual([13], self.closed)
+
+    def hand(self, descriptor: int) -> None:
+        """Hand one over whose arrival is up to the test."""
+        self.patch(os, "close", self.closed.append)
+        self.patch(os, "set_inheritable", lambda descriptor, inheritable: None)
+        self.ours.hand(descriptor, "take", "said")
 
     def test_tell(self) -> None:
         """What is told arrives, and nothing comes back."""

@@ -26,6 +26,9 @@ class Worker:
     def retire(self, grace_seconds: float) -> None:
         self.happened.append(f"retire {grace_seconds:g}")
 
+    def hand(self, descriptor: int, name: str, *arguments: Any) -> None:
+        self.happened.append(f"hand {descriptor} {name}")
+
     def kill(self) -> None:
         self.happened.append("kill")
 

@@ -30,6 +30,9 @@ class Worker:
     def kill(self) -> None:
         pass
 
+    def hand(self, descriptor: int, name: str, *arguments: Any) -> None:
+        pass
+
     def ask(self, name: str, *arguments: Any) -> Deferred[Any]:
         return self.answer(name, *arguments)
 
