@@ -25,7 +25,7 @@ from twisted.logger import Logger
 
 from clinfra.blob.forgotten import Forgotten, noted
 from clinfra.blob.index import Batch, IBlobIndex, VolumeMark
-from clinfra.blob.records import Locator, Row, State
+from clinfra.blob.records import Locator, Row, State, widened
 from clinfra.blob.store import Entry, IBlobStore, ISpool
 from clinfra.blob.trees import Forest, digest_of
 from clinfra.blob.volume import VOLUME_HEAD_BYTES
@@ -330,8 +330,11 @@ class Committer:
             if entry.body is not None and row is not None:
                 change.row = row.placed(
                     at if number == change.entry else row.at,
-                    _widened(row.volumes, at.volume),
+                    widened(row.volumes, at.volume),
                 )
+            elif row is not None and not (row.at or row.volumes or entry.purge):
+                # It never had bytes: its purge has to leave word all the same.
+                change.row = row.placed(None, (at.volume, at.volume))
         held: dict[int, list[Row]] = {}
         for change in changes.values():
             old = change.before.at if change.before is not None else None
@@ -442,9 +445,3 @@ class Committer:
 
 def _digest_of(row: Row | None) -> bytes:
     return row.digest if row is not None else b""
-
-
-def _widened(volumes: tuple[int, int] | None, number: int) -> tuple[int, int]:
-    return (
-        (min(volumes[0], number), max(volumes[1], number)) if volumes else (number,) * 2
-    )

@@ -87,9 +87,10 @@ class Row:
         state: the registers.
         at: where the bytes are; None exactly when there is no data.
         seq: change sequence number of this replica, for the change feed.
-        volumes: lowest and highest volume that ever held bytes of this name.  As
-            long as one of them exists, rebuilding the index may come across old bytes,
-            and the record of the delete that outdid them must be kept.
+        volumes: lowest and highest volume that ever held bytes of this name; of one
+            that never had any, where its delete is recorded.  As long as one of them
+            exists, rebuilding the index may come across what was, and the record of
+            what outdid it must be kept.
         fanout: PEERS, CLUSTERS and BYTES, or'ed, of all changes that somebody has not
             had yet.
         digest: what the trees have for it (see `trees`), once it is in the index.
@@ -142,3 +143,10 @@ class Parked:
 def without_data(row: Row) -> Row:
     """Return a row whose bytes are deleted, as it is from then on."""
     return evolve(row, state=State(None, row.expiry), at=None)
+
+
+def widened(volumes: tuple[int, int] | None, number: int) -> tuple[int, int]:
+    """Return `Row.volumes` with one volume more."""
+    return (
+        (min(volumes[0], number), max(volumes[1], number)) if volumes else (number,) * 2
+    )

@@ -222,6 +222,7 @@ class Recovery:
             at = found.at
             self._count_live(at, 1)
         self._seq += 1
+        here = found.at.volume, found.at.volume
         row = self._rows[record.name] = Row(
             record.name,
             merged.state,
@@ -230,8 +231,9 @@ class Recovery:
             _span(
                 row.volumes if row is not None else None,
                 record.volumes,
-                (found.at.volume,) * 2 if record.has_body else None,
-            ),
+                here if record.has_body else None,
+            )
+            or here,
             # Whether anybody had it, nobody knows.
             EVERYWHERE | (row.fanout if row is not None else 0),
         )

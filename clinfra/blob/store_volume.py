@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from clinfra.blob import volume
-from clinfra.blob.records import Locator
+from clinfra.blob.records import Locator, widened
 from clinfra.blob.spool_file import FULL, FileSpool, write_all
 from clinfra.blob.stock import path_of, take_stock
 from clinfra.blob.store import Entry, IBlobStore, VolumeFacts
@@ -136,7 +136,7 @@ class VolumeStore(VolumeFiles):
             raw = volume.pack_record_head(
                 entry.name,
                 entry.state,
-                _widened(entry.volumes, number) if body is not None else entry.volumes,
+                widened(entry.volumes, number) if body is not None else entry.volumes,
                 has_body=body is not None,
                 purge=entry.purge,
                 filed=entry.filed,
@@ -219,7 +219,7 @@ class VolumeStore(VolumeFiles):
         raw = volume.pack_record_head(
             entry.name,
             entry.state,
-            _widened(entry.volumes, head.number),
+            widened(entry.volumes, head.number),
             has_body=True,
             seq=entry.seq,
             place=(head.number, at),
@@ -377,9 +377,3 @@ class VolumeStore(VolumeFiles):
     def _take_number(self) -> int:
         self._next_number += 1
         return self._next_number - 1
-
-
-def _widened(volumes: tuple[int, int] | None, number: int) -> tuple[int, int]:
-    return (
-        (min(volumes[0], number), max(volumes[1], number)) if volumes else (number,) * 2
-    )

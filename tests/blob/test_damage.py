@@ -36,6 +36,25 @@ class RecreatedTests(DiskCase):
         self.assertEqual(before, self.state())
         self.assertEqual(b"from a peer", self.rig.get("/000_a"))
 
+    def test_never_there(self) -> None:
+        """So does it when only a delete of it was ever known, before the purge."""
+        for n in range(20):
+            # Their volume is worth keeping.
+            self.rig.delete(f"/000_other{n}?ttl=100000")
+        for rebuilt_before in (False, True):
+            name = f"n{rebuilt_before:d}"
+            self.rig.put("/keep", b"k" * 1000)
+            self.rig.delete(f"/000_{name}?ttl={-2 * 86400}")
+            if rebuilt_before:
+                self.rebuilt()
+            self.rig.purge()
+            self.rig.put(f"/{name}?modified=1000&modified_deleted=1000", b"older")
+            before = self.state()
+            self.rebuilt()
+
+            self.assertEqual(before, self.state())
+            self.assertEqual(b"older", self.rig.get(f"/000_{name}"))
+
     def test_clock_set_back(self) -> None:
         """So does what is put after the clock was set back a day."""
         self.purged()
