@@ -63,6 +63,7 @@ class Chaos:
         self.clients = Clients(self.world)
         self.faults = Faults(self.world, self.clients.read_at)
         self.clients.strike = self.faults.strike
+        self.clients.lose_index = self.faults.lose_index
         self._long_days = LongDays(self.world, self.clients, self.faults)
         self._verdict = Verdict(self.world)
         for host in self.world.cluster.hosts.values():

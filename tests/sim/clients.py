@@ -20,16 +20,18 @@ class Clients:
     Attributes:
         answered: how many changes were.
         strike: takes the disk of a host, and the power of all others.
+        lose_index: kills a host, and takes its index.
     """
 
     _world: World
     answered: int = field(init=False, default=0)
     strike: Callable[[Host], None] = field(init=False, default=lambda host: None)
+    lose_index: Callable[[Host], object] = field(init=False, default=lambda host: None)
     _struck: str = field(init=False, default="")
 
     def write(self) -> None:
         stored = self._stored()
-        if stored == self._struck:
+        if stored == self._struck or self._put_older(stored):
             return
         chance = self._world.rng.random()
         if chance < 0.25:
@@ -150,6 +152,25 @@ class Clients:
             return
         self._struck = name.stored
         self.strike(host)
+
+    def _put_older(self, stored: str) -> bool:
+        """Perhaps put what is older than all that was forgotten; the index is lost.
+
+        Somebody brings blobs from elsewhere, stamps and all.  Once, and nobody writes
+        that name any more.  (Only a replica that is alone: it can hear from nobody
+        what it forgot.)
+        """
+        name = self._world.names.get(stored)
+        if not self._world.is_alone or self._struck or name is None:
+            return False
+        (host,) = self._world.cluster.hosts.values()
+        if host.service is None or stored in host.rows() or not name.buried:
+            return False
+        self._struck = stored
+        stamp = max(name.buried)[0] - 1
+        self._change(stored, self._body(stored), f"&modified={stamp}", stamp)
+        self._world.later(self._world.rng.uniform(0, 3), self.lose_index, host)
+        return True
 
     def _read_from(self, stored: str, host: Host | None) -> None:
         if host is not None:

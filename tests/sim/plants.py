@@ -143,11 +143,7 @@ def lose_tail() -> AbstractContextManager[Any]:
 
 
 def forget_purges() -> AbstractContextManager[Any]:
-    """A rebuilt index knows again what was purged.
-
-    Not found by simulation so far: what is written afterwards nearly always has later
-    stamps.  `tests.blob.test_damage` holds us to it.
-    """
+    """A rebuilt index knows again what was purged."""
     return mock.patch.object(Recovery, "_learn_purges", lambda self, number: None)
 
 

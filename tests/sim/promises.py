@@ -96,16 +96,25 @@ class Name:
     buried: dict[_Expiry, float] = field(factory=dict)
 
     def applied(
-        self, host: str, before: Row | None, row: Row | None, now: float
+        self,
+        host: str,
+        before: Row | None,
+        row: Row | None,
+        now: float,
+        is_alone: bool = False,
     ) -> str:
-        """A replica keeps a row now; return that in words if it is news to anybody."""
+        """A replica keeps a row now; return that in words if it is news to anybody.
+
+        One that is alone forgets nothing twice: nobody could have told it again.
+        """
         news = ""
         if before is not None and (
             row is None or (row.data is None and before.data is not None)
         ):
             self.forgotten.setdefault(expiry_of(before.expiry), now)
             if row is None:
-                self.buried[expiry_of(before.expiry)] = now
+                expiry = expiry_of(before.expiry)
+                self.buried[expiry] = self.buried.get(expiry, now) if is_alone else now
             news = "forgets it" if row is None else "forgets its bytes"
         if row is None:
             return news

@@ -25,6 +25,7 @@ QUICKLY_FOUND = {
     "skip-fsync": 2,
     "skip-directory-sync": 1,
     "lose-tail": 2,
+    "forget-purges": 25,
     "cursor-before-ack": 1,
     "feed-skips": 6,
     "feed-sleeps": 0,

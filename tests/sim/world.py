@@ -107,6 +107,11 @@ class World:
         if rng.random() < 0.5:
             self.damaged = rng.choice(sorted(self.cluster.hosts))
 
+    @property
+    def is_alone(self) -> bool:
+        """There is one replica, and nobody else."""
+        return len(self.cluster.topology.peers) == 1
+
     # The story
 
     def note(self, what: str, name: str = "") -> None:
@@ -147,7 +152,7 @@ class World:
                 if old is not None and self._is_too_early(host, name, old, new):
                     early = f"{host.name} drops {stored} before it ends"
                     self.broken = self.broken or Broken(early, stored)
-                news = name.applied(host.name, old, new, now)
+                news = name.applied(host.name, old, new, now, self.is_alone)
                 told = told_of(new.state) if new is not None else "nothing"
                 self.note(f"{host.name} {news or f'keeps {told}'}", stored)
 
