@@ -96,6 +96,10 @@ def test_counts_move(page: Page, clinfra: ClinfraProcess) -> None:
 
     # What was before it was opened is drawn at once.
     page.open("about:blank")
+    wait_until(
+        lambda: len(json.loads(get(clinfra.url("admin", "/history")))["moments"]) > 3,
+        "there is something to draw",
+    )
     page.open(clinfra.url("admin"))
     page.wait("10 requests", "#overview")
     points = page.one(".card polyline").get_attribute("points") or ""

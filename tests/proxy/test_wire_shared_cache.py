@@ -83,7 +83,8 @@ def test_a_thousand_cold_requests_are_one_fetch(origin: RealOrigin) -> None:
 
     origin.answer = slowly
     with memcached() as first, memcached() as second:
-        config = shared_config(origin.port, (first, second))
+        # However slow a machine is, nobody is to be taken for one who died.
+        config = shared_config(origin.port, (first, second), lease="30s")
         with (
             ClinfraProcess(config) as one,
             ClinfraProcess(config) as two,

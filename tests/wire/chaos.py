@@ -259,13 +259,17 @@ class Cluster:
 
         A power cut makes each of them do that.
         """
+
+        def is_whole(server: str) -> bool:
+            scrub = self.told(server, "/_status")["scrub"]
+            return scrub["ended_at"] is not None and not scrub["damaged"]
+
+        deadline = time.monotonic() + timeout_seconds
         for server in self.servers:
-
-            def is_whole(server: str = server) -> bool:
-                scrub = self.told(server, "/_status")["scrub"]
-                return scrub["ended_at"] is not None and not scrub["damaged"]
-
-            wait_until(is_whole, f"{server} is whole", timeout_seconds=timeout_seconds)
+            while not is_whole(server):
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{server} is not whole\n{self.story()}")
+                time.sleep(0.1)
 
     def story(self) -> str:
         """Return how every server is, and what it said last."""
