@@ -126,6 +126,10 @@ class Outcome:
         return self.latencies.count
 
     @property
+    def has_any(self) -> bool:
+        return bool(self.answered or self.failures)
+
+    @property
     def errors(self) -> int:
         """Failures, and answers of 400 and up."""
         refused = sum(n for status, n in self.statuses.items() if status >= 400)
@@ -177,6 +181,7 @@ class _Client:
 
     def _again(self, pause: float) -> None:
         self.request = None
+        self._load.end_if_due()
         # By the reactor: answers that come at once would else pile up calls.
         self._load.later(pause, self.ask)
 
@@ -202,16 +207,19 @@ class Load:
     _number: int = 0
     _head: bytes = b""
     _ending: bool = False
+    _due: bool = False
+    _over: Deferred[None] | None = None
     _clients: list[_Client] = field(factory=list)
 
     async def run(self, seconds: float) -> Outcome:
-        """Ask for so long, and return what came of it."""
+        """Ask for so long, or until there is a first answer; return what came of it."""
         began = self.now()
         self._clients = [_Client(self) for _ in range(self.connections)]
         for client in self._clients:
             client.ask()
         over: Deferred[None] = Deferred()
-        timer = self._reactor.callLater(seconds, over.callback, None)
+        self._over = over
+        timer = self._reactor.callLater(seconds, self._time_is_up)
         try:
             await over
         finally:
@@ -223,6 +231,16 @@ class Load:
                 if client.request is not None:
                     client.request.abort()
         return self.outcome
+
+    def _time_is_up(self) -> None:
+        self._due = True
+        self.end_if_due()
+
+    def end_if_due(self) -> None:
+        """End if the time is up; a slow server has until its first answer."""
+        if self._due and self._over is not None and self.outcome.has_any:
+            over, self._over = self._over, None
+            over.callback(None)
 
     def next_head(self) -> bytes:
         """Return the head of the next request."""
