@@ -37,8 +37,11 @@ class BlobInfo:
 class IBlobs(Interface):
     """Somewhere to keep blobs: a replica here or over HTTP, a directory, S3."""
 
-    def encode(name: str) -> str:
-        """Return the stored name of a plain name (placement is in the name)."""
+    async def encode(name: str) -> str:
+        """Return the stored name of a plain name (placement is in the name).
+
+        Raises errors.Trouble while nobody knows of places.
+        """
 
     async def put(
         name: str,

@@ -160,11 +160,13 @@ class BlobClient:
             raise Overloaded("The blob service was not reached yet.")
         return known
 
-    def encode(self, name: str) -> str:
-        """Return the stored name of a plain name.
+    async def encode(self, name: str) -> str:
+        """Return the stored name of a plain name; this may ask for the cluster.
 
-        Raises errors.Overloaded while the server has not yet told its cluster.
+        Raises errors.Overloaded when the server does not tell it.
         """
+        if self._servers.topology is None:
+            await self._learned_once()
         return self.topology.place(name, encoded=False).stored
 
     async def learn(self) -> None:
@@ -175,6 +177,14 @@ class BlobClient:
         except (UnicodeDecodeError, ConfigProblems) as error:
             raise OriginFailed(f"{self._url} told no cluster: {error}") from error
         self._servers.topology = known
+
+    async def _learned_once(self) -> None:
+        """Wait until the server has told its cluster, or has not."""
+        self._learn_soon()
+        if self._learning is not None:
+            over: Deferred[None] = Deferred()
+            self._learning.addCallback(over.callback)
+            await over
 
     def _learn_soon(self) -> None:
         if self._learning is None:

@@ -46,7 +46,7 @@ class RoutedBlobs:
             self.topology.check_writable(placement)
         return placement
 
-    def encode(self, name: str) -> str:
+    async def encode(self, name: str) -> str:
         """Return the stored name of a plain name."""
         return self.topology.place(name, encoded=False).stored
 

@@ -99,7 +99,7 @@ class Fetches:
         digest = hashlib.sha256(url.text.encode("ascii")).hexdigest()
         # All of the digest: who could make another URL of this name would choose what
         # this one shows.
-        pointer = self._blobs.encode(f"{base_name(digest)}-{digest}.fetched")
+        pointer = await self._blobs.encode(f"{base_name(digest)}-{digest}.fetched")
         try:
             info, body = await self._loading.read(pointer, "not fetched yet")
             stored = json.loads(body)["stored"]

@@ -136,7 +136,7 @@ class OnDemand:
     async def _answer_info(
         self, exchange: IExchange, match: re.Match[bytes]
     ) -> Response:
-        names = self.names_of(match[1].decode("ascii"))
+        names = await self.names_of(match[1].decode("ascii"))
         info, body = await self._loading.read(names.info, _UNKNOWN)
         if info.content_type != "application/json":
             raise NotFound(_UNKNOWN)
@@ -149,7 +149,8 @@ class OnDemand:
         head = exchange.head
         text = match[2].decode("latin-1")
         asked = self._allowed.resolve(text, head.path, head.query, self._now())
-        return await self.answer(exchange, self.names_of(match[1].decode()), asked)
+        names = await self.names_of(match[1].decode("ascii"))
+        return await self.answer(exchange, names, asked)
 
     async def answer(
         self, exchange: IExchange, names: BlobNames, asked: Asked
@@ -178,10 +179,10 @@ class OnDemand:
             return attrs.evolve(response, fields=(*response.fields, vary))
         return response
 
-    def names_of(self, name: str) -> BlobNames:
+    async def names_of(self, name: str) -> BlobNames:
         """Return the names of a picture by its stored name or its checksum."""
         if _CHECKSUM.fullmatch(name):
-            return BlobNames(self._blobs.encode(base_name(name)))
+            return BlobNames(await self._blobs.encode(base_name(name)))
         return BlobNames(name)
 
     async def _serve(

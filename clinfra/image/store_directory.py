@@ -296,7 +296,7 @@ class DirectoryStore:
         self._sweeping.cancel()
         return succeed(None)
 
-    def encode(self, name: str) -> str:
+    async def encode(self, name: str) -> str:
         """Return the stored name of a plain name."""
         return store_names.encode(name)
 

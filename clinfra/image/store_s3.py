@@ -106,7 +106,7 @@ class S3Store:
         """Close the connections."""
         return self._pool.close()
 
-    def encode(self, name: str) -> str:
+    async def encode(self, name: str) -> str:
         """Return the stored name of a plain name."""
         return store_names.encode(name)
 

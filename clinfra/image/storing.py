@@ -107,9 +107,9 @@ class Storing:
     _gathered: list[Deferred[None]] = field(init=False, factory=list)
     _gathering: IDelayedCall | None = field(init=False, default=None)
 
-    def names(self, rendered: Rendered) -> BlobNames:
+    async def names(self, rendered: Rendered) -> BlobNames:
         """Return what the results of an upload are called."""
-        return BlobNames(self._blobs.encode(base_name(rendered.checksum)))
+        return BlobNames(await self._blobs.encode(base_name(rendered.checksum)))
 
     def store(
         self,

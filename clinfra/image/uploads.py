@@ -162,7 +162,7 @@ class Uploads:
         self, upload: Spooled, rendered: Rendered, params: Params
     ) -> BlobNames:
         """Store what was made.  Raises Overloaded when that is not possible."""
-        names = self._storing.names(rendered)
+        names = await self._storing.names(rendered)
         original = upload if params.keeps else None
         await self._storing.store(names, rendered, params.ttl_seconds, original)
         return names

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock
@@ -91,7 +91,7 @@ class BlobsContract(SynchronousTestCase):
 
     def test_encode(self) -> None:
         """A plain name is encoded once, and put under that."""
-        stored = self.blobs.encode("x")
+        stored = self.run_now(self.blobs.encode("x"))
         put = self.run_now(self.blobs.put(stored, b"1", encoded=True))
 
         self.assertEqual(("000_x", "000_x"), (stored, put.name))
@@ -189,26 +189,33 @@ class BlobClientTests(BlobsContract):
                 line.send(received)
 
     def test_not_reached(self) -> None:
-        """Before the server told its cluster names cannot be encoded; soon they can."""
+        """Whoever encodes a name waits for the server to tell its cluster."""
         self.reachable = False
         reactor = _Reactor(self.rig.clock)
         pool = Pool(self.rig.clock, None, self.connect)
         client = BlobClient("http://blob.example:8081", reactor=reactor, pool=pool)
         self.addCleanup(client.close)
         reactor.run()
+        asked = [Deferred.fromCoroutine(client.encode("x")) for _ in range(2)]
         for _ in range(5):
             self.turn()
-        with self.assertRaises(Overloaded):
-            client.encode("x")
+        for each in asked:
+            self.failureResultOf(each, Overloaded)
         for _ in range(5):
             self.turn()
         self.reachable = True
-        with self.assertRaises(Overloaded):
-            client.encode("x")
+        left, asked = (
+            Deferred.fromCoroutine(client.encode("x")),
+            [Deferred.fromCoroutine(client.encode("x")) for _ in range(2)],
+        )
+        left.cancel()
+        self.failureResultOf(left, CancelledError)
         for _ in range(5):
             self.turn()
 
-        self.assertEqual("000_x", client.encode("x"))
+        for each in asked:
+            self.assertEqual("000_x", self.successResultOf(each))
+        self.assertEqual("000_x", self.run_now(client.encode("x")))
 
     def test_bad_url(self) -> None:
         """What is no http URL is a configuration error."""

@@ -107,7 +107,7 @@ class WholeClusterTests(ClientCase):
         self.start([2, 1], [1])
 
         self.assertTrue(verifyObject(IBlobs, self.client))
-        self.assertEqual("00100_test1", self.client.encode("test1"))
+        self.assertEqual("00100_test1", self.wait(self.client.encode("test1")))
 
     def test_round_trip(self) -> None:
         """What is put is kept by who is responsible, found, told of, and deleted."""

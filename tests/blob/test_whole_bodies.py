@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ClientFactory, Protocol
 
 from clinfra.blob.digests import digest_value
@@ -67,7 +68,9 @@ class WholeBodyTests(RouterCase):
     def stored(self, name: str) -> str:
         """Return the stored name of a plain name."""
         assert self.first.service is not None
-        return self.first.service.blobs.encode(name)
+        return self.successResultOf(
+            Deferred.fromCoroutine(self.first.service.blobs.encode(name))
+        )
 
     def test_cut_short(self) -> None:
         """A body shorter than its Content-Length, or a chunked one without an end."""

@@ -74,7 +74,7 @@ class MemoryBlobs:
     _ends: dict[str, int] = field(init=False, factory=dict)
     _stamps: dict[str, int] = field(init=False, factory=dict)
 
-    def encode(self, name: str) -> str:
+    async def encode(self, name: str) -> str:
         return store_names.encode(name)
 
     async def put(
@@ -86,7 +86,7 @@ class MemoryBlobs:
         content_type: str | None = None,
         encoded: bool = False,
     ) -> BlobInfo:
-        name = store_names.check(name) if encoded else self.encode(name)
+        name = store_names.check(name) if encoded else await self.encode(name)
         if self.gate is not None:
             await self.gate
         if self.full_after is not None and len(self.order) >= self.full_after:

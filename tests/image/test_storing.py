@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clinfra.errors import Overloaded, StorageFull
 from clinfra.image.job import Rendered, Rendition
+from clinfra.image.naming import BlobNames
 from clinfra.image.patience import Patience
 from clinfra.image.storing import GATHER_SECONDS, Storing
 from clinfra.interfaces import BlobInfo
@@ -46,8 +47,12 @@ class StoringTests(SynchronousTestCase):
         self.blobs = MemoryBlobs()
         self.storing = Storing(self.blobs)
 
+    def names(self, rendered: Rendered = RENDERED) -> BlobNames:
+        coroutine = self.storing.names(rendered)
+        return self.successResultOf(Deferred.fromCoroutine(coroutine))
+
     def store(self, rendered: Rendered = RENDERED) -> Deferred[None]:
-        return self.storing.store(self.storing.names(rendered), rendered, 100)
+        return self.storing.store(self.names(rendered), rendered, 100)
 
     def test_gathering(self) -> None:
         """Renditions wait a moment, and are put in one turn; the end waits for none."""
@@ -83,7 +88,7 @@ class StoringTests(SynchronousTestCase):
         clock = Clock()
         self.blobs.gate = Deferred()
         storing = Storing(self.blobs, patience=Patience(clock, 10))
-        told = storing.store(storing.names(RENDERED), RENDERED, 100)
+        told = storing.store(self.names(), RENDERED, 100)
         clock.advance(9.9)
         self.assertNoResult(told)
         clock.advance(0.2)
@@ -96,7 +101,7 @@ class StoringTests(SynchronousTestCase):
     ) -> dict[str, Any]:
         """Store an upload of the same bytes; return the info that is there then."""
         rendered = attrs.evolve(RENDERED, info={**RENDERED.info, **info})
-        names = storing.names(rendered)
+        names = self.names(rendered)
         self.successResultOf(storing.store(names, rendered, ttl_seconds))
         told: dict[str, Any] = json.loads(self.blobs.kept[names.info][0])
         return told
@@ -126,7 +131,7 @@ class StoringTests(SynchronousTestCase):
         clock.advance(1000)
         self.assertNotIn("kept", self.upload(storing, 50))
         self.upload(storing, 1000, kept=True)
-        name = storing.names(RENDERED).info
+        name = self.names().info
         self.successResultOf(Deferred.fromCoroutine(self.blobs.delete(name)))
         self.assertNotIn("kept", self.upload(storing, 50))
         for nonsense in (b"[]", b"nonsense"):
