@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ RETRY_SECONDS = 3600.0
 """Between tries to fetch what is damaged, at most; at first it is `SOON_SECONDS`."""
 
 MAX_DAMAGED = 10_000
+MAX_TOLD = 100
 
 Refetch = Callable[[str], Awaitable[object]]
 """Fetches the blob of a stored name from elsewhere, and keeps it.  Raises Trouble."""
@@ -140,6 +142,7 @@ class Scrubber:
             "ended_at": ended_at,
             "ended_seconds": None if ended_at is None else round(now - ended_at, 1),
             "damaged": len(self.damaged),
+            "damaged_names": list(islice(self.damaged, MAX_TOLD)),
             "quarantined": self.quarantine.entries or 0,
             "healed": self.healed,
         }

@@ -135,7 +135,8 @@ class ScrubTests(ScrubCase):
         self.clock.pump([0.1] * 20)
         self.assertEqual(["000_a"], asked)
         self.assertEqual(500, self.rig.ask("GET", "/000_a").status)
-        self.assertEqual(1, self.rig.service.report()["scrub"]["damaged"])
+        report = self.rig.service.report()["scrub"]
+        self.assertEqual((1, ["000_a"]), (report["damaged"], report["damaged_names"]))
         bodies["000_a"] = b"a" * 100
         self.clock.advance(RETRY_SECONDS)
         self.clock.pump([0.1] * 20)

@@ -257,12 +257,15 @@ class Cluster:
     def mend(self, *, timeout_seconds: float = 60) -> None:
         """Wait until every server has looked at all it has, and put it right.
 
-        A power cut makes each of them do that.
+        A power cut makes each of them do that.  What only a torn disk had stays
+        damaged: whether that may be lost is judged later.
         """
 
         def is_whole(server: str) -> bool:
             scrub = self.told(server, "/_status")["scrub"]
-            return scrub["ended_at"] is not None and not scrub["damaged"]
+            damaged = scrub["damaged_names"]
+            assert len(damaged) == scrub["damaged"], "more than are told"
+            return scrub["ended_at"] is not None and all(map(self._is_nowhere, damaged))
 
         deadline = time.monotonic() + timeout_seconds
         for server in self.servers:
@@ -270,6 +273,13 @@ class Cluster:
                 if time.monotonic() > deadline:
                     raise AssertionError(f"{server} is not whole\n{self.story()}")
                 time.sleep(0.1)
+
+    def _is_nowhere(self, stored: str) -> bool:
+        """Return whether none of the replicas that keep a blob has its bytes."""
+        return all(
+            self.ask(server, "GET", f"/{stored}", itself=True)[0] != 200
+            for server in self.keepers(stored)
+        )
 
     def story(self) -> str:
         """Return how every server is, and what it said last."""
