@@ -51,3 +51,17 @@ def complaints(browser: webdriver.Chrome) -> list[str]:
         for entry in browser.get_log("browser")
         if entry["level"] == "SEVERE" and "favicon" not in entry["message"]
     ]
+
+
+def look(
+    browser: webdriver.Chrome, width: int, height: int, scheme: str = "light"
+) -> None:
+    """Look at its page in a window of this size, in light or dark."""
+    command = browser.execute_cdp_cmd
+    size = {"width": width, "height": height}
+    command(
+        "Emulation.setDeviceMetricsOverride",
+        {**size, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    command("Emulation.setEmulatedMedia", {"features": [feature]})

@@ -6,6 +6,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from tests.browser import look
 from tests.support import wait_until
 
 _TEXT = """
@@ -27,14 +28,7 @@ class Page:
 
     def look(self, width: int, height: int, scheme: str = "light") -> None:
         """Look at it in a window of this size, in light or dark."""
-        command = self.browser.execute_cdp_cmd
-        size = {"width": width, "height": height}
-        command(
-            "Emulation.setDeviceMetricsOverride",
-            {**size, "deviceScaleFactor": 1, "mobile": width < 600},
-        )
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        command("Emulation.setEmulatedMedia", {"features": [feature]})
+        look(self.browser, width, height, scheme)
 
     def one(self, selector: str) -> WebElement:
         return self.browser.find_element(By.CSS_SELECTOR, selector)

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from clinfra.blob.index import VolumeMark
 from clinfra.blob.records import Row
+from clinfra.blob.sqlite_reading import open_to_read
 from clinfra.blob.sqlite_rows import SELECT, VERSION, row_of
 
 _GIVEN = (
@@ -51,12 +52,7 @@ class Slice:
 
 def freeze(path: Path) -> sqlite3.Connection:
     """Return a connection that sees an index as it is now, until it is closed."""
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-    )
+    connection = open_to_read(path)
     connection.execute("BEGIN")
     connection.execute("SELECT value FROM counter").fetchall()
     return connection

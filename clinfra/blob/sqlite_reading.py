@@ -22,6 +22,16 @@ _AT_ONCE = 256
 """Names asked for in one query."""
 
 
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Return a connection that can only read; threads may use it in turn."""
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
 @implementer(IRows)
 @define(eq=False)
 class SqliteReading:
@@ -52,12 +62,7 @@ class SqliteReading:
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode=ro",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            connection = open_to_read(self.path)
             connection.execute("PRAGMA cache_size = -8192")
             self._local.connection = connection
             with self._lock:
